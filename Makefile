@@ -1,0 +1,40 @@
+# Everything a bare machine needs: Python 3.11 or newer, and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart setup test lint bench clean
+
+help:  ## what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+setup: $(VENV)/.dev  ## .venv with everything for development
+
+quickstart: $(VENV)/.installed  ## train FastViT-T8 on the embedded digits, validate it, say what comes next
+	$(BIN)/vitcli train -c quickstart --run_dir "$$(mktemp -d runs-XXXX 2>/dev/null)"
+
+test: setup  ## the whole test suite
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: setup  ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+bench: setup  ## our training step beside timm's
+	$(BIN)/python benchmarks/train_step.py
+
+clean:  ## remove what was made here, except runs/
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache

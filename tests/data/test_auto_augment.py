@@ -1,0 +1,234 @@
+"""Policies: timm's and torchvision's own code, driven by the same random numbers, must give the same pixels."""
+
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from pictures import photo
+from PIL import Image, ImageOps
+from timm.data import auto_augment as timms
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.autoaugment import TrivialAugmentWide, _apply_op
+
+from vitcli.data.augment_ops import OPS, WIDE_OPS, Canvas, trivial_augment, wide_op
+from vitcli.data.auto_augment import Noise, build_policy, check_policy, parse_policy
+from vitcli.data.policies import INCREASING_OPS, OP_SETS, PLAIN_OPS
+
+BICUBIC, BILINEAR = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
+MEAN, FILL = (0.485, 0.456, 0.406), (124, 116, 104)
+IMAGES = [photo(40, 30, seed) for seed in range(3)] + [Image.new("RGB", (9, 9), (200, 10, 90))]
+
+
+def same(image: Image.Image, other: Image.Image) -> bool:
+    return np.array_equal(np.asarray(image), np.asarray(other))
+
+
+@pytest.fixture(autouse=True)
+def posterize_to_zero_bits(monkeypatch):
+    """Up to Pillow 12, 0 bits meant black; Pillow 13 refuses them, and timm's policies fail at magnitude 10."""
+    refusing = ImageOps.posterize
+    black = lambda image: Image.new(image.mode, image.size)  # noqa: E731
+    monkeypatch.setattr(ImageOps, "posterize", lambda image, bits: refusing(image, bits) if bits else black(image))
+
+
+def timm_hparams(filters: tuple) -> dict:
+    return {"img_mean": FILL, "interpolation": filters if len(filters) > 1 else filters[0]}
+
+
+@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("filters", [(BICUBIC,), (BILINEAR, BICUBIC)], ids=["bicubic", "random"])
+def test_each_operation_is_timms(name, filters):
+    for magnitude in (0, 0.3, 2.5, 5, 7.2, 9, 10):
+        op = timms.AugmentOp(name, prob=1.0, magnitude=magnitude, hparams=timm_hparams(filters))
+        for seed, image in enumerate(IMAGES):
+            random.seed(seed)
+            assert same(OPS[name](image, magnitude, random.Random(seed), Canvas(FILL, filters)), op(image))
+
+
+def test_every_operation_of_timm_is_known():
+    assert set(OPS) == set(timms.NAME_TO_OP) - {"TranslateX", "TranslateY"}  # in pixels; not in any policy
+    assert list(PLAIN_OPS) == timms._RAND_TRANSFORMS and list(INCREASING_OPS) == timms._RAND_INCREASING_TRANSFORMS
+    assert OP_SETS["3aw"] == timms._RAND_WEIGHTED_3A and list(OP_SETS["3a"]) == timms._RAND_3A
+    assert OP_SETS["weights"] == timms._RAND_WEIGHTED_0
+
+
+@pytest.mark.parametrize(
+    ("text", "timm_text"),
+    [(text, text) for text in ("original", "originalr", "v0", "v0r", "3a", "original-mstd0.5")]
+    + [("autoaug-mstd0.5", "original-mstd0.5"), ("autoaug", "original-mstd0.5"), ("autoaugr", "originalr-mstd0.5")],
+)
+def test_auto_augment_is_timms(text, timm_text):
+    ours = build_policy(text, mean=MEAN, mode="RGB", filters=(BICUBIC,))
+    theirs = timms.auto_augment_transform(timm_text, timm_hparams((BICUBIC,)))
+    for seed in range(120):
+        random.seed(seed)
+        image = IMAGES[seed % len(IMAGES)]
+        assert same(ours(image, random.Random(seed)), theirs(image)), seed
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["rand", "rand-m9-mstd0.5-inc1", "rand-m7-n3-p0.8", "rand-m15-mmax20-inc1", "rand-m9-mstd101", "rand-t3a", "rand-m9-mstd2-inc0"],
+)
+def test_rand_augment_is_timms(text, monkeypatch):
+    """timm draws the operations by NumPy; here it is made to draw them as we do, the rest is its own."""
+    monkeypatch.setattr(timms.np.random, "choice", lambda ops, count, replace, p: random.choices(ops, k=count))
+    ours = build_policy(text, mean=MEAN, mode="RGB", filters=(BILINEAR, BICUBIC))
+    theirs = timms.rand_augment_transform(text, timm_hparams((BILINEAR, BICUBIC)))
+    for seed in range(60):
+        random.seed(seed)
+        image = IMAGES[seed % len(IMAGES)]
+        assert same(ours(image, random.Random(seed)), theirs(image)), seed
+
+
+def test_randaug_is_mindcvs_spelling():
+    assert parse_policy("randaug-m7-mstd0.5") == parse_policy("rand-m7-mstd0.5") == parse_policy("randaug-m7")
+    assert parse_policy("randaug-m7-inc0") != parse_policy("randaug-m7-inc1")
+
+
+@pytest.mark.parametrize("text", ["rand-n2-tweights", "rand-n3-w0", "rand-n2-t3aw-inc1"])
+def test_weighted_operations_are_drawn_by_weight_and_never_twice(text):
+    policy, rng = parse_policy(text), random.Random(0)
+    drawn = [policy._draw(rng) for _ in range(4000)]
+    assert all(len(set(names)) == policy.num_ops for names in drawn)
+    first = np.array([[names[0] == name for name in policy.names] for names in drawn]).mean(0)
+    assert np.abs(first - np.array(policy.weights) / sum(policy.weights)).max() < 0.03
+
+
+def test_rand_augment_draws_uniformly_and_applies_with_its_probability():
+    policy, rng = parse_policy("rand-p0.25"), random.Random(1)
+    counts = {name: 0 for name in policy.names}
+    for _ in range(6000):
+        for name in policy._draw(rng):
+            counts[name] += 1
+    assert max(abs(count / 12000 - 1 / 15) for count in counts.values()) < 0.008
+    image = photo(8, 8)
+    always = build_policy("rand-n1-p1-tweights", mean=MEAN, mode="RGB", filters=(BICUBIC,))
+    seldom = build_policy("rand-n1-p0.25-tweights", mean=MEAN, mode="RGB", filters=(BICUBIC,))
+    changed = [np.mean([not same(policy(image, random.Random(seed)), image) for seed in range(1500)]) for policy in (always, seldom)]
+    assert changed[0] > 0.9 and abs(changed[1] / changed[0] - 0.25) < 0.05
+
+
+def test_magnitude_noise():
+    rng = random.Random(0)
+    drawn = np.array([Noise(0.5).draw(5, rng) for _ in range(4000)])
+    assert abs(drawn.mean() - 5) < 0.03 and abs(drawn.std() - 0.5) < 0.02
+    near_top = np.array([Noise(0.5).draw(9.8, rng) for _ in range(1000)])
+    assert near_top.max() == 10 and np.mean(near_top == 10) > 0.2
+    assert np.array([Noise(0.5, top=12).draw(9.8, rng) for _ in range(1000)]).max() > 10.5
+    uniform = np.array([Noise(float("inf")).draw(8, rng) for _ in range(4000)])
+    assert uniform.min() < 0.1 and uniform.max() > 7.9 and abs(uniform.mean() - 4) < 0.15
+    assert Noise().draw(9, rng) == 9
+
+
+#: what the strength 0..1 means for each operation of TrivialAugment
+WIDE_MAGNITUDE = {
+    "ShearX": lambda s: 0.99 * s,
+    "ShearY": lambda s: 0.99 * s,
+    "TranslateX": lambda s: 32 * s,
+    "TranslateY": lambda s: 32 * s,
+    "Rotate": lambda s: 135 * s,
+    "Posterize": lambda s: 8 - round(6 * s),
+    "Solarize": lambda s: 255 - 255 * s,
+} | dict.fromkeys(["Brightness", "Color", "Contrast", "Sharpness"], lambda s: 0.99 * s)
+
+
+@pytest.mark.parametrize("name", WIDE_OPS)
+def test_trivial_augment_is_torchvisions(name):
+    magnitudes, signed = TrivialAugmentWide()._augmentation_space(31)[name]
+    image, canvas = photo(60, 40), Canvas(FILL, (Image.Resampling.NEAREST,))
+    positive, negative = (next(seed for seed in range(9) if (random.Random(seed).random() > 0.5) == sign) for sign in (False, True))
+    for step in range(31):
+        magnitude = WIDE_MAGNITUDE.get(name, lambda _: 0.0)(step / 30)
+        assert not magnitudes.ndim or abs(float(magnitudes[step]) - magnitude) < 1e-4
+        for seed, sign in [(positive, 1), (negative, -1)] if signed else [(0, 1)]:
+            ours = wide_op(image, name, step / 30, random.Random(seed), canvas)
+            factor = -sign if name.startswith("Translate") else sign  # theirs moves the image, ours the window
+            theirs = _apply_op(image, name, factor * magnitude, InterpolationMode.NEAREST, list(FILL))
+            wrong = np.mean(np.any(np.asarray(ours) != np.asarray(theirs), axis=-1))
+            assert wrong <= (0.02 if name.startswith("Shear") else 0), (step, sign, wrong)
+
+
+def test_trivial_augment_draws_every_operation():
+    assert set(WIDE_OPS) == set(TrivialAugmentWide()._augmentation_space(31))
+    outputs = {trivial_augment(photo(12, 12), random.Random(seed), Canvas(FILL, (BICUBIC,))).tobytes() for seed in range(300)}
+    assert len(outputs) > 150
+
+
+def test_augmix_mixes_and_stays_close():
+    mild = build_policy("augmix-m1", mean=MEAN, mode="RGB", filters=(BICUBIC,))
+    strong = build_policy("augmix-m9-w4-d2-mstd0.5", mean=MEAN, mode="RGB", filters=(BICUBIC,))
+    image = photo(32, 32)
+
+    def distance(policy):
+        mixed = [np.asarray(policy(image, random.Random(seed)), dtype=float) for seed in range(40)]
+        return np.mean([np.abs(pixels - np.asarray(image)).mean() for pixels in mixed])
+
+    assert 0 < distance(mild) < distance(strong) < 60
+
+
+def test_augmix_is_timms_with_the_same_draws(monkeypatch):
+    """One chain of one operation, so that timm's NumPy draws can be replaced one by one."""
+    ours = build_policy("augmix-m5-w1-d1-mstd0", mean=MEAN, mode="RGB", filters=(BICUBIC,))
+    for seed in range(30):
+        rng = random.Random(seed)
+        rng.gammavariate(1, 1)
+        share = rng.betavariate(1, 1)
+        name = rng.choices(timms._AUGMIX_TRANSFORMS)[0]
+        theirs = timms.augment_and_mix_transform("augmix-m5-w1-d1-mstd0", timm_hparams((BICUBIC,)) | {"translate_pct": 0.3})
+        monkeypatch.setattr(timms.np.random, "beta", lambda *_, share=share: share)
+        monkeypatch.setattr(timms.np.random, "choice", lambda ops, *_, name=name, **__: [op for op in ops if op.name == name])
+        random.setstate(rng.getstate())
+        assert same(ours(photo(), random.Random(seed)), theirs(photo())), (seed, name)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("rnd-m9", "'rnd'"),
+        ("", "''"),
+        ("rand-m9-q3", "'q3'"),
+        ("rand-m", "'m'"),
+        ("rand-mnine", "'mnine'"),
+        ("rand-m-1", "'m'"),
+        ("rand-p1.5", "'p1.5'"),
+        ("rand-n0", "'n0'"),
+        ("rand-n2.5", "'n2.5'"),
+        ("rand-inc2", "'inc2'"),
+        ("rand-m9-m8", "twice"),
+        ("rand-tfoo", "t3a"),
+        ("rand-w1", "w0"),
+        ("rand-n99-tweights", "15 operations"),
+        ("autoaug-m9", "'m9'"),
+        ("trivialaugwide-m9", "nothing more"),
+        ("augmix-d-1", "'d'"),
+        ("rand m9", "'rand m9'"),
+    ],
+)
+def test_a_policy_that_is_not_understood_names_the_part(text, named):
+    message = check_policy(text)
+    assert message is not None and named in message
+    with pytest.raises(ValueError):
+        parse_policy(text)
+
+
+@pytest.mark.parametrize("text", ["rand-m9-n2-p0.5-mmax10-w0", "rand-m9-mstd0.5-inc1", "augmix-m5-w4-d2", "autoaugr", "rand-mstd101"])
+def test_a_policy_that_is_understood(text):
+    assert check_policy(text) is None
+
+
+def test_checking_a_policy_does_not_load_torch():
+    code = "import sys; from vitcli.data.auto_augment import check_policy; check_policy('rand-m9'); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_global_generators_are_left_alone():
+    random.seed(0)
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    for text in ("rand-m9-mstd0.5-inc1", "autoaug", "augmix", "trivialaugwide", "3a"):
+        build_policy(text, mean=MEAN, mode="RGB", filters=(BILINEAR, BICUBIC))(photo(), random.Random(0))
+    assert states[0] == random.getstate() and states[1] == np.random.get_state()[1].tolist()
+    assert torch.equal(states[2], torch.get_rng_state())

@@ -1,0 +1,39 @@
+"""vitcli: the shortest honest way from a folder of images to a fast vision transformer that runs where it is needed."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vitcli.commands.train import TrainResult, train
+    from vitcli.commands.validate import validate
+    from vitcli.layers.reparam import reparameterize
+    from vitcli.models.registry import create_model, list_models
+    from vitcli.recipe.load import Recipe, load_recipe
+    from vitcli.weights.load import load_weights
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Recipe": "vitcli.recipe.load",
+    "TrainResult": "vitcli.commands.train",
+    "create_model": "vitcli.models.registry",
+    "list_models": "vitcli.models.registry",
+    "load_recipe": "vitcli.recipe.load",
+    "load_weights": "vitcli.weights.load",
+    "reparameterize": "vitcli.layers.reparam",
+    "train": "vitcli.commands.train",
+    "validate": "vitcli.commands.validate",
+}
+
+__all__ = [
+    "Recipe", "TrainResult", "create_model", "list_models", "load_recipe", "load_weights", "reparameterize", "train",
+    "validate",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: `import vitcli`, `vitcli --help` and recipe checks must not wait for torch."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'vitcli' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_PUBLIC[name]), name)

@@ -1,0 +1,221 @@
+"""The commands. Every recipe key is an option of `train` and `validate`, generated from the schema, grouped by section."""
+
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from vitcli.errors import VitcliError, show
+from vitcli.recipe.describe import help_of, metavar
+from vitcli.recipe.load import Recipe, load_recipe
+from vitcli.recipe.schema import SECTIONS, default
+from vitcli.recipe.write import yaml_value
+
+app = typer.Typer(
+    name="vitcli",
+    help="From a folder of images to a fast vision transformer that runs where it is needed.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+recipes_app = typer.Typer(no_args_is_help=True, help="List, show, copy, check and compare recipes.")
+models_app = typer.Typer(no_args_is_help=True, help="List and describe architectures.")
+app.add_typer(recipes_app, name="recipes")
+app.add_typer(models_app, name="models")
+
+#: options that are not known to typer reach the recipe check, which reports all mistakes at once
+_COLLECT_UNKNOWN = {"allow_extra_args": True, "ignore_unknown_options": True}
+ConfigOption = Annotated[
+    str | None, typer.Option("-c", "--config", metavar="RECIPE", help="YAML file, or the name of a shipped recipe.")
+]
+
+
+def with_recipe_keys(command: Callable[..., None]) -> Callable[..., None]:
+    """Give `command(ctx, config, recipe_keys=…, …)` one option for every key of the schema."""
+    own = inspect.signature(command)
+    parameters = [p for p in own.parameters.values() if p.name != "recipe_keys"]
+    for section, model in SECTIONS.items():
+        for name in model.model_fields:
+            text = f"{help_of(name)} [default: {yaml_value(_plain(default(name)))}]".replace("null]", "none]")
+            option = typer.Option(f"--{name}", metavar=metavar(name), help=text, rich_help_panel=section, show_default=False)
+            parameters.append(
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option])
+            )
+
+    def run(**arguments: Any) -> None:
+        keys = {name: arguments.pop(name) for section in SECTIONS.values() for name in section.model_fields}
+        given = {name: text for name, text in keys.items() if text is not None}
+        command(**arguments, recipe_keys=given | _unknown_options(arguments["ctx"].args))
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _unknown_options(words: list[str]) -> dict[str, str]:
+    """`--kye value` pairs that no option took; anything else is an argument too many."""
+    found: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise typer.BadParameter(f"unexpected argument {word!r}")
+        name, _, value = word[2:].partition("=")
+        if not value and rest and not rest[0].startswith("--"):
+            value = rest.pop(0)
+        found[name] = value
+    return found
+
+
+def _recipe(config: str | None, keys: dict[str, str]) -> Recipe:
+    """The recipe of the command; a run that is continued brings its own."""
+    if config is None and (resumed := keys.get("resume")):
+        folder = Path(keys.get("run_dir", "") if resumed == "auto" else resumed)
+        folder = folder.parents[1] if folder.parent.name == "checkpoints" else folder
+        if (folder / "recipe.yaml").is_file():
+            config = str(folder / "recipe.yaml")
+    return load_recipe(config, keys)
+
+
+@app.command(context_settings=_COLLECT_UNKNOWN)
+@with_recipe_keys
+def train(ctx: typer.Context, config: ConfigOption = None, *, recipe_keys: dict[str, str]) -> None:
+    """Train a model, or continue a run.
+
+    `vitcli train -c fastvit_t8 --data_dir DIR` on this machine; `torchrun --nproc_per_node 8 -m vitcli train …` on 8 GPUs.
+    Every key of a recipe is an option here; the command line wins over the file.
+    """
+    recipe = _recipe(config, recipe_keys)
+    from vitcli.commands.train import train as run
+
+    run(recipe)
+
+
+@app.command(context_settings=_COLLECT_UNKNOWN)
+@with_recipe_keys
+def validate(
+    ctx: typer.Context,
+    config: ConfigOption = None,
+    fold: Annotated[Literal["none", "standard", "full"], typer.Option(help="Reparameterize before measuring.")] = "none",
+    use_ema: Annotated[str | None, typer.Option("--use_ema", metavar="BOOL", help="Averaged or raw weights. [default: averaged if kept]")] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to this file.")] = None,
+    *,
+    recipe_keys: dict[str, str],
+) -> None:
+    """Count how many validation images a checkpoint gets right.
+
+    `vitcli validate --ckpt_path runs/…` needs no more: a run knows its recipe, preprocessing and classes.
+    """
+    recipe = load_recipe(config, recipe_keys)
+    wanted = {None: None, "true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if (use_ema and use_ema.lower()) not in wanted:
+        raise typer.BadParameter("--use_ema takes true or false")
+    from vitcli.commands.validate import validate as run
+
+    run(recipe, fold=fold, use_ema=wanted[use_ema and use_ema.lower()], json_file=json)
+
+
+@recipes_app.command("ls")
+def recipes_ls() -> None:
+    """List the recipes that are shipped."""
+    from vitcli.commands import recipes
+
+    recipes.ls()
+
+
+@recipes_app.command("show", context_settings=_COLLECT_UNKNOWN)
+def recipes_show(ctx: typer.Context, recipe: str) -> None:
+    """Print every value of a recipe and where it comes from; `--key value` changes one."""
+    from vitcli.commands import recipes
+
+    recipes.show(recipe, _unknown_options(ctx.args))
+
+
+@recipes_app.command("cp")
+def recipes_cp(recipe: str, target: Annotated[Path | None, typer.Argument()] = None) -> None:
+    """Copy a shipped recipe here, to change it."""
+    from vitcli.commands import recipes
+
+    recipes.cp(recipe, target)
+
+
+@recipes_app.command("validate", context_settings=_COLLECT_UNKNOWN)
+def recipes_validate(ctx: typer.Context, recipe: list[str]) -> None:
+    """Check recipes; all mistakes at once, with file, line and column."""
+    from vitcli.commands import recipes
+
+    first_option = next((i for i, word in enumerate(recipe) if word.startswith("--")), len(recipe))
+    recipes.check(recipe[:first_option], _unknown_options([*recipe[first_option:], *ctx.args]))
+
+
+@recipes_app.command("diff")
+def recipes_diff(first: str, second: str) -> None:
+    """Show the keys in which two recipes differ."""
+    from vitcli.commands import recipes
+
+    recipes.diff(first, second)
+
+
+@models_app.command("ls")
+def models_ls(pattern: Annotated[str, typer.Argument(help="Shell pattern, such as 'fastvit_sa*'.")] = "*") -> None:
+    """List the architectures with their sizes."""
+    from vitcli.commands import models
+
+    models.ls(pattern)
+
+
+@models_app.command("show")
+def models_show(
+    name: str,
+    img_size: Annotated[int | None, typer.Option("--img_size", help="Side of the input in pixels.")] = None,
+    num_classes: Annotated[int, typer.Option("--num_classes", help="Classes of the head.")] = 1000,
+) -> None:
+    """Describe one architecture."""
+    from vitcli.commands import models
+
+    models.show(name, img_size, num_classes)
+
+
+def _underscored(words: list[str]) -> list[str]:
+    """Options may be written with dashes or underscores; typer's own keep their dashes."""
+    kept = ("--install-completion", "--show-completion")
+
+    def spell(word: str) -> str:
+        if not word.startswith("--") or word.startswith(kept):
+            return word
+        name, equals, value = word.partition("=")
+        return "--" + name[2:].replace("-", "_") + equals + value
+
+    return [spell(word) for word in words]
+
+
+def main(words: list[str] | None = None) -> None:
+    """Run the command line `words` (default: this process's) and exit with the code of its outcome."""
+    try:
+        app(_underscored(sys.argv[1:] if words is None else words))
+    except VitcliError as error:
+        code = show(error)
+        if error.__class__.__name__ == "Interrupted" or os.environ.get("WORLD_SIZE", "1") == "1":
+            sys.exit(code)
+        sys.stderr.flush()
+        os._exit(code)  # another rank may wait in a collective that this one will never join
+
+
+def train_main() -> None:
+    """`python train.py …`."""
+    main(["train", *sys.argv[1:]])
+
+
+def validate_main() -> None:
+    """`python validate.py …`."""
+    main(["validate", *sys.argv[1:]])

@@ -1,0 +1,50 @@
+"""`vitcli models`: which architectures there are, and how large one is."""
+
+import fnmatch
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from vitcli.layers.reparam import reparameterize
+from vitcli.models.registry import create_model, list_models, model_info
+
+_console = Console(highlight=False, soft_wrap=True)
+
+
+def _sizes(name: str, img_size: int, num_classes: int) -> tuple[int, int, int, float]:
+    """Parameters in training form, fused, fully folded; GMACs of the fused form at `img_size` (convolutions, matmuls)."""
+    model = create_model(name, num_classes=num_classes).eval()
+    fused, folded = reparameterize(model), reparameterize(model, fold="full")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        fused.to("meta")(torch.empty(1, 3, img_size, img_size, device="meta"))
+    counts = [sum(p.numel() for p in form.parameters()) for form in (model, fused, folded)]
+    return counts[0], counts[1], counts[2], counter.get_total_flops() / 2e9
+
+
+def ls(pattern: str = "*") -> None:
+    """A table of the architectures whose names match `pattern`."""
+    table = Table("model", "parameters", "fused", "GMACs", "input px")
+    for name in fnmatch.filter(list_models(), pattern):
+        size = model_info(name).img_size
+        trained, fused, _, gmacs = _sizes(name, size, 1000)
+        table.add_row(name, f"{trained:,}", f"{fused:,}", f"{gmacs:.3f}", str(size))
+    _console.print(table)
+
+
+def show(name: str, img_size: int | None = None, num_classes: int = 1000) -> None:
+    """One architecture: sizes, stages, preprocessing of its published weights."""
+    info = model_info(name)
+    size = img_size or info.img_size
+    trained, fused, folded, gmacs = _sizes(name, size, num_classes)
+    table = Table(title=name, show_header=False, title_justify="left", title_style="bold")
+    table.add_row("parameters, training form", f"{trained:,}")
+    table.add_row("parameters, reparameterized", f"{fused:,}")
+    table.add_row("parameters, fully folded", f"{folded:,}")
+    table.add_row("GMACs, reparameterized", f"{gmacs:.3f} at {size} px")
+    table.add_row("evaluation crop_pct", f"{info.crop_pct:g}")
+    with torch.no_grad():
+        maps = create_model(name, num_classes=num_classes).eval().features(torch.zeros(1, 3, size, size))
+    table.add_row("stage maps (C, H, W)", "  ".join(str(tuple(m.shape[1:])) for m in maps))
+    _console.print(table)

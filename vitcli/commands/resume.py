@@ -1,0 +1,87 @@
+"""Decides where a run continues, and refuses to continue one that is no longer the same."""
+
+from pathlib import Path
+from typing import Any
+
+from vitcli.engine import checkpoint, run_dir
+from vitcli.errors import ResumeError
+from vitcli.recipe import schema
+from vitcli.recipe.load import Recipe
+
+
+def find_resume(recipe: Recipe) -> tuple[Path | None, Path | None, list[str]]:
+    """(run folder, checkpoint to continue from, damaged newer ones); all None where a new run begins.
+
+    Raises:
+        ResumeError: the run named has no valid checkpoint.
+    """
+    wanted, folder = recipe.checkpoint.resume, recipe.checkpoint.run_dir
+    if wanted is None:
+        return None, None, []
+    if wanted == "auto":
+        assert folder is not None  # the recipe check saw to it
+        if not checkpoint.checkpoints(folder):
+            return (folder if (folder / "recipe.yaml").exists() else None), None, []
+    else:
+        folder = Path(wanted)
+        folder = folder.parents[1] if folder.parent.name == "checkpoints" else folder
+        if not folder.is_dir():
+            raise ResumeError(f"there is no run {wanted}", help="give the folder of a run, as printed when it started")
+    newest, damaged = checkpoint.newest_valid(folder)
+    if newest is None:
+        found = "; ".join(damaged) if damaged else "it holds no checkpoint"
+        raise ResumeError(f"{folder} cannot be continued: {found}", help="nothing was changed; start a new run")
+    return folder, newest, damaged
+
+
+def check_resume(recipe: Recipe, folder: Path, resumed_from: Path | None, data_facts: dict[str, Any], world_size: int) -> None:
+    """Refuse to continue with other data or with another recipe.
+
+    Raises:
+        ResumeError: with the differences.
+    """
+    if resumed_from is None:
+        return
+    state = checkpoint.load_state(resumed_from)
+    differences = _recipe_differences(state["recipe"], recipe.flat())
+    if differences:
+        table = "\n".join(f"  {name:<28} {before!s:>16} -> {now}" for name, before, now in differences)
+        help = "take the old values, or start a new run from these weights with --ckpt_path"
+        raise ResumeError(f"the recipe changed since {resumed_from.name}:\n{table}", help=help)
+    before = run_dir.read_json(folder / "data.json")
+    if before is not None and before != data_facts:
+        changes = "\n".join(_data_differences(before, data_facts))
+        raise ResumeError(f"the data changed since the run began:\n{changes}", help="restore the data, or start a new run with --ckpt_path")
+
+
+def check_global_batch(state: dict[str, Any], global_batch: int) -> None:
+    """The number of processes may change on resume, the global batch may not.
+
+    Raises:
+        ResumeError: it did.
+    """
+    if state["global_batch"] != global_batch:
+        raise ResumeError(
+            f"the global batch was {state['global_batch']} and would be {global_batch}",
+            help=f"add --global_batch_size {state['global_batch']}, or adapt --batch_size",
+        )
+
+
+def _recipe_differences(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The keys that define the run and have another value now."""
+    fixed = [name for name in schema.SECTION_OF if not schema.extra(name)["free"]]
+    return [(name, before.get(name), now[name]) for name in fixed if before.get(name, schema.default(name)) != now[name]]
+
+
+def _data_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    lines = []
+    if before["class_names"] != now["class_names"]:
+        gone = sorted(set(before["class_names"]) - set(now["class_names"]))
+        new = sorted(set(now["class_names"]) - set(before["class_names"]))
+        lines.append(f"  classes: gone {gone or '-'}, new {new or '-'}")
+    for split in ("train", "val"):
+        if before[split] != now[split]:
+            counts = before[split]["num_images"], now[split]["num_images"]
+            what = f"{counts[0]} images before, {counts[1]} now" if counts[0] != counts[1] else "same number of images, but other files or sizes"
+            lines.append(f"  {split}: {what}")
+    return lines

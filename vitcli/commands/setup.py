@@ -1,0 +1,116 @@
+"""The parts that training and validation build alike: data, preparation, model, precision."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vitcli.data.images import ImageSet
+from vitcli.data.loader import build_eval_loader, default_num_workers
+from vitcli.data.mixing import Normalizer
+from vitcli.data.transforms import build_eval_transform
+from vitcli.distributed import World, num_launched
+from vitcli.engine.evaluate import EvalResult, evaluate
+from vitcli.errors import DataError, RecipeError, UsageError
+from vitcli.log import Reporter
+from vitcli.models.registry import create_model
+from vitcli.recipe import check
+from vitcli.recipe.load import Recipe
+
+#: recipe keys that say how an image becomes the network's input; they travel with every checkpoint
+PREPROCESSING = ("image_resize", "crop_pct", "interpolation", "mean", "std", "in_channels")
+
+
+def check_launch(recipe: Recipe) -> list[str]:
+    """Refuse a recipe that contradicts how it was started; returns notes."""
+    problems, notes = check.launch(recipe, num_launched())
+    if problems:
+        raise RecipeError(problems)
+    return notes
+
+
+def check_device(recipe: Recipe, device: torch.device) -> list[str]:
+    """Refuse what the device cannot do; returns notes on what is done otherwise than asked."""
+    if recipe.system.amp == "fp16" and device.type == "cpu":
+        raise UsageError("amp fp16 needs a GPU: the CPU has no fast fp16 arithmetic", help="use --amp bf16 or --amp off")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device cuda was asked for, but PyTorch sees no GPU", help="use --device auto, or check `nvidia-smi`")
+    return []
+
+
+def num_workers(recipe: Recipe, world: World) -> int:
+    given = recipe.dataset.num_parallel_workers
+    return default_num_workers(world.local_size) if given is None else given
+
+
+def check_num_classes(recipe: Recipe, class_names: list[str]) -> int:
+    """The number of classes, which the data defines; a recipe that says otherwise is refused."""
+    given, found = recipe.model.num_classes, len(class_names)
+    if given is not None and given != found:
+        shown = ", ".join(class_names[:6]) + (", …" if found > 6 else "")
+        table = f"  recipe  {given:>6} classes (num_classes)\n  data    {found:>6} classes ({shown})"
+        raise DataError(f"recipe and data disagree on the number of classes:\n{table}", help="leave num_classes out: it follows from the data")
+    return found
+
+
+def build_model(recipe: Recipe, num_classes: int) -> nn.Module:
+    section = recipe.model
+    return create_model(
+        section.model,
+        num_classes=num_classes,
+        in_chans=section.in_channels,
+        img_size=recipe.augmentation.image_resize,
+        drop_rate=section.drop_rate,
+        drop_path_rate=section.drop_path_rate,
+        layer_scale_init=section.layer_scale_init,
+        grad_checkpointing=section.grad_checkpointing,
+    )
+
+
+def build_autocast(recipe: Recipe, device: torch.device) -> Callable[[], torch.autocast]:
+    dtype = {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[recipe.system.amp]
+    return partial(torch.autocast, device.type, dtype=dtype, enabled=recipe.system.amp != "off")
+
+
+def build_evaluate(recipe: Recipe, images: ImageSet, world: World) -> Callable[..., EvalResult]:
+    """A function of (model, should_stop) that evaluates on `images`."""
+    loader = build_eval_loader(
+        images,
+        build_eval_transform(recipe.augmentation, in_channels=recipe.model.in_channels),
+        batch_size=recipe.dataset.val_batch_size or recipe.dataset.batch_size,
+        rank=world.rank,
+        world_size=world.size,
+        num_workers=num_workers(recipe, world),
+        pin_memory=world.device.type == "cuda",
+    )
+    prepare = Normalizer(recipe.augmentation.mean, recipe.augmentation.std, recipe.model.in_channels)
+    autocast = build_autocast(recipe, world.device)
+
+    def run(model: nn.Module, should_stop: Callable[[], bool] = lambda: False) -> EvalResult:
+        return evaluate(
+            model, loader, prepare, num_images=len(images), device=world.device, autocast=autocast, should_stop=should_stop
+        )
+
+    return run
+
+
+def preprocessing(recipe: Recipe) -> dict[str, Any]:
+    flat = recipe.flat()
+    return {name: flat[name] for name in PREPROCESSING}
+
+
+def say_notes(reporter: Reporter, *groups: Any) -> None:
+    for group in groups:
+        for note in group:
+            reporter.note(note)
+
+
+def relative(path: Path) -> str:
+    """A path as the user would type it here."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,110 @@
+"""`vitcli validate`: the accuracy of a checkpoint, counted image by image."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from vitcli.commands.setup import (
+    PREPROCESSING, build_evaluate, build_model, check_device, check_launch, check_num_classes, say_notes,
+)  # fmt: skip
+from vitcli.commands.weights_path import open_weights
+from vitcli.data.datasets import build_val
+from vitcli.distributed import joined, num_launched
+from vitcli.engine.evaluate import EvalResult
+from vitcli.engine.run_dir import write_json
+from vitcli.errors import UsageError, WeightsError
+from vitcli.layers.reparam import reparameterize
+from vitcli.log import Reporter
+from vitcli.recipe.check import COMMAND_LINE
+from vitcli.recipe.load import Recipe
+from vitcli.weights.load import is_fused, load_weights
+from vitcli.weights.read import Weights
+
+#: what a checkpoint knows better than a recipe file: how the network was built and what it was fed
+_OF_THE_WEIGHTS = ("model", *PREPROCESSING)
+#: what it can also supply when no recipe file is given
+_OF_THE_DATA = ("dataset", "data_dir", "train_split", "val_split", "batch_size", "val_batch_size", "amp")
+
+Fold = Literal["none", "standard", "full"]
+
+
+def validate(recipe: Recipe, *, fold: Fold = "none", use_ema: bool | None = None, json_file: Path | None = None) -> EvalResult:
+    """Evaluate `recipe.model.ckpt_path` on the validation split.
+
+    Args:
+        recipe: what the checkpoint knows itself (architecture, preprocessing, classes) wins over the recipe's file;
+            what was set on the command line wins over both.
+        fold: evaluate the training form, or reparameterized ("standard", "full").
+        use_ema: the average or the raw weights; None: the average where there is one.
+        json_file: also write the result there.
+
+    Raises:
+        VitcliError: see `errors.py`.
+    """
+    if recipe.model.ckpt_path is None:
+        raise UsageError("nothing to validate", help="give --ckpt_path: a run, a checkpoint or a weights file")
+    launch_notes = check_launch(recipe)
+    with joined(recipe.system.device, num_launched() > 1) as world:
+        reporter = Reporter(enabled=world.is_main)
+        weights = open_weights(recipe.model.ckpt_path, use_ema=use_ema)
+        recipe, adopted = _adopt(recipe, weights)
+        say_notes(reporter, launch_notes, adopted, check_device(recipe, world.device))
+        images = build_val(recipe.dataset, weights.meta.get("class_names"))
+        say_notes(reporter, images.notes)
+        num_classes = len(images.class_names) if "class_names" in weights.meta else check_num_classes(recipe, images.class_names)
+        model = _load(recipe, num_classes, weights)
+        if fold != "none":
+            model = reparameterize(model, fold=fold)
+        result = build_evaluate(recipe, images, world)(model.to(world.device).eval())
+        _show(recipe, weights, result, fold, reporter)
+        if json_file and world.is_main:
+            write_json(json_file, result.as_dict() | {"ckpt_path": weights.source, "fold": fold})
+        return result
+
+
+def _adopt(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[str]]:
+    """The recipe with what the checkpoint knows better, and a note for each value of the file that it overrules."""
+    known: dict[str, Any] = weights.meta.get("recipe", {})
+    names = _OF_THE_WEIGHTS if recipe.from_file else _OF_THE_WEIGHTS + _OF_THE_DATA
+    flat = recipe.flat()
+    better = {
+        name: known[name]
+        for name in names
+        if name in known and known[name] != flat[name] and recipe.origins.get(name) != COMMAND_LINE
+    }
+    notes = [
+        f"`{name}`: the checkpoint was trained with {value}, the recipe says {flat[name]}; using {value}"
+        for name, value in better.items()
+        if recipe.from_file
+    ]
+    return replace(recipe.changed(**better), notes=()), notes
+
+
+def _load(recipe: Recipe, num_classes: int, weights: Weights) -> nn.Module:
+    """The model with all of the weights in it; a classifier that does not fit is refused here."""
+    model = build_model(recipe, num_classes)
+    if is_fused(weights.tensors):
+        model = reparameterize(model)
+    report = load_weights(model, weights)
+    if report.missing or report.resized:
+        names = ", ".join([*report.missing, *report.resized][:3])
+        raise WeightsError(
+            f"{weights.source} does not fit {recipe.model.model} with {num_classes} classes: {names}",
+            help="; ".join(report.notes) or "validate on the data the model was trained for",
+        )
+    return model
+
+
+def _show(recipe: Recipe, weights: Weights, result: EvalResult, fold: Fold, reporter: Reporter) -> None:
+    low, high = result.interval95()
+    rows = [
+        ("weights", weights.source),
+        ("model", recipe.model.model + ("" if fold == "none" else f", reparameterized ({fold})")),
+        ("images", f"{result.num_images:,}"),
+        ("top-1", f"{result.top1:.2f} %  ({result.correct1:,} right; 95 % interval {low:.2f} .. {high:.2f})"),
+        ("top-5", f"{result.top5:.2f} %"),
+        ("NLL", f"{result.nll:.4f}"),
+    ]
+    reporter.table("validation", rows)

@@ -1,0 +1,103 @@
+"""Which image is trained on when: pure functions of (seed, epoch, step, micro-step, rank), without any state.
+
+The epoch's order is cut into global batches, a global batch into blocks, and every (micro-step, rank) gets one block:
+
+    epoch order   | global batch 0                  | global batch 1                  | ...
+    blocks        | m0r0  m0r1 | m1r0  m1r1         | m0r0  m0r1 | m1r0  m1r1         |       2 ranks, 2 micro-steps
+
+So the images of a step depend on the size of the global batch, never on how it is spread over ranks and micro-steps.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from vitcli.data.streams import raw_numbers
+from vitcli.errors import DataError
+
+
+@lru_cache(maxsize=2)
+def epoch_order(seed: int, epoch: int, num_samples: int, shuffle: bool) -> np.ndarray:
+    """(num_samples,) int64, read-only: the order of the samples in `epoch`, a permutation if `shuffle`.
+
+    Sorting by raw 64-bit numbers, not `Generator.permutation`, because only the former is stable across NumPy versions.
+    """
+    order = (
+        np.argsort(raw_numbers(num_samples, "order", seed, epoch), kind="stable") if shuffle else np.arange(num_samples)
+    )
+    order.flags.writeable = False
+    return order
+
+
+def eval_indices(num_samples: int, rank: int, world_size: int) -> range:
+    """The samples that `rank` evaluates: each sample on exactly one rank, none repeated to fill up."""
+    return range(rank, num_samples, world_size)
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How `num_samples` are dealt out; `batch_size` is per rank and micro-step.
+
+    drop_remainder=True leaves out the last, incomplete global batch of an epoch. Otherwise that batch is spread as
+    evenly as possible (the blocks' sizes differ by one at most), and when it holds fewer samples than there are blocks
+    it is filled up from the beginning of the epoch's order, so that no rank is ever without a sample.
+
+    Raises DataError when an epoch would have no step at all.
+    """
+
+    num_samples: int
+    batch_size: int
+    world_size: int = 1
+    accumulation: int = 1
+    seed: int = 0
+    shuffle: bool = True
+    drop_remainder: bool = True
+
+    def __post_init__(self) -> None:
+        if self.num_samples < 1:
+            raise DataError("the training split has no images")
+        if self.steps_per_epoch < 1:
+            blocks = f"batch_size {self.batch_size} x {self.world_size} processes x {self.accumulation} micro-steps"
+            largest = self.num_samples // self.num_blocks
+            cure = f"set batch_size to {largest} or less" if largest else "use fewer processes or micro-steps"
+            raise DataError(
+                f"the training split has {self.num_samples} images, fewer than one global batch of {self.global_batch} ({blocks})",
+                help=f"{cure}, or keep incomplete batches: drop_remainder: False",
+            )
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks in a global batch."""
+        return self.world_size * self.accumulation
+
+    @property
+    def global_batch(self) -> int:
+        """Samples in a step, over all ranks and micro-steps."""
+        return self.batch_size * self.num_blocks
+
+    @property
+    def steps_per_epoch(self) -> int:
+        full, rest = divmod(self.num_samples, self.global_batch)
+        return full + (rest > 0 and not self.drop_remainder)
+
+    def block(self, micro: int, rank: int) -> int:
+        """Which block of the global batch `rank` computes in `micro`; the same data for 2 ranks x 1 and 1 rank x 2."""
+        return micro * self.world_size + rank
+
+    def epoch_and_step(self, step: int) -> tuple[int, int]:
+        """Global step -> (epoch, step within it), all counted from 0."""
+        return divmod(step, self.steps_per_epoch)
+
+    def indices(self, epoch: int, step_in_epoch: int, micro: int, rank: int) -> np.ndarray:
+        """(n,) int64 sample ids of one block; n is batch_size except in an incomplete last step."""
+        assert (
+            0 <= step_in_epoch < self.steps_per_epoch and 0 <= micro < self.accumulation and 0 <= rank < self.world_size
+        )
+        order = epoch_order(self.seed, epoch, self.num_samples, self.shuffle)
+        start = step_in_epoch * self.global_batch
+        batch = order[start : start + self.global_batch]
+        if len(batch) < self.num_blocks:
+            batch = np.concatenate([batch, np.resize(order, self.num_blocks - len(batch))])
+        block = self.block(micro, rank)
+        return batch[block * len(batch) // self.num_blocks : (block + 1) * len(batch) // self.num_blocks]

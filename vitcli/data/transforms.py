@@ -1,0 +1,179 @@
+"""What is done to one image before the network sees it: random crops and colours in training, a fixed crop otherwise.
+
+Geometry and order of random draws are timm's and torchvision's, so that a recipe means the same here as there. All
+randomness comes from the generator that is handed in. Normalisation, erasing and mixing happen later, on the device
+and in batches (`mixing.py`).
+"""
+
+import math
+import random
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image, ImageEnhance
+
+from vitcli.data.auto_augment import build_policy, check_policy
+from vitcli.errors import UsageError
+from vitcli.recipe.schema import Augmentation
+
+TrainTransform = Callable[[Image.Image, random.Random], Image.Image]
+EvalTransform = Callable[[Image.Image], Image.Image]
+
+Resampling = Image.Resampling
+#: key `interpolation` -> filters, one of which is drawn for each image
+FILTERS: dict[str, tuple[Resampling, ...]] = {
+    "nearest": (Resampling.NEAREST,),
+    "bilinear": (Resampling.BILINEAR,),
+    "bicubic": (Resampling.BICUBIC,),
+    "lanczos": (Resampling.LANCZOS,),
+    "random": (Resampling.BILINEAR, Resampling.BICUBIC),
+}
+_LONGEST_ASPECT = 16
+
+
+def build_train_transform(aug: Augmentation, *, in_channels: int = 3) -> TrainTransform:
+    """PIL RGB image, generator -> PIL image of aug.image_resize squared, mode RGB or (in_channels=1) L.
+
+    Random resized crop, flips, then auto_augment or else color_jitter; as in timm, a policy of 3-Augment keeps the
+    colour jitter. Raises UsageError for a policy or a jitter that makes no sense.
+    """
+    filters, mode = FILTERS[aug.interpolation], _mode(in_channels)
+    policy = _policy(aug, mode)
+    jitter = _jitter_strengths(aug.color_jitter) if policy is None or "3a" in str(aug.auto_augment) else None
+
+    def transform(image: Image.Image, rng: random.Random) -> Image.Image:
+        image = image.convert(mode) if image.mode != mode else image
+        box = random_crop_box(*image.size, aug.scale, aug.ratio, rng)
+        chosen = rng.choice(filters) if len(filters) > 1 else filters[0]
+        image = image.crop(box).resize((aug.image_resize, aug.image_resize), chosen)
+        if aug.hflip and rng.random() < aug.hflip:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if aug.vflip and rng.random() < aug.vflip:
+            image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+        if policy is not None:
+            image = policy(image, rng)
+        return image if jitter is None else jitter_colors(image, jitter, rng)
+
+    return transform
+
+
+def build_eval_transform(aug: Augmentation, *, in_channels: int = 3) -> EvalTransform:
+    """PIL RGB image -> the centre crop of aug.image_resize squared after the shorter side became image_resize/crop_pct.
+
+    The same image gives the same pixels as timm's `create_transform` (sides rounded down, crop rounded half to even),
+    except that of an image longer than 16:1 only the middle is resized, since all of it might not fit in memory.
+    """
+    filters, mode, side = FILTERS[aug.interpolation], _mode(in_channels), aug.image_resize
+    shorter = math.floor(side / aug.crop_pct)
+
+    def transform(image: Image.Image) -> Image.Image:
+        image = image.convert(mode) if image.mode != mode else image
+        image = resize_shorter(_limit_aspect(image), shorter, filters[-1])
+        left, top = (round((length - side) / 2) for length in image.size)
+        return image.crop((left, top, left + side, top + side))
+
+    return transform
+
+
+def to_uint8_tensor(image: Image.Image) -> torch.Tensor:
+    """PIL image of mode RGB or L -> (C, H, W) uint8, contiguous."""
+    pixels = np.array(image, dtype=np.uint8)  # (H, W, C) or (H, W)
+    return torch.from_numpy(pixels if pixels.ndim == 3 else pixels[:, :, None]).permute(2, 0, 1).contiguous()
+
+
+def random_crop_box(
+    width: int, height: int, scale: tuple[float, float], ratio: tuple[float, float], rng: random.Random
+) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of a crop whose area is a random share of the image, and whose aspect is random.
+
+    Ten attempts; then the largest centred crop whose aspect is within `ratio`. (Szegedy et al. 2014; timm's rule.)
+    """
+    for _ in range(10):
+        area = rng.uniform(*scale) * width * height
+        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        crop_width, crop_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            top = rng.randint(0, height - crop_height)
+            left = rng.randint(0, width - crop_width)
+            return left, top, left + crop_width, top + crop_height
+    crop_width = min(width, round(height * max(ratio)))
+    crop_height = min(height, round(width / min(ratio)))
+    left, top = (width - crop_width) // 2, (height - crop_height) // 2
+    return left, top, left + crop_width, top + crop_height
+
+
+def resize_shorter(image: Image.Image, shorter: int, resample: Resampling) -> Image.Image:
+    """`image` with its shorter side `shorter` pixels long and the longer one in proportion, rounded down."""
+    width, height = image.size
+    if width <= height:
+        size = shorter, int(shorter * height / width)
+    else:
+        size = int(shorter * width / height), shorter
+    return image if size == image.size else image.resize(size, resample)
+
+
+def jitter_colors(image: Image.Image, strengths: tuple[float, ...], rng: random.Random) -> Image.Image:
+    """Brightness, contrast, saturation, each times a random factor of 1 ± strength, and hue turned; in random order.
+
+    strengths: three numbers, or four with the hue's in turns of the colour circle, at most 0.5. (torchvision's ColorJitter.)
+    """
+    order = list(range(len(strengths)))
+    rng.shuffle(order)
+    for which in order:
+        strength = strengths[which]
+        if which == 3:
+            image = turn_hue(image, rng.uniform(-strength, strength))
+        elif strength:
+            enhance = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)[which]
+            image = enhance(image).enhance(rng.uniform(max(0.0, 1 - strength), 1 + strength))
+    return image
+
+
+def turn_hue(image: Image.Image, turns: float) -> Image.Image:
+    """`image` with its hue turned by a share -0.5..0.5 of the colour circle; gray images have no hue."""
+    if image.mode == "L":
+        return image
+    hue, saturation, value = image.convert("HSV").split()
+    shift = int(turns * 255) % 256
+    hue = hue.point([(level + shift) % 256 for level in range(256)])
+    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+
+
+def _jitter_strengths(color_jitter: float | tuple[float, ...] | None) -> tuple[float, ...] | None:
+    """One number stands for brightness, contrast and saturation; None: no jitter."""
+    if not color_jitter:
+        return None
+    strengths = (color_jitter,) * 3 if isinstance(color_jitter, int | float) else tuple(color_jitter)
+    if len(strengths) not in (3, 4) or min(strengths) < 0 or max(strengths[3:], default=0) > 0.5:
+        raise UsageError(
+            f"color_jitter {color_jitter} is not understood",
+            help="give one number, three (brightness, contrast, saturation), or four with the hue's, which is at most 0.5",
+        )
+    return strengths
+
+
+def _policy(aug: Augmentation, mode: str) -> TrainTransform | None:
+    if not aug.auto_augment:
+        return None
+    if wrong := check_policy(aug.auto_augment):
+        raise UsageError(f"auto_augment: {wrong}")
+    return build_policy(aug.auto_augment, mean=aug.mean, mode=mode, filters=FILTERS[aug.interpolation])
+
+
+def _limit_aspect(image: Image.Image) -> Image.Image:
+    """The middle of an image that is longer than 16:1, cut off equally at both ends."""
+    width, height = image.size
+    surplus = max(width, height) - _LONGEST_ASPECT * min(width, height)
+    if surplus < 2:
+        return image
+    cut = surplus // 2
+    return image.crop((cut, 0, width - cut, height) if width > height else (0, cut, width, height - cut))
+
+
+def _mode(in_channels: int) -> str:
+    if in_channels not in (1, 3):
+        raise UsageError(
+            f"images of {in_channels} channels cannot be read", help="in_channels is 3 (colour) or 1 (gray)"
+        )
+    return "RGB" if in_channels == 3 else "L"

@@ -1,0 +1,125 @@
+"""Ranks and what they say to each other: process group, sums, flags, averaged buffers. One process is the same story."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+#: a rank that hangs longer than this ends the run instead of blocking it for torch's 30 minutes
+TIMEOUT = timedelta(seconds=int(os.environ.get("VITCLI_TIMEOUT_SECONDS", "600")))
+
+
+@dataclass(frozen=True)
+class World:
+    """Who this process is among those that train together."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+def num_launched() -> int:
+    """How many processes torchrun started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def choose_device(name: str, local_rank: int) -> torch.device:
+    """`auto`: this rank's GPU, else Apple's, else the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return torch.device(name, local_rank) if name == "cuda" else torch.device(name)
+
+
+@contextmanager
+def joined(device_name: str, distributed: bool) -> Iterator[World]:
+    """Join the process group for the duration of the block (a world of one process when not `distributed`)."""
+    local_rank = int(os.environ.get("LOCAL_RANK", "0")) if distributed else 0
+    device = choose_device(device_name, local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if not distributed:
+        yield World(0, 1, 0, 1, device)
+        return
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=TIMEOUT, device_id=device if device.type == "cuda" else None)
+    try:
+        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        yield World(dist.get_rank(), dist.get_world_size(), local_rank, local_size, device)
+    finally:
+        dist.destroy_process_group()
+
+
+def all_sum(values: Tensor) -> Tensor:
+    """Sum over all ranks, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+    return values
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether `flag` is set on any rank; asked over the CPU, so that no GPU is waited for."""
+    if not dist.is_initialized():
+        return flag
+    flags = torch.tensor([flag], dtype=torch.int32)
+    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+    return bool(flags.item())
+
+
+def from_main(value: Any) -> Any:
+    """Rank 0's `value`, on every rank."""
+    if not dist.is_initialized():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+    return values[0]
+
+
+def gathered(value: Any) -> list[Any]:
+    """The `value` of every rank, by rank."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+@torch.no_grad()
+def average_buffers(module: nn.Module) -> None:
+    """Make floating-point buffers (BatchNorm's running statistics) the mean over ranks, as plain DDP leaves them apart."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return
+    buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+    if not buffers:
+        return
+    flat = torch.cat([buffer.reshape(-1).float() for buffer in buffers])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for buffer, mean in zip(buffers, flat.split([buffer.numel() for buffer in buffers]), strict=True):
+        buffer.copy_(mean.view_as(buffer))
+
+
+def wrapped(task: nn.Module, world: World) -> nn.Module:
+    """The task under DDP: gradients are averaged over ranks. Buffers stay apart until `average_buffers`."""
+    if world.size == 1:
+        return task
+    device_ids = [world.device.index] if world.device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(
+        task, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
+    )
+
+
+def unwrapped(task: nn.Module) -> nn.Module:
+    """What `wrapped` was given."""
+    return task.module if isinstance(task, nn.parallel.DistributedDataParallel) else task

@@ -1,0 +1,136 @@
+"""Depthwise convolution that is fast to train on a CPU.
+
+oneDNN has quick kernels for the weight gradient of depthwise convolutions up to 3 columns wide, and for one output per
+input channel; all else falls to reference code that is ten times slower (torch 2.15, measured with AVX-512). The same
+numbers are computed here by way of the quick kernels:
+
+- several outputs per channel: one depthwise convolution for each, then interleaved;
+- a wide kernel: the gradient of its columns in groups of 3 at most;
+- a map of few pixels: a small dense matrix per channel, out of which the kernel's zeros around the map fall away.
+
+Other devices get PyTorch's own convolution.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+DENSE_ENTRIES = 1024  # pixels in * pixels out, up to which a matrix is quicker than a convolution
+QUICK_COLUMNS = 3  # widest kernel whose weight gradient oneDNN computes quickly
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """`nn.Conv2d` with groups=in_channels, odd square kernel, same-size padding, by `depthwise_conv2d`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return depthwise_conv2d(x, self.weight, self.bias, stride=self.stride[0])
+
+
+def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1) -> Tensor:
+    """Each channel convolved with kernels of its own: (B, C, H, W) -> (B, M*C, H/stride, W/stride).
+
+    Args:
+        x: (B, C, H, W).
+        weight: (M*C, 1, k, k), k odd; the first M kernels belong to the first channel.
+        bias: (M*C,).
+    """
+    channels, kernel_size = x.shape[1], weight.shape[-1]
+    dense = x.shape[-2] * x.shape[-1] * -(-x.shape[-2] // stride) * -(-x.shape[-1] // stride) <= DENSE_ENTRIES
+    narrow = min(x.shape[-2:]) <= kernel_size // 2 and not dense
+    if x.device.type != "cpu" or narrow or not torch.is_grad_enabled():
+        return F.conv2d(x, weight, bias, stride, kernel_size // 2, groups=channels)
+    if torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu")
+        x, weight = x.to(dtype), weight.to(dtype)
+    if dense:
+        out = _dense(x, weight, stride)
+    else:
+        kernels = weight.unflatten(0, (channels, -1)).unbind(1)  # M of (C, 1, k, k)
+        outs = [_single(x, kernel.contiguous(), stride) for kernel in kernels]
+        out = outs[0] if len(outs) == 1 else torch.stack(outs, 2).flatten(1, 2)
+    return out if bias is None else out + bias.to(out.dtype).view(-1, 1, 1)
+
+
+def _single(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """One output per channel."""
+    if weight.shape[-1] <= QUICK_COLUMNS:
+        return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2, groups=x.shape[1])
+    return _WideKernel.apply(x, weight, stride)
+
+
+def _dense(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """As matrices (P_in, M*P_out), one per channel, for P pixels."""
+    channels, kernel_size = x.shape[1], weight.shape[-1]
+    height, width = (-(-side // stride) for side in x.shape[-2:])
+    taps = _taps(x.shape[-2], x.shape[-1], kernel_size, stride).to(weight.dtype)
+    matrix = weight.view(channels, -1, kernel_size**2) @ taps  # (C, M, P_in*P_out)
+    matrix = matrix.unflatten(-1, (x.shape[-2] * x.shape[-1], -1)).transpose(1, 2).flatten(2)  # (C, P_in, M*P_out)
+    out = x.flatten(2).transpose(0, 1) @ matrix  # (C, B, M*P_out)
+    return out.transpose(0, 1).reshape(len(x), -1, height, width)
+
+
+@lru_cache(maxsize=64)
+def _taps(height: int, width: int, kernel_size: int, stride: int) -> Tensor:
+    """(k*k, P_in*P_out): 1 where the tap of the kernel leads from the input pixel to the output pixel."""
+    pixels = torch.eye(height * width).view(height * width, 1, height, width)
+    kernels = torch.eye(kernel_size**2).view(-1, 1, kernel_size, kernel_size)
+    taps = F.conv2d(pixels, kernels, stride=stride, padding=kernel_size // 2)  # (P_in, k*k, H_out, W_out)
+    return taps.flatten(2).transpose(0, 1).flatten(1)
+
+
+class _WideKernel(torch.autograd.Function):
+    """A depthwise convolution with one output per channel, whose weight gradient is put together from columns."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+        return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2, groups=x.shape[1])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+        x, weight, ctx.stride = inputs
+        ctx.save_for_backward(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        padding = (weight.shape[-1] // 2,) * 2
+        grad_x = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _backward(grad, x, weight, ctx.stride, padding, (True, False, False))[0]
+        if ctx.needs_input_grad[1]:
+            grad_weight = _grad_of_wide_kernel(_undo_stride(grad, x, ctx.stride), x, weight)
+        return grad_x, grad_weight, None
+
+
+def _undo_stride(grad: Tensor, x: Tensor, stride: int) -> Tensor:
+    """The gradient of the convolution with stride 1 (B, C, H, W) out of which the strided one picks pixels."""
+    if stride == 1:
+        return grad
+    full = torch.zeros_like(x)
+    full[..., ::stride, ::stride] = grad
+    return full
+
+
+def _grad_of_wide_kernel(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """(C, 1, k, k) from groups of columns; each group is seen as a kernel without the other columns."""
+    kernel_size, width = weight.shape[-1], x.shape[-1]
+    gradients = []
+    for start in range(0, kernel_size, QUICK_COLUMNS):
+        columns = weight[..., start : start + QUICK_COLUMNS].contiguous()
+        left = kernel_size // 2 - start
+        shifted = F.pad(x, (left, columns.shape[-1] - 1 - left))  # the pixels these columns see
+        assert shifted.shape[-1] == width + columns.shape[-1] - 1
+        gradients.append(_backward(grad, shifted, columns, 1, (kernel_size // 2, 0), (False, True, False))[1])
+    return torch.cat(gradients, -1)
+
+
+def _backward(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: tuple[int, ...], wanted: tuple[bool, bool, bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the depthwise convolution for (x, weight, bias), those that are wanted."""
+    return torch.ops.aten.convolution_backward(
+        grad, x, weight, None, (stride, stride), padding, (1, 1), False, (0, 0), x.shape[1], wanted
+    )

@@ -1,0 +1,117 @@
+"""What a run says: progress on the console (rank 0), metrics.jsonl and TensorBoard in the run's folder."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+#: numbers that depend on the machine, not on the recipe; kept apart so that two runs can be compared line by line
+TIMINGS = ("images_per_second", "data_wait_ratio", "seconds", "time")
+
+
+class Reporter:
+    """The voice of rank 0; on other ranks every call does nothing."""
+
+    def __init__(self, *, enabled: bool, run_dir: Path | None = None, resume_step: int = 0) -> None:
+        self.enabled = enabled
+        self.console = Console(highlight=False, soft_wrap=True, quiet=not enabled)
+        self.metrics_file = run_dir / "metrics.jsonl" if enabled and run_dir else None
+        self.writer = None
+        self.progress: Progress | None = None
+        self.task_id: Any = None
+        if self.metrics_file and run_dir:
+            _keep_until(self.metrics_file, resume_step)
+            self.writer = _tensorboard(run_dir, resume_step)
+
+    def say(self, text: str) -> None:
+        """One plain line."""
+        self.console.print(escape(text))
+
+    def note(self, text: str) -> None:
+        """A line the user should not miss."""
+        self.console.print(f"[yellow]note:[/yellow] {escape(text)}")
+
+    def start(self, total_steps: int, done_steps: int) -> None:
+        """Begin the progress display; a terminal gets a live bar, anything else gets lines."""
+        if self.enabled and sys.stdout.isatty():
+            columns = (
+                TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f}%"),
+                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=True), TextColumn("{task.fields[text]}"),
+            )  # fmt: skip
+            self.progress = Progress(*columns, console=self.console, refresh_per_second=2)
+            self.task_id = self.progress.add_task("training", total=total_steps, completed=done_steps, text="")
+            self.progress.start()
+
+    def advance(self, step: int, epoch: int, num_epochs: int) -> None:
+        """One step is done."""
+        if self.progress:
+            self.progress.update(self.task_id, completed=step, description=f"epoch {epoch + 1}/{num_epochs}")
+
+    def step(self, values: dict[str, Any], *, text: str) -> None:
+        """Metrics of the steps since the last such line."""
+        self._record("train", values)
+        if self.progress:
+            self.progress.update(self.task_id, text=text)
+        else:
+            self.say(f"step {values['step']}  {text}")
+
+    def epoch(self, values: dict[str, Any], *, text: str) -> None:
+        """Metrics of an evaluation at the end of an epoch."""
+        self._record("val", values)
+        self.say(text)
+
+    def table(self, title: str, rows: list[tuple[str, str]]) -> None:
+        table = Table(title=title, show_header=False, title_justify="left", title_style="bold")
+        for name, value in rows:
+            table.add_row(escape(name), escape(value))
+        self.console.print(table)
+
+    def close(self) -> None:
+        if self.progress:
+            self.progress.stop()
+            self.progress = None
+        if self.writer:
+            self.writer.close()
+            self.writer = None
+
+    def _record(self, kind: str, values: dict[str, Any]) -> None:
+        if not self.metrics_file:
+            return
+        line = {"kind": kind, **values, "time": round(time.time(), 3)}
+        with self.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.writer:
+            for name, value in values.items():
+                if name not in ("step", "epoch") and isinstance(value, int | float):
+                    self.writer.add_scalar(f"{kind}/{name}", value, values["step"])
+
+
+def _keep_until(metrics_file: Path, step: int) -> None:
+    """Drop the lines after `step`: a resumed run writes them again, so that none stands twice."""
+    if not metrics_file.exists():
+        return
+    lines = metrics_file.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if _step_of(line) <= step]
+    if len(kept) < len(lines):
+        metrics_file.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError):  # the last line of a killed process may be cut short
+        return float("inf")
+
+
+def _tensorboard(run_dir: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:  # a minimal installation: metrics.jsonl has the same numbers
+        return None
+    return SummaryWriter(str(run_dir), purge_step=step + 1 if step else None, flush_secs=30)

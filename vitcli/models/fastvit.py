@@ -1,0 +1,336 @@
+"""FastViT (arXiv 2303.14189): convolutions that mix tokens like a transformer block, attention in the last stage only.
+
+    image (B, 3, H, W)
+      stem        3 MobileOne blocks                  (B, C, H/4, W/4)
+      stages.0    RepMixer blocks                     (B, C, H/4, W/4)
+      stages.1    halve, RepMixer blocks              (B, 2C, H/8, W/8)
+      stages.2    halve, RepMixer blocks              (B, 4C, H/16, W/16)
+      stages.3    halve, RepMixer or attention blocks (B, 8C, H/32, W/32)
+      final_conv  depthwise, squeeze-excite           (B, 16C, H/32, W/32)
+      mean, to_latent                                 (B, 16C)
+      head                                            (B, num_classes)
+
+Names of parameters are timm's; `fastvit_keys` knows Apple's. The code follows the published weights where the paper
+differs from them: RepMixer is conv -> norm with branches, and the large kernels that halve have no activation.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from vitcli.layers.attention import Attention2d
+from vitcli.layers.depthwise import DepthwiseConv2d
+from vitcli.layers.mobileone import ConvNorm, FusedConv, LargeKernelConv, MobileOneBlock
+from vitcli.layers.regularize import LayerScale2d, drop_path
+from vitcli.layers.reparam import fused_conv, identity_kernel, norm_scale_and_shift
+from vitcli.models.fastvit_keys import from_apple
+
+# Numbers: paper, table 2. Layer scales and crops: Apple's released code.
+# fmt: off
+VARIANTS = {
+    "fastvit_t8":   {"depths": (2, 2, 4, 2),  "dim": 48, "mlp_ratio": 3, "attention": False, "layer_scale_init": 1e-5, "img_size": 256, "crop_pct": 0.90},
+    "fastvit_t12":  {"depths": (2, 2, 6, 2),  "dim": 64, "mlp_ratio": 3, "attention": False, "layer_scale_init": 1e-5, "img_size": 256, "crop_pct": 0.90},
+    "fastvit_s12":  {"depths": (2, 2, 6, 2),  "dim": 64, "mlp_ratio": 4, "attention": False, "layer_scale_init": 1e-5, "img_size": 256, "crop_pct": 0.90},
+    "fastvit_sa12": {"depths": (2, 2, 6, 2),  "dim": 64, "mlp_ratio": 4, "attention": True,  "layer_scale_init": 1e-5, "img_size": 256, "crop_pct": 0.90},
+    "fastvit_sa24": {"depths": (4, 4, 12, 4), "dim": 64, "mlp_ratio": 4, "attention": True,  "layer_scale_init": 1e-5, "img_size": 256, "crop_pct": 0.90},
+    "fastvit_sa36": {"depths": (6, 6, 18, 6), "dim": 64, "mlp_ratio": 4, "attention": True,  "layer_scale_init": 1e-6, "img_size": 256, "crop_pct": 0.95},
+    "fastvit_ma36": {"depths": (6, 6, 18, 6), "dim": 76, "mlp_ratio": 4, "attention": True,  "layer_scale_init": 1e-6, "img_size": 256, "crop_pct": 0.95},
+}
+# fmt: on
+
+
+def create(
+    name: str,
+    *,
+    num_classes: int,
+    in_chans: int,
+    img_size: int | None,
+    drop_rate: float,
+    drop_path_rate: float,
+    layer_scale_init: float | None,
+    grad_checkpointing: bool,
+) -> "FastViT":
+    """The variant `name` of the table; the meaning of the arguments is that of `registry.create_model`."""
+    variant = VARIANTS[name]
+    return FastViT(
+        depths=variant["depths"],
+        dim=variant["dim"],
+        mlp_ratio=variant["mlp_ratio"],
+        attention=variant["attention"],
+        num_classes=num_classes,
+        in_chans=in_chans,
+        img_size=img_size or variant["img_size"],
+        drop_rate=drop_rate,
+        drop_path_rate=drop_path_rate,
+        layer_scale_init=variant["layer_scale_init"] if layer_scale_init is None else layer_scale_init,
+        grad_checkpointing=grad_checkpointing,
+    )
+
+
+class FastViT(nn.Module):
+    """(B, in_chans, H, W) -> (B, num_classes); any H and W. See the drawing at the top of this file.
+
+    `dim` is the number of channels of the first stage, `depths` the number of blocks of each stage. The probability
+    of dropping a block grows linearly from 0 for the first to `drop_path_rate` for the last.
+    """
+
+    #: where the channels of the image and the classes enter, in training form and fused
+    first_convs: ClassVar[tuple[str, ...]] = ("stem.0.conv_kxk.0.conv", "stem.0.conv_scale.conv", "stem.0.reparam_conv")
+    classifier: ClassVar[str] = "head.fc"
+
+    def __init__(
+        self,
+        *,
+        depths: tuple[int, ...],
+        dim: int,
+        mlp_ratio: float,
+        attention: bool,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        img_size: int = 256,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        layer_scale_init: float = 1e-5,
+        grad_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        dims = [dim * 2**i for i in range(len(depths))]
+        rates = _linear_rates(drop_path_rate, depths)
+        self.num_classes, self.in_chans, self.img_size = num_classes, in_chans, img_size
+        self.num_features = 2 * dims[-1]
+
+        self.stem = nn.Sequential(
+            MobileOneBlock(in_chans, dim, 3, stride=2),
+            MobileOneBlock(dim, dim, 3, stride=2, groups=dim),
+            MobileOneBlock(dim, dim, 1),
+        )
+        self.stages = nn.ModuleList(
+            Stage(
+                dims[max(i - 1, 0)],
+                dims[i],
+                drop_path_rates=rates[i],
+                mlp_ratio=mlp_ratio,
+                attention=attention and i == len(depths) - 1,
+                layer_scale_init=layer_scale_init,
+                grad_checkpointing=grad_checkpointing,
+            )
+            for i in range(len(depths))
+        )
+        self.final_conv = MobileOneBlock(dims[-1], self.num_features, 3, groups=dims[-1], use_se=True)
+        self.to_latent = nn.Identity()  # (B, num_features), a place for hooks
+        self.head = Head(self.num_features, num_classes, drop_rate=drop_rate)
+        self._init_linears()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.forward_features(x)  # (B, num_features, H/32, W/32)
+        return self.head(self.to_latent(x.mean((2, 3))))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The map before pooling, final convolution included: (B, num_features, H/32, W/32)."""
+        return self.final_conv(self.features(x)[-1])
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """The output of each stage, at 1/4, 1/8, 1/16 and 1/32 of the image: [(B, C, H/4, W/4), ...]."""
+        x = self.stem(x)
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+    def convert_keys(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`tensors` under this model's names, wherever they come from (timm or Apple)."""
+        return from_apple(tensors)
+
+    def _init_linears(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                _init_weight(module)
+
+
+class Stage(nn.Module):
+    """Halve the map unless the number of channels stays, add positions before attention, then the blocks."""
+
+    def __init__(
+        self,
+        in_dim: int,
+        dim: int,
+        *,
+        drop_path_rates: list[float],
+        mlp_ratio: float,
+        attention: bool,
+        layer_scale_init: float,
+        grad_checkpointing: bool,
+    ) -> None:
+        super().__init__()
+        self.grad_checkpointing = grad_checkpointing
+        self.downsample = PatchEmbed(in_dim, dim) if in_dim != dim else nn.Identity()
+        self.pos_emb = ConditionalPosEnc(dim) if attention else nn.Identity()
+        block = AttentionBlock if attention else RepMixerBlock
+        self.blocks = nn.Sequential(
+            *(
+                block(dim, mlp_ratio=mlp_ratio, drop_path_rate=rate, layer_scale_init=layer_scale_init)
+                for rate in drop_path_rates
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(self.pos_emb(self.downsample(x)))
+
+
+class PatchEmbed(nn.Module):
+    """(B, C_in, H, W) -> (B, C_out, H/2, W/2) by overlapping 7 x 7 patches."""
+
+    def __init__(self, in_dim: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Sequential(LargeKernelConv(in_dim, dim, stride=2, groups=in_dim), MobileOneBlock(dim, dim, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x)
+
+
+class ConditionalPosEnc(nn.Module):
+    """Positions from the neighbourhood: x + depthwise 7 x 7 (arXiv 2102.10882). (B, C, H, W) -> (B, C, H, W)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.pos_enc = DepthwiseConv2d(dim, dim, 7, padding=3, groups=dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.pos_enc(x)
+
+    def reparameterized(self) -> FusedConv:
+        conv = self.pos_enc
+        skip = identity_kernel(conv.out_channels, conv.groups, 7, like=conv.weight)
+        return FusedConv(fused_conv(conv, conv.weight + skip, conv.bias))
+
+
+class SkipNorm(nn.Module):
+    """A BatchNorm under the name that the weights give it."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.identity = nn.BatchNorm2d(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.identity(x)
+
+
+class RepMixer(nn.Module):
+    """Mixes neighbouring positions: x + layer_scale * (mixer(x) - norm(x)); one depthwise 3 x 3 once folded."""
+
+    def __init__(self, dim: int, *, layer_scale_init: float) -> None:
+        super().__init__()
+        self.norm = SkipNorm(dim)
+        self.mixer = MobileOneBlock(dim, dim, 3, groups=dim, act=nn.Identity)
+        self.layer_scale = LayerScale2d(dim, init=layer_scale_init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layer_scale(self.mixer(x) - self.norm(x))
+
+    def reparameterized(self) -> FusedConv:
+        conv = self.mixer.conv_kxk[0].conv
+        kernel, bias = self.mixer.kernel_and_bias()
+        scale, shift = norm_scale_and_shift(self.norm.identity)
+        skip = identity_kernel(conv.out_channels, conv.groups, 3, like=kernel)
+        gamma = self.layer_scale.gamma.flatten()
+        kernel = skip + gamma.view(-1, 1, 1, 1) * (kernel - scale.view(-1, 1, 1, 1) * skip)
+        return FusedConv(fused_conv(conv, kernel, gamma * (bias - shift)))
+
+
+class ConvFFN(nn.Module):
+    """Depthwise 7 x 7 with norm, then two 1 x 1 with GELU between: (B, C, H, W) -> (B, C, H, W)."""
+
+    def __init__(self, dim: int, *, mlp_ratio: float) -> None:
+        super().__init__()
+        hidden_dim = int(dim * mlp_ratio)
+        self.conv = ConvNorm(dim, dim, 7, groups=dim)
+        self.fc1 = nn.Conv2d(dim, hidden_dim, 1)
+        self.act = nn.GELU()
+        self.fc2 = nn.Conv2d(hidden_dim, dim, 1)
+        for conv in (self.conv.conv, self.fc1, self.fc2):
+            _init_weight(conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(self.conv(x))))
+
+
+class RepMixerBlock(nn.Module):
+    """RepMixer, then the feed-forward network with its residual: (B, C, H, W) -> (B, C, H, W)."""
+
+    def __init__(self, dim: int, *, mlp_ratio: float, drop_path_rate: float, layer_scale_init: float) -> None:
+        super().__init__()
+        self.token_mixer = RepMixer(dim, layer_scale_init=layer_scale_init)
+        self.mlp = ConvFFN(dim, mlp_ratio=mlp_ratio)
+        self.layer_scale = LayerScale2d(dim, init=layer_scale_init)
+        self.drop_path = drop_path(drop_path_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.token_mixer(x)
+        return x + self.drop_path(self.layer_scale(self.mlp(x)))
+
+    def fold_in_place(self) -> None:
+        self.layer_scale = _fold_scale(self.layer_scale, self.mlp.fc2)
+
+
+class AttentionBlock(nn.Module):
+    """Attention, then the feed-forward network, each with its residual: (B, C, H, W) -> (B, C, H, W)."""
+
+    def __init__(self, dim: int, *, mlp_ratio: float, drop_path_rate: float, layer_scale_init: float) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(dim)
+        self.token_mixer = Attention2d(dim)
+        self.layer_scale_1 = LayerScale2d(dim, init=layer_scale_init)
+        self.drop_path1 = drop_path(drop_path_rate)
+        self.mlp = ConvFFN(dim, mlp_ratio=mlp_ratio)
+        self.layer_scale_2 = LayerScale2d(dim, init=layer_scale_init)
+        self.drop_path2 = drop_path(drop_path_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path1(self.layer_scale_1(self.token_mixer(self.norm(x))))
+        return x + self.drop_path2(self.layer_scale_2(self.mlp(x)))
+
+    def fold_in_place(self) -> None:
+        self.layer_scale_1 = _fold_scale(self.layer_scale_1, self.token_mixer.proj)
+        self.layer_scale_2 = _fold_scale(self.layer_scale_2, self.mlp.fc2)
+        if isinstance(self.norm, nn.BatchNorm2d):
+            scale, shift = norm_scale_and_shift(self.norm)
+            qkv = self.token_mixer.qkv
+            qkv.bias = nn.Parameter(qkv.weight @ shift)
+            qkv.weight = nn.Parameter(qkv.weight * scale)
+            self.norm = nn.Identity()
+
+
+class Head(nn.Module):
+    """(B, D) -> (B, num_classes), or (B, D) where num_classes is 0."""
+
+    def __init__(self, dim: int, num_classes: int, *, drop_rate: float) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(drop_rate)
+        self.fc = nn.Linear(dim, num_classes) if num_classes else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.drop(x))
+
+
+def _fold_scale(scale: nn.Module, before: nn.Conv2d | nn.Linear) -> nn.Module:
+    """Multiplies the rows of the layer `before` by `scale`; returns what is left of `scale`: nothing."""
+    if isinstance(scale, LayerScale2d):
+        gamma = scale.gamma.flatten()
+        before.weight = nn.Parameter(before.weight * gamma.view(-1, *(1,) * (before.weight.ndim - 1)))
+        before.bias = nn.Parameter(before.bias * gamma)
+    return nn.Identity()
+
+
+def _init_weight(layer: nn.Conv2d | nn.Linear) -> None:
+    nn.init.trunc_normal_(layer.weight, std=0.02)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def _linear_rates(last_rate: float, depths: tuple[int, ...]) -> list[list[float]]:
+    """Drop-path rates of all blocks by stage: block i of N gets last_rate * i / (N - 1)."""
+    last = max(sum(depths) - 1, 1)
+    rates = iter(last_rate * i / last for i in range(sum(depths)))
+    return [[next(rates) for _ in range(depth)] for depth in depths]

@@ -1,0 +1,82 @@
+"""The names Apple's released FastViT files use, and timm's, which are ours; both ways, training form and fused.
+
+Apple keeps one flat list, `network`: stage, patch embedding, stage, ..., with the position encoding in between in
+the variants with attention. timm puts what precedes a stage into the stage.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+# (Apple, timm): beginnings of keys. The last stage is `network.7` behind a position encoding, else `network.6`.
+STARTS = (
+    ("patch_embed.", "stem."),
+    ("conv_exp.", "final_conv."),
+    ("head.", "head.fc."),
+    ("network.0.", "stages.0.blocks."),
+    ("network.1.", "stages.1.downsample."),
+    ("network.2.", "stages.1.blocks."),
+    ("network.3.", "stages.2.downsample."),
+    ("network.4.", "stages.2.blocks."),
+    ("network.5.", "stages.3.downsample."),
+)
+LAST_STAGE = (("network.6.", "stages.3.blocks."),)
+LAST_STAGE_WITH_POSITIONS = (
+    ("network.6.pe.", "stages.3.pos_emb.pos_enc."),
+    ("network.6.reparam_conv.", "stages.3.pos_emb.reparam_conv."),
+    ("network.7.", "stages.3.blocks."),
+)
+
+# (Apple, timm): parts inside keys
+PARTS = (
+    (".rbr_conv.", ".conv_kxk."),
+    (".rbr_scale.", ".conv_scale."),
+    (".rbr_skip.", ".identity."),
+    (".lkb_origin.", ".large_conv."),
+    (".proj.0.lkb_reparam.", ".proj.0.reparam_conv."),
+    (".convffn.", ".mlp."),
+    (".se.reduce.", ".se.fc1."),
+    (".se.expand.", ".se.fc2."),
+)
+LAYER_SCALES = (".layer_scale", ".layer_scale_1", ".layer_scale_2")  # timm appends ".gamma"
+
+
+def is_apple(keys: Iterable[str]) -> bool:
+    """Whether the keys are Apple's."""
+    return any(key.startswith("patch_embed.0.") for key in keys)
+
+
+def from_apple(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`tensors` with Apple's names replaced by timm's; returned as they are if they are not Apple's."""
+    if not is_apple(tensors):
+        return dict(tensors)
+    has_positions = any(key.startswith(("network.6.pe.", "network.6.reparam_conv.")) for key in tensors)
+    starts = STARTS + (LAST_STAGE_WITH_POSITIONS if has_positions else LAST_STAGE)
+    return {_to_timm(key, starts): tensor for key, tensor in tensors.items()}
+
+
+def to_apple(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`tensors` of one of our models under Apple's names."""
+    has_positions = any(key.startswith("stages.3.pos_emb.") for key in tensors)
+    starts = STARTS + (LAST_STAGE_WITH_POSITIONS if has_positions else LAST_STAGE)
+    return {_to_apple(key, starts): tensor for key, tensor in tensors.items()}
+
+
+def _to_timm(key: str, starts: tuple[tuple[str, str], ...]) -> str:
+    for apple, timm in starts:
+        if key.startswith(apple):
+            key = timm + key.removeprefix(apple)
+            break
+    for apple, timm in PARTS:
+        key = key.replace(apple, timm)
+    return f"{key}.gamma" if key.endswith(LAYER_SCALES) else key
+
+
+def _to_apple(key: str, starts: tuple[tuple[str, str], ...]) -> str:
+    for apple, timm in starts:
+        if key.startswith(timm):
+            key = apple + key.removeprefix(timm)
+            break
+    for apple, timm in PARTS:
+        key = key.replace(timm, apple)
+    return key.removesuffix(".gamma")

@@ -1,0 +1,62 @@
+"""The optimizers a recipe can name: torch's own, in their fastest form for the device."""
+
+from collections.abc import Callable
+
+import torch
+from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop
+
+from vitcli.recipe.schema import Optimizer as Section
+
+Groups = list[dict]
+
+
+def _adamw(groups: Groups, s: Section, fused: bool) -> Optimizer:
+    return AdamW(groups, betas=s.betas, eps=s.eps or 1e-8, fused=fused)
+
+
+def _adam(groups: Groups, s: Section, fused: bool) -> Optimizer:
+    """Decay is added to the gradient (L2), unlike AdamW's."""
+    return Adam(groups, betas=s.betas, eps=s.eps or 1e-8, fused=fused)
+
+
+def _nadam(groups: Groups, s: Section, fused: bool) -> Optimizer:
+    return NAdam(groups, betas=s.betas, eps=s.eps or 1e-8)
+
+
+def _sgd(groups: Groups, s: Section, fused: bool) -> Optimizer:
+    return SGD(groups, momentum=s.momentum, nesterov=s.use_nesterov and s.momentum > 0, fused=fused)
+
+
+def _nesterov(groups: Groups, s: Section, fused: bool) -> Optimizer:
+    return SGD(groups, momentum=s.momentum or 0.9, nesterov=True, fused=fused)
+
+
+def _rmsprop(groups: Groups, s: Section, fused: bool) -> Optimizer:
+    return RMSprop(groups, alpha=0.9, eps=s.eps or 1e-8, momentum=s.momentum)
+
+
+def _adagrad(groups: Groups, s: Section, fused: bool) -> Optimizer:
+    return Adagrad(groups, eps=s.eps or 1e-10, fused=fused and groups[0]["params"][0].device.type == "cpu")
+
+
+OPTIMIZERS: dict[str, Callable[[Groups, Section, bool], Optimizer]] = {
+    "adamw": _adamw,
+    "adam": _adam,
+    "nadam": _nadam,
+    "sgd": _sgd,
+    "momentum": _sgd,
+    "nesterov": _nesterov,
+    "rmsprop": _rmsprop,
+    "adagrad": _adagrad,
+}
+
+
+def build_optimizer(section: Section, groups: Groups, device: torch.device) -> Optimizer:
+    """The optimizer of the recipe; its learning rate is set before each step by the loop."""
+    fused = device.type in ("cpu", "cuda")
+    return OPTIMIZERS[section.opt](groups, section, fused)
+
+
+def skips_on_device(optimizer: Optimizer) -> bool:
+    """Whether a step can be dropped by a flag on the device (torch's fused kernels), without asking the host."""
+    return getattr(optimizer, "_step_supports_amp_scaling", False)

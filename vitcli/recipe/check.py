@@ -1,0 +1,144 @@
+"""What single values cannot show: keys that contradict each other (problems) or have no effect (notes)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from vitcli.errors import Problem
+from vitcli.recipe import schema
+from vitcli.recipe.augment_policy import check_policy
+
+#: where a value can come from beside a place in a file
+COMMAND_LINE = "command line"
+MINDCV_DEFAULT = "MindCV's default"
+
+if TYPE_CHECKING:
+    from vitcli.recipe.load import Recipe
+
+
+def problems(recipe: Recipe, *, besides: set[str]) -> list[Problem]:
+    """Contradictions that stop the run; the keys `besides` have been found wrong already and hold their defaults."""
+    found = [finding for rule in PROBLEMS for finding in rule(recipe)]
+    return [
+        Problem(message, recipe.origins.get(name, f"`{name}`"), help)
+        for name, message, help in found
+        if name not in besides
+    ]
+
+
+def notes(recipe: Recipe) -> list[str]:
+    """What is legal but does nothing, one sentence each."""
+    return [sentence for rule in NOTES for sentence in rule(recipe)]
+
+
+#: key to point at, message, cure
+Finding = tuple[str, str, str | None]
+
+
+def _ranges(recipe: Recipe) -> Iterator[Finding]:
+    for name in ("scale", "ratio", "re_scale", "re_ratio"):
+        low, high = recipe.get(name)
+        if low > high:
+            yield name, f"`{name}` is a range from small to large, not [{low:g}, {high:g}]", f"write [{high:g}, {low:g}]"
+        elif name in ("scale", "re_scale") and high > 1:
+            yield name, f"`{name}` is a share of the image's area, so not above 1", None
+
+
+def _channels(recipe: Recipe) -> Iterator[Finding]:
+    for name in ("mean", "std"):
+        given, channels = len(recipe.get(name)), recipe.model.in_channels
+        if given not in (1, channels):
+            yield name, f"`{name}` has {given} values, but in_channels is {channels}", f"give 1 or {channels} values"
+
+
+def _policy(recipe: Recipe) -> Iterator[Finding]:
+    if recipe.augmentation.auto_augment and (wrong := check_policy(recipe.augmentation.auto_augment)):
+        yield "auto_augment", wrong, "for example rand-m9-mstd0.5-inc1, autoaug, trivialaugwide"
+
+
+def _pretrained(recipe: Recipe) -> Iterator[Finding]:
+    if recipe.model.pretrained:
+        yield "pretrained", "nothing is downloaded unasked", "set pretrained: false and give the file by ckpt_path"
+
+
+def _schedule(recipe: Recipe) -> Iterator[Finding]:
+    s = recipe.scheduler
+    if s.warmup_epochs + s.cooldown_epochs >= s.epoch_size and s.epoch_size > 1 and s.warmup_epochs:
+        longest = s.epoch_size - s.cooldown_epochs - 1
+        yield "warmup_epochs", f"warm-up and cool-down ({s.warmup_epochs} + {s.cooldown_epochs} epochs) leave nothing of epoch_size {s.epoch_size}", f"at most {longest} epochs of warm-up, or a larger epoch_size"
+    if s.min_lr > s.lr:
+        yield "min_lr", f"min_lr {s.min_lr:g} is above lr {s.lr:g}", None
+    milestones = s.multi_step_decay_milestones
+    if list(milestones) != sorted(milestones):
+        yield "multi_step_decay_milestones", "the milestones must grow", None
+
+
+def _keep(recipe: Recipe) -> Iterator[Finding]:
+    if recipe.checkpoint.ckpt_save_policy == "top_k" and not recipe.system.val_while_train:
+        yield "ckpt_save_policy", "top_k needs a metric to rank by", "set val_while_train: true, or latest_k"
+    if recipe.checkpoint.resume == "auto" and recipe.checkpoint.run_dir is None:
+        yield "resume", "`resume: auto` looks into run_dir, which is not given", "add --run_dir DIR, or --resume RUN"
+
+
+PROBLEMS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (_ranges, _channels, _policy, _pretrained, _schedule, _keep)
+
+
+def _set(recipe: Recipe, name: str) -> bool:
+    """Whether the user (or their file) set the key to something of their own."""
+    return recipe.origins.get(name, MINDCV_DEFAULT) != MINDCV_DEFAULT and recipe.get(name) != schema.default(name)
+
+
+def _no_ema(recipe: Recipe) -> Iterator[str]:
+    if _set(recipe, "ema_decay") and not recipe.optimizer.ema:
+        yield "`ema_decay` is given but `ema` is off: no average is kept (`--ema True` turns it on)"
+
+
+def _no_jitter(recipe: Recipe) -> Iterator[str]:
+    if _set(recipe, "color_jitter") and recipe.augmentation.color_jitter and recipe.augmentation.auto_augment:
+        yield "`color_jitter` has no effect beside `auto_augment`"
+
+
+def _no_clip(recipe: Recipe) -> Iterator[str]:
+    if _set(recipe, "clip_value") and not recipe.optimizer.clip_grad:
+        yield "`clip_value` is given but `clip_grad` is off: gradients are not clipped"
+
+
+def _no_mixing(recipe: Recipe) -> Iterator[str]:
+    a = recipe.augmentation
+    if not (a.mixup or a.cutmix) and any(_set(recipe, name) for name in ("cutmix_prob", "mixup_switch_prob", "mixup_off_epoch")):
+        yield "mixup and cutmix are both 0: images are not mixed"
+
+
+def _long_decay(recipe: Recipe) -> Iterator[str]:
+    s = recipe.scheduler
+    before = s.warmup_epochs if s.warmup_prefix else 0
+    if s.decay_epochs and s.num_cycles == 1 and before + s.decay_epochs > s.epoch_size:
+        yield f"warm-up and decay_epochs ({before} + {s.decay_epochs}) are longer than epoch_size {s.epoch_size}: the rate does not reach min_lr"
+
+
+def _no_scaling(recipe: Recipe) -> Iterator[str]:
+    if _set(recipe, "lr_scale") and recipe.scheduler.lr_base_batch is None:
+        yield "`lr_scale` has no effect without `lr_base_batch`: lr is used as it stands"
+
+
+NOTES: tuple[Callable[[Recipe], Iterator[str]], ...] = (_no_ema, _no_jitter, _no_clip, _no_mixing, _long_decay, _no_scaling)
+
+
+def launch(recipe: Recipe, num_processes: int) -> tuple[list[Problem], list[str]]:
+    """What `distribute` says against the number of processes torchrun started: problems and notes.
+
+    MindCV's files say False while its README starts eight processes, so there it is a note; elsewhere a mistake.
+    """
+    said = recipe.system.distribute
+    if said == "auto" or said == (num_processes > 1):
+        return [], []
+    started = f"torchrun started {num_processes} processes" if num_processes > 1 else "only one process was started"
+    message = f"`distribute` is {said}, but {started}"
+    place = recipe.origins.get("distribute", "`distribute`")
+    if any(origin == MINDCV_DEFAULT for origin in recipe.origins.values()) and place != COMMAND_LINE:
+        return [], [f"{message}: training with {num_processes} process{'es' if num_processes > 1 else ''}"]
+    cure = "start with torchrun --nproc_per_node N" if said else "start without torchrun"
+    return [Problem(message, place, f"{cure}, or say --distribute auto")], []
+
+

@@ -1,0 +1,76 @@
+"""Says in words what the value of a key may be; for error messages, `--help` and `recipes show`."""
+
+from functools import cache
+from typing import Any
+
+from vitcli.recipe.names import registered
+from vitcli.recipe.schema import SECTION_OF, SECTIONS, extra
+
+
+@cache
+def _properties(section: str) -> dict[str, Any]:
+    return SECTIONS[section].model_json_schema()["properties"]
+
+
+def help_of(name: str) -> str:
+    """The sentence that explains the key."""
+    return SECTIONS[SECTION_OF[name]].model_fields[name].description or ""
+
+
+def allowed_values(name: str) -> list[str]:
+    """The words that are allowed as the key's value; empty where it is no choice of words."""
+    if registry := extra(name)["registry"]:
+        return list(registered(registry))
+    schema = _properties(SECTION_OF[name])[name]
+    parts = schema.get("anyOf", [schema])
+    return [str(word) for part in parts for word in part.get("enum", [part["const"]] if "const" in part else [])]
+
+
+def accepts(name: str, kind: str) -> bool:
+    """Whether the key takes values of the JSON type `kind` (boolean, integer, number, string, array, null)."""
+    schema = _properties(SECTION_OF[name])[name]
+    return any(part.get("type") == kind for part in schema.get("anyOf", [schema]))
+
+
+def expectation(name: str) -> str:
+    """What the key takes, as it would stand after "must be": "a number > 0", "true or false", "one of CE, BCE"."""
+    if extra(name)["registry"]:
+        return f"one of {', '.join(allowed_values(name))}"
+    schema = _properties(SECTION_OF[name])[name]
+    words = [text for part in schema.get("anyOf", [schema]) if (text := _words(part))]
+    return " or ".join(words)
+
+
+def metavar(name: str) -> str:
+    """What the key takes, in the few letters `--help` has room for: INT, FLOAT, BOOL, TEXT, a choice."""
+    if extra(name)["registry"]:
+        return "NAME"
+    if choices := allowed_values(name):
+        return "|".join(["BOOL"] * accepts(name, "boolean") + choices + ["null"] * accepts(name, "null"))
+    kinds = {"boolean": "BOOL", "integer": "INT", "number": "FLOAT", "array": "LIST", "string": "TEXT"}
+    return "|".join(short for kind, short in kinds.items() if accepts(name, kind))
+
+
+def _words(schema: dict[str, Any]) -> str:
+    if "enum" in schema:
+        return f"one of {', '.join(map(str, schema['enum']))}"
+    if "const" in schema:
+        return str(schema["const"])
+    kind = schema.get("type")
+    if kind == "boolean":
+        return "true or false"
+    if kind == "null":
+        return "null"
+    if kind == "string":
+        return "a path" if schema.get("format") == "path" else "a text"
+    if kind == "array":
+        items = schema.get("prefixItems") or [schema.get("items", {})]
+        count = {2: "two ", 3: "three "}.get(schema.get("minItems", 0), "") if "prefixItems" in schema else ""
+        return f"a list of {count}{_words(items[0]).replace('a number', 'numbers').replace('a whole number', 'whole numbers')}"
+    return {"integer": "a whole number", "number": "a number"}.get(str(kind), "a value") + _limits(schema)
+
+
+def _limits(schema: dict[str, Any]) -> str:
+    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {schema[word]:g}" for word, sign in signs.items() if word in schema]
+    return f" {' and '.join(limits)}" if limits else ""

@@ -1,0 +1,143 @@
+"""Reads a flat YAML file strictly: YAML 1.2's idea of numbers and booleans, no duplicates, no tags, every place kept.
+
+PyYAML speaks YAML 1.1, where `1e-3` is a string, `no` is False, `010` is 8, `12:30` is 750, and the last of two equal
+keys wins in silence. Here the first is a number, the second a word, the third ten, the fourth text, the fifth a mistake.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vitcli.errors import Place, Problem, RecipeError
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 4
+
+_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_CONSTANTS = {"true": True, "false": False, "null": None, "~": None, "": None}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line `key: value` of a file, and where both stand."""
+
+    key: str
+    value: Any
+    key_place: Place
+    value_place: Place
+
+
+def scalar(text: str) -> Any:
+    """The value of the plain word `text`: None, bool, int, float or str."""
+    if text.lower() in _CONSTANTS and text in (text.lower(), text.capitalize(), text.upper()):
+        return _CONSTANTS[text.lower()]
+    if _INT.fullmatch(text):
+        return int(text, 0) if text.startswith(("0o", "0x")) else int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text.replace(".inf", "inf").replace(".Inf", "inf").replace(".INF", "inf").lstrip(".") if "n" in text.lower() else text)
+    return text
+
+
+def command_line_value(text: str) -> Any:
+    """The value of `--key text`: a scalar, or a list written `0.5,1.0` or `[0.5, 1.0]`."""
+    inner = text.strip()
+    if inner.startswith("[") and inner.endswith("]"):
+        return [scalar(part.strip()) for part in inner[1:-1].split(",") if part.strip()]
+    if "," in inner and all(not isinstance(scalar(part.strip()), str) for part in inner.split(",")):
+        return [scalar(part.strip()) for part in inner.split(",")]
+    return scalar(inner)
+
+
+def read_flat_yaml(path: Path) -> tuple[list[Entry], list[Problem]]:
+    """All entries of the file and all that is wrong with its form.
+
+    Raises:
+        RecipeError: the file cannot be read or is no YAML mapping at all.
+    """
+    text = _read_text(path)
+    lines = text.splitlines()
+    node = _compose(text, path, lines)
+    if node is None:
+        return [], []
+    if not isinstance(node, yaml.MappingNode):
+        raise RecipeError([Problem("a recipe is a list of `key: value` lines", _place(node, path, lines))])
+    entries, problems = [], []
+    seen: dict[str, Place] = {}
+    for key_node, value_node in node.value:
+        key_place, value_place = _place(key_node, path, lines), _place(value_node, path, lines)
+        key = str(key_node.value)
+        if key in seen:
+            first = seen[key].line
+            problems.append(Problem(f"key `{key}` is given twice", key_place, f"it is already set on line {first}; remove one"))
+            continue
+        seen[key] = key_place
+        try:
+            entries.append(Entry(key, _value(value_node), key_place, value_place))
+        except ValueError as error:
+            problems.append(Problem(str(error), value_place))
+    return entries, problems
+
+
+def _read_text(path: Path) -> str:
+    def refuse(message: str, help: str | None = None) -> RecipeError:
+        return RecipeError([Problem(message, str(path), help)])
+
+    try:
+        if path.is_file() and path.stat().st_size > MAX_BYTES:
+            raise refuse(f"the file is larger than {MAX_BYTES:,} bytes: this is no recipe")
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise refuse(f"cannot read the recipe: {error.strerror}", "`vitcli recipes ls` lists the recipes that are shipped") from None
+    except UnicodeDecodeError as error:
+        raise refuse(f"the file is not UTF-8 text (byte {error.start})", "save it as UTF-8") from None
+    if bad := next((c for c in text if c < " " and c not in "\t\n\r"), None):
+        raise refuse(f"the file holds the control character {bad!r}: this is no text file")
+    return text
+
+
+def _compose(text: str, path: Path, lines: list[str]) -> yaml.Node | None:
+    """The node tree of the text; no values are built yet, so nothing in it can run."""
+    try:
+        if any(isinstance(token, (yaml.AliasToken, yaml.AnchorToken)) for token in yaml.scan(text)):
+            raise RecipeError([Problem("anchors (&) and aliases (*) are not allowed in a recipe", str(path), "write the value out")])
+        depth = deepest = 0
+        for event in yaml.parse(text):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            deepest = max(deepest, depth)
+            if deepest > MAX_DEPTH:
+                raise RecipeError([Problem("the values are nested too deep", str(path), "recipes are flat")])
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        message = " ".join(part for part in (getattr(error, "context", None), getattr(error, "problem", None)) if part)
+        help = "indent with spaces; a value with `: ` or `#` needs quotes"
+        if mark is None:
+            raise RecipeError([Problem(f"not YAML: {error}", str(path), help)]) from None
+        raise RecipeError([Problem(f"not YAML: {message}", _at(path, lines, mark.line, mark.column, 1), help)]) from None
+    except RecursionError:
+        raise RecipeError([Problem("the values are nested too deep", str(path), "recipes are flat")]) from None
+
+
+def _value(node: yaml.Node) -> Any:
+    if node.tag.startswith("tag:yaml.org,2002:python") or node.tag.startswith("!"):
+        raise ValueError(f"the tag {node.tag} is not allowed: a recipe holds plain values only")
+    if isinstance(node, yaml.ScalarNode):
+        return node.value if node.style in ("'", '"', "|", ">") else scalar(node.value)
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item) for item in node.value]
+    raise ValueError("nested keys are not allowed: a recipe is flat, move these keys to the left margin")
+
+
+def _place(node: yaml.Node, path: Path, lines: list[str]) -> Place:
+    start, end = node.start_mark, node.end_mark
+    width = end.column - start.column if end.line == start.line else len(lines[start.line]) - start.column
+    return _at(path, lines, start.line, start.column, width)
+
+
+def _at(path: Path, lines: list[str], line: int, column: int, width: int) -> Place:
+    text = lines[line] if line < len(lines) else ""
+    return Place(str(path), line + 1, column + 1, text, width)

@@ -1,0 +1,43 @@
+"""Finds recipes: a path the user gives, or one of those shipped with vitcli by its name."""
+
+from pathlib import Path
+
+from vitcli.errors import Problem, RecipeError
+from vitcli.recipe.names import nearest
+
+_PACKAGE = Path(__file__).parent.parent
+#: beside the package in a checkout, inside it when installed
+LIBRARY = next((folder for folder in (_PACKAGE / "shipped_recipes", _PACKAGE.parent / "recipes") if folder.is_dir()), _PACKAGE)
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name -> file of every recipe that comes with vitcli."""
+    return {path.stem: path for path in sorted(LIBRARY.glob("*.yaml"))}
+
+
+def find_recipe(source: str | Path) -> Path:
+    """The file `source` names: a path, or the name of a shipped recipe with or without `.yaml`.
+
+    Raises:
+        RecipeError: there is none; with the nearest name.
+    """
+    path = Path(source)
+    if path.is_file():
+        return path
+    shipped = shipped_recipes()
+    if path.parent == Path() and path.name.removesuffix(".yaml") in shipped:
+        return shipped[path.name.removesuffix(".yaml")]
+    what = "a folder, not a recipe file" if path.is_dir() else "no such recipe file"
+    likely = nearest(path.stem, list(shipped))
+    help = f"did you mean `{likely}`? " if likely else ""
+    raise RecipeError([Problem(what, str(source), help + "`vitcli recipes ls` lists the recipes that are shipped")])
+
+
+def header(path: Path) -> list[str]:
+    """The comment lines at the top of a recipe, without their `#`."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("#").strip())
+    return lines

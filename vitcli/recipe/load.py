@@ -1,0 +1,164 @@
+"""Makes a `Recipe` of a YAML file and the command line, or reports every mistake in them at once.
+
+Precedence: default of the schema < file < command line. Each value remembers where it came from.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from vitcli.errors import Place, Problem, RecipeError
+from vitcli.recipe import check, mindcv, schema
+from vitcli.recipe.check import COMMAND_LINE, MINDCV_DEFAULT
+from vitcli.recipe.describe import accepts, allowed_values, expectation
+from vitcli.recipe.flat_yaml import command_line_value, read_flat_yaml
+from vitcli.recipe.library import find_recipe
+from vitcli.recipe.names import nearest
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All values of a run, in typed sections: `recipe.optimizer.lr`. Frozen; `changed` makes a new one."""
+
+    name: str
+    system: schema.System
+    dataset: schema.Dataset
+    augmentation: schema.Augmentation
+    model: schema.Model
+    loss: schema.Loss
+    scheduler: schema.Scheduler
+    optimizer: schema.Optimizer
+    checkpoint: schema.Checkpoint
+    origins: dict[str, Place | str] = field(default_factory=dict)  #: key -> where it was set; unset keys are missing
+    notes: tuple[str, ...] = ()  #: what the user should hear before the run starts
+
+    @property
+    def from_file(self) -> bool:
+        """Whether a YAML file is behind it."""
+        return any(isinstance(origin, Place) for origin in self.origins.values())
+
+    def flat(self) -> dict[str, Any]:
+        """Every key with its value, in plain JSON types."""
+        return {k: v for name in schema.SECTIONS for k, v in getattr(self, name).model_dump(mode="json").items()}
+
+    def get(self, name: str) -> Any:
+        """The value of one flat key."""
+        return getattr(getattr(self, schema.SECTION_OF[name]), name)
+
+    def changed(self, **values: Any) -> "Recipe":
+        """This recipe with other values.
+
+        Raises:
+            RecipeError: a key or a value is not allowed.
+        """
+        sources = {name: (value, self.origins[name]) for name, value in self.flat().items() if name in self.origins}
+        sources |= {name: (value, COMMAND_LINE) for name, value in values.items()}
+        recipe = _build(self.name, sources, [])
+        return replace(recipe, notes=self.notes)
+
+
+def load_recipe(source: str | Path | None = None, overrides: Mapping[str, Any] | None = None, **values: Any) -> Recipe:
+    """The recipe in the file `source` (a path, or the name of a shipped one), changed by `overrides`.
+
+    Args:
+        source: YAML file; None: the schema's defaults.
+        overrides: key -> text as typed on a command line.
+        values: key -> Python value; the same as overrides from Python code.
+
+    Raises:
+        RecipeError: with every mistake found, each with its place.
+    """
+    path = find_recipe(source) if source is not None else None
+    entries, problems = read_flat_yaml(path) if path else ([], [])
+    sources: dict[str, tuple[Any, Place | str]] = {}
+    notes: list[str] = []
+    places: dict[str, Place | str] = {}
+    foreign = any(entry.key in mindcv.TRANSLATIONS for entry in entries)
+    for entry in entries:
+        places[entry.key] = entry.key_place
+        if entry.key in mindcv.TRANSLATIONS:
+            translated, said = mindcv.TRANSLATIONS[entry.key](entry.value)
+            sources |= {name: (value, entry.value_place) for name, value in translated.items()}
+            notes.append(f"{entry.key_place.file}:{entry.key_place.line}: `{entry.key}` {said}")
+        else:
+            sources[entry.key] = (_own_spelling(entry.key, entry.value, notes), entry.value_place)
+    if foreign:
+        for name, value in mindcv.DEFAULTS.items():
+            sources.setdefault(name, (value, MINDCV_DEFAULT))
+    typed = {name: _parsed(name, text) for name, text in (overrides or {}).items()} | values
+    sources |= {name: (_own_spelling(name, value, notes), COMMAND_LINE) for name, value in typed.items()}
+    problems += [_unknown(name, places.get(name, origin)) for name, (_, origin) in sources.items() if name not in schema.SECTION_OF]
+    known = {name: pair for name, pair in sources.items() if name in schema.SECTION_OF}
+    recipe = _build(path.stem if path else "defaults", known, problems)
+    return replace(recipe, notes=(*notes, *check.notes(recipe)))
+
+
+def _parsed(name: str, text: Any) -> Any:
+    """A value typed on the command line; keys that take text keep it as it is."""
+    if not isinstance(text, str):
+        return text
+    if text.lower() in ("null", "none"):
+        return None
+    takes_numbers = name not in schema.SECTION_OF or any(accepts(name, kind) for kind in ("boolean", "integer", "number", "array"))
+    return command_line_value(text) if takes_numbers else text
+
+
+def _own_spelling(name: str, value: Any, notes: list[str]) -> Any:
+    """MindCV's way of writing a value, turned into ours."""
+    if isinstance(value, str | int | None) and (name, value) in mindcv.VALUES:
+        return mindcv.VALUES[name, value]
+    if name in ("mean", "std") and isinstance(value, list) and any(isinstance(x, int | float) and x > 1 for x in value):
+        notes.append(f"`{name}` is given in units of 0..255; divided by 255")
+        return [x / 255 if isinstance(x, int | float) else x for x in value]
+    return value
+
+
+def _unknown(name: str, place: Place | str) -> Problem:
+    likely = nearest(name, [*schema.SECTION_OF, *mindcv.TRANSLATIONS])
+    dashes = "--" if place == COMMAND_LINE else ""
+    help = f"did you mean `{dashes}{likely}`?" if likely else "`vitcli train --help` lists every key"
+    return Problem(f"unknown key `{dashes}{name}`", place, help)
+
+
+def _build(recipe_name: str, sources: dict[str, tuple[Any, Place | str]], problems: list[Problem]) -> Recipe:
+    """Typed sections out of flat values; raises all `problems` together with those found here."""
+    sections: dict[str, Any] = {}
+    bad: set[str] = set()
+    for section, model in schema.SECTIONS.items():
+        given = {name: value for name, (value, _) in sources.items() if schema.SECTION_OF[name] == section}
+        wrong = {name for name, value in given.items() if not _fits(name, value)}
+        try:
+            sections[section] = model(**{name: value for name, value in given.items() if name not in wrong})
+        except ValidationError as error:
+            wrong |= {str(item["loc"][0]) for item in error.errors()}
+            sections[section] = model(**{name: value for name, value in given.items() if name not in wrong})
+        bad |= wrong
+    problems += [_bad_value(name, *sources[name]) for name in sources if name in bad]
+    recipe = Recipe(recipe_name, **sections, origins={name: origin for name, (_, origin) in sources.items()})
+    problems += check.problems(recipe, besides=bad)
+    if problems:
+        raise RecipeError(sorted(problems, key=_file_order))
+    return recipe
+
+
+def _fits(name: str, value: Any) -> bool:
+    """What pydantic would let pass: true where a number is asked, a name that nothing is registered under."""
+    if isinstance(value, bool) and not accepts(name, "boolean"):
+        return False
+    registry = schema.extra(name)["registry"]
+    return not registry or value in allowed_values(name)
+
+
+def _bad_value(name: str, value: Any, place: Place | str) -> Problem:
+    likely = nearest(value, allowed_values(name)) if isinstance(value, str) else None
+    shown = json.dumps(value) if isinstance(value, str | bool | None) else value
+    where = f"command line, --{name}" if place == COMMAND_LINE else place
+    return Problem(f"`{name}` must be {expectation(name)}, not {shown}", where, f"did you mean `{likely}`?" if likely else None)
+
+
+def _file_order(problem: Problem) -> tuple[int, int]:
+    return (problem.place.line, problem.place.column) if isinstance(problem.place, Place) else (10**9, 0)

@@ -1,0 +1,98 @@
+"""MindCV's recipe keys: what becomes of those that mean something in MindSpore only, and of those with another name.
+
+Every such key is accepted, and one line says what it turned into. A file that holds one is taken for a MindCV recipe:
+the keys it leaves out then have MindCV's defaults, not ours, so that it means here what it means there.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+#: what a foreign key turns into: our keys with their values, and the sentence that is said
+Translation = tuple[dict[str, Any], str]
+
+
+def _amp(level: Any) -> Translation:
+    table = {"O0": "off", "O1": "fp16", "O2": "fp16", "O3": "fp16"}
+    amp = table.get(str(level), "off")
+    return {"amp": amp}, f"became amp: {amp}" + ("" if amp == "off" else " (norms and loss in fp32; `--amp bf16` needs no loss scaler)")
+
+
+def _filter(value: Any) -> Translation:
+    chosen = "norm_and_bias" if value else "disable"
+    return {"weight_decay_filter": chosen}, f"became weight_decay_filter: {chosen}"
+
+
+def _device(target: Any) -> Translation:
+    device = {"ascend": "auto", "gpu": "cuda", "cpu": "cpu"}.get(str(target).lower(), "auto")
+    return {"device": device}, f"became device: {device}"
+
+
+def _nothing(reason: str) -> Callable[[Any], Translation]:
+    return lambda value: ({}, f"has no meaning here: {reason}")
+
+
+def _only(harmless: Any, otherwise: str) -> Callable[[Any], Translation]:
+    """A feature that is not there: its off value passes in silence, others are said aloud."""
+    return lambda value: ({}, "is off, as here" if value in (harmless, None) else f"is ignored: {otherwise}")
+
+
+_SCALER = "fp16 always uses PyTorch's dynamic loss scaler, bf16 and fp32 need none"
+
+TRANSLATIONS: dict[str, Callable[[Any], Translation]] = {
+    "mode": _nothing("PyTorch runs eagerly; `--compile True` is the nearest to MindSpore's graph mode"),
+    "dataset_sink_mode": _nothing("batches are prefetched and copied asynchronously"),
+    "dataset_sink_size": _nothing("batches are prefetched and copied asynchronously"),
+    "max_call_depth": _nothing("it bounds MindSpore's graph compiler"),
+    "device_target": _device,
+    "amp_level": _amp,
+    "val_amp_level": _nothing("evaluation uses the same amp as training"),
+    "amp_cast_list": _only("", "autocast chooses the operations"),
+    "loss_scale_type": _nothing(_SCALER),
+    "loss_scale": _nothing(_SCALER),
+    "dynamic_loss_scale": _nothing(_SCALER),
+    "drop_overflow_update": _nothing("a step with infinite gradients is always dropped"),
+    "filter_bias_and_bn": _filter,
+    "ckpt_save_dir": _nothing("checkpoints are kept in the run's folder; `--run_dir` chooses it"),
+    "resume_opt": _only(False, "`--resume auto` or `--resume RUN` continues a run exactly"),
+    "aux_factor": _only(0.0, "no model here has an auxiliary classifier"),
+    "aug_repeats": _only(0, "repeated augmentation is not implemented"),
+    "aug_splits": _only(0, "augmentation splits are not implemented"),
+    "layer_decay": _only(None, "layer-wise learning rates are not implemented"),
+    "eval_shuffle": _only(False, "evaluation is never shuffled"),
+    "bce_target_thresh": _only(None, "BCE targets are not binarised"),
+    "enable_modelarts": _nothing("it belongs to a cloud service"),
+    "multi_data_url": _nothing("it belongs to a cloud service"),
+    "data_url": _nothing("it belongs to a cloud service"),
+    "ckpt_url": _nothing("it belongs to a cloud service"),
+    "train_url": _nothing("it belongs to a cloud service"),
+}
+
+#: MindCV's defaults where they are not ours (mindcv config.py)
+DEFAULTS: dict[str, Any] = {
+    "amp": "off",
+    "dataset": "imagefolder",
+    "val_while_train": False,
+    "interpolation": "bilinear",
+    "ratio": (0.75, 1.333),
+    "color_jitter": 0.4,
+    "ema_decay": 0.9999,
+    "opt": "adam",
+    "weight_decay": 1e-6,
+    "weight_decay_filter": "disable",
+    "min_lr": 1e-6,
+    "warmup_epochs": 3,
+    "decay_epochs": 100,
+}
+
+#: values that MindCV spells otherwise: (key, MindCV's value) -> ours
+VALUES: dict[tuple[str, Any], Any] = {
+    ("dataset", "imagenet"): "imagefolder",
+    ("dataset", ""): "imagefolder",
+    ("scheduler", "warmup_cosine_decay"): "cosine_decay",
+    ("scheduler", "cosine_annealing_lr"): "cosine_decay",
+    ("auto_augment", ""): None,
+    ("ckpt_save_policy", "None"): None,
+    ("ckpt_save_policy", ""): None,
+    ("ckpt_path", ""): None,
+    ("data_dir", ""): None,
+}

@@ -1,0 +1,175 @@
+"""Every key a recipe may hold: its type, range, unit, default and one sentence of help. The names are MindCV's.
+
+In a file the keys are flat; in code they are grouped: `recipe.dataset.batch_size`, `recipe.optimizer.weight_decay`.
+This module does not import torch, so that a recipe is checked in a few milliseconds.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Range = tuple[Positive, Positive]
+Name = Annotated[str, StringConstraints(min_length=1)]
+
+
+def key(default: Any, help: str, *, free: bool = False, registry: str | None = None, **limits: Any) -> Any:
+    """A recipe key. `free`: may change when a run is resumed. `registry`: the value must be a name declared there."""
+    return Field(default, description=help, json_schema_extra={"free": free, "registry": registry}, **limits)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=False, allow_inf_nan=False, protected_namespaces=(), validate_default=False
+    )
+
+
+class System(Section):
+    distribute: bool | Literal["auto"] = key("auto", "Train with all processes torchrun started; auto: when there are several.", free=True)
+    device: Literal["auto", "cpu", "cuda", "mps"] = key("auto", "Where to compute; auto: a GPU when there is one.", free=True)
+    seed: int = key(42, "Everything random follows from this number.", ge=0, lt=2**31)
+    amp: Literal["off", "bf16", "fp16"] = key("off", "Data type of mixed precision (fp16 with a loss scaler).")
+    channels_last: bool = key(False, "Memory layout NHWC; on GPUs only (PyTorch crashes with it on CPUs).")
+    compile: bool = key(False, "Compile model and loss by torch.compile: slower start, faster steps.", free=True)
+    deterministic: bool = key(False, "Only deterministic kernels on GPUs (CPU training always is).", free=True)
+    val_while_train: bool = key(True, "Evaluate on the validation split while training.", free=True)
+    val_interval: int = key(1, "Epochs between two evaluations; the last epoch is always evaluated.", ge=1, free=True)
+    log_interval: int = key(100, "Steps between two log lines.", ge=1, free=True)
+
+
+class Dataset(Section):
+    dataset: Name = key("imagefolder", "Kind of data set.", registry="datasets")
+    data_dir: Path | None = key(None, "Folder of the data: train/CLASS/… and val/CLASS/… for an image folder.", free=True)
+    train_split: Name = key("train", "Folder or name of the training split.")
+    val_split: Name = key("val", "Folder or name of the validation split (`validation` is found too).")
+    dataset_download: bool = key(False, "Download the data set into data_dir (torchvision's sets only).", free=True)
+    num_samples: int | None = key(None, "Use only so many images of the training split.", ge=1)
+    batch_size: int = key(128, "Images per process and micro-step.", ge=1, free=True)
+    val_batch_size: int | None = key(None, "Images per process in evaluation; the default is batch_size.", ge=1, free=True)
+    shuffle: bool = key(True, "Shuffle the training split in each epoch.")
+    drop_remainder: bool = key(True, "Leave out the last, incomplete global batch of an epoch.")
+    num_parallel_workers: int | None = key(None, "Decoding processes per training process; default: by the cores.", ge=0, free=True)
+    on_bad_image: Literal["fail", "skip"] = key("fail", "An unreadable training image stops the run, or is replaced and counted.")
+    max_bad_ratio: Probability = key(0.001, "With on_bad_image skip: the share of bad images that stops the run.", free=True)
+    max_image_pixels: int = key(178_956_970, "An image of more pixels counts as unreadable (decompression bombs).", ge=1, free=True)
+
+
+class Augmentation(Section):
+    image_resize: int = key(224, "Side of the network's input in pixels.", ge=8)
+    scale: Range = key((0.08, 1.0), "Area of the random crop as a share of the image.")
+    ratio: Range = key((3 / 4, 4 / 3), "Aspect ratio of the random crop.")
+    hflip: Probability = key(0.5, "Probability of a horizontal flip.")
+    vflip: Probability = key(0.0, "Probability of a vertical flip.")
+    color_jitter: float | tuple[float, ...] | None = key(None, "Strength of brightness, contrast and saturation jitter; not with auto_augment.")
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "random"] = key("bicubic", "Interpolation of crop, resize and augmentation.")
+    auto_augment: str | None = key(None, "Policy: rand-m9-mstd0.5-inc1, autoaug, autoaugr, trivialaugwide, …")
+    re_prob: Probability = key(0.0, "Probability of random erasing.")
+    re_mode: Literal["const", "rand", "pixel"] = key("const", "Fill of the erased box: re_value, one random colour, or noise per pixel.")
+    re_value: float = key(0.0, "Fill of const erasing, after normalisation (0: the mean colour).")
+    re_scale: Range = key((0.02, 0.33), "Area of the erased box as a share of the image.")
+    re_ratio: Range = key((0.3, 3.3), "Aspect ratio of the erased box.")
+    re_max_attempts: int = key(10, "Attempts to find a box that fits.", ge=1)
+    mixup: float = key(0.0, "Alpha of mixup's beta distribution; 0: off.", ge=0)
+    cutmix: float = key(0.0, "Alpha of cutmix's beta distribution; 0: off.", ge=0)
+    cutmix_prob: Probability = key(1.0, "Probability that a batch is mixed at all.")
+    mixup_switch_prob: Probability = key(0.5, "Probability of cutmix when both are on.")
+    mixup_off_epoch: int = key(0, "Stop mixing from this epoch on; 0: never.", ge=0)
+    crop_pct: float = key(0.875, "Evaluation: share of the resized image that the centre crop keeps.", gt=0, le=1)
+    mean: tuple[float, ...] = key((0.485, 0.456, 0.406), "Mean of each channel, in units of the full range.")
+    std: tuple[Positive, ...] = key((0.229, 0.224, 0.225), "Standard deviation of each channel.")
+
+
+class Model(Section):
+    model: Name = key("fastvit_t8", "Architecture.", registry="models")
+    num_classes: int | None = key(None, "Number of classes; the default follows from the data.", ge=1)
+    in_channels: int = key(3, "Channels of the input image (1: gray).", ge=1)
+    drop_rate: Probability = key(0.0, "Dropout.")
+    drop_path_rate: Probability = key(0.0, "Stochastic depth: rate of the last block, growing linearly from 0.")
+    layer_scale_init: float | None = key(None, "Initial layer scale; the default is the variant's.", gt=0)
+    grad_checkpointing: bool = key(False, "Recompute activations in the backward pass: less memory, more time.", free=True)
+    pretrained: bool = key(False, "Not supported: nothing is downloaded unasked; give ckpt_path.")
+    ckpt_path: Path | None = key(None, "Start from these weights: a run, a checkpoint, .safetensors, .pth.")
+    reset_head: bool = key(False, "Start with a new classifier even where the one in ckpt_path would fit.")
+
+
+class Loss(Section):
+    loss: Literal["CE", "BCE"] = key("CE", "Cross entropy, or binary cross entropy per class.")
+    label_smoothing: float = key(0.0, "Share of the target that is spread over all classes.", ge=0, lt=1)
+    reduction: Literal["mean"] = key("mean", "The loss is the mean over the batch.")
+
+
+class Scheduler(Section):
+    epoch_size: int = key(90, "Number of epochs to train.", ge=1)
+    scheduler: Name = key("cosine_decay", "Shape of the learning rate.", registry="schedules")
+    lr: float = key(1e-3, "Peak learning rate (for lr_base_batch images where that is given).", gt=0)
+    lr_base_batch: int | None = key(None, "Global batch that lr belongs to; the rate is scaled to the real one. Default: lr as it stands.", ge=1)
+    lr_scale: Literal["linear", "sqrt", "none"] = key("linear", "Rule of that scaling.")
+    min_lr: float = key(0.0, "Floor of the learning rate.", ge=0)
+    warmup_epochs: int = key(0, "Epochs of linear warm-up.", ge=0)
+    warmup_factor: float = key(0.0, "The warm-up starts at lr x warmup_factor.", ge=0)
+    warmup_lr: float | None = key(None, "The warm-up starts at this rate instead.", ge=0)
+    warmup_prefix: bool = key(True, "The decay starts after the warm-up; False: the warm-up hides its beginning (timm).")
+    decay_epochs: int | None = key(None, "Epochs of the decay; the rest stays at the floor. Default: all that is left.", ge=1)
+    cooldown_epochs: int = key(0, "The last epochs stay at the floor (counted in epoch_size).", ge=0)
+    decay_rate: float = key(0.9, "Factor of step, multi-step and exponential decay; power of the polynomial.", gt=0)
+    multi_step_decay_milestones: tuple[int, ...] = key((30, 60, 90), "Epochs of multi_step_decay's steps.")
+    num_cycles: int = key(1, "Number of cosine cycles, each decay_epochs long.", ge=1)
+    cycle_decay: float = key(1.0, "Factor of the peak from one cosine cycle to the next.", gt=0, le=1)
+    lr_epoch_stair: bool = key(False, "Change the rate once an epoch instead of at every step.")
+
+
+class Optimizer(Section):
+    opt: Name = key("adamw", "Optimizer.", registry="optimizers")
+    weight_decay: float = key(0.05, "Weight decay.", ge=0)
+    weight_decay_filter: Literal["disable", "auto", "norm_and_bias"] = key(
+        "auto", "Parameters spared from decay. auto: biases and all of one dimension; disable: none spared."
+    )
+    momentum: float = key(0.9, "Momentum of sgd, momentum, rmsprop, muon.", ge=0, lt=1)
+    use_nesterov: bool = key(False, "Nesterov momentum.")
+    betas: tuple[Probability, Probability] = key((0.9, 0.999), "Decay rates of adam's and adamw's moments.")
+    eps: float | None = key(None, "Term added to the denominator; the default is the optimizer's.", gt=0)
+    clip_grad: bool = key(False, "Clip the norm of all gradients together.")
+    clip_value: float = key(15.0, "Norm above which gradients are scaled down.", gt=0)
+    gradient_accumulation_steps: int = key(1, "Micro-steps per step.", ge=1, free=True)
+    global_batch_size: int | None = key(None, "Images per step over all processes; accumulation follows from it.", ge=1, free=True)
+    ema: bool = key(False, "Keep an exponential moving average of weights and buffers.")
+    ema_decay: float = key(0.9999, "Decay of the average per step.", ge=0, lt=1)
+    ema_ramp_steps: int = key(2000, "The decay grows as 1 - exp(-step / this); 0: constant from the start.", ge=0)
+
+
+class Checkpoint(Section):
+    run_dir: Path | None = key(None, "Folder of the run. Default: runs/<recipe>-<time>-<hex>.", free=True)
+    resume: str | None = key(None, "Continue a run: its folder, or auto for the newest checkpoint in run_dir.", free=True)
+    ckpt_save_interval: int = key(1, "Epochs between two checkpoints; the last epoch is always saved.", ge=1, free=True)
+    ckpt_save_steps: int | None = key(None, "Also save every so many steps.", ge=1, free=True)
+    ckpt_save_policy: Literal["latest_k", "top_k"] | None = key("latest_k", "Which checkpoints are kept beside the best and the last; null: all.", free=True)
+    keep_checkpoint_max: int = key(10, "How many checkpoints the policy keeps.", ge=1, free=True)
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "system": System,
+    "dataset": Dataset,
+    "augmentation": Augmentation,
+    "model": Model,
+    "loss": Loss,
+    "scheduler": Scheduler,
+    "optimizer": Optimizer,
+    "checkpoint": Checkpoint,
+}
+
+#: flat key -> name of its section
+SECTION_OF: dict[str, str] = {name: section for section, fields in SECTIONS.items() for name in fields.model_fields}
+
+
+def extra(name: str) -> dict[str, Any]:
+    """What `key` noted of the key `name`: {"free": bool, "registry": str | None}."""
+    noted = SECTIONS[SECTION_OF[name]].model_fields[name].json_schema_extra
+    assert isinstance(noted, dict)
+    return noted
+
+
+def default(name: str) -> Any:
+    """The schema's default of the key `name`."""
+    return SECTIONS[SECTION_OF[name]].model_fields[name].default

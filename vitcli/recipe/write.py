@@ -1,0 +1,29 @@
+"""Writes a recipe out: as a YAML file that repeats the run, and as the table of `recipes show`."""
+
+import json
+from typing import Any
+
+from vitcli.errors import Place
+from vitcli.recipe.load import Recipe
+from vitcli.recipe.schema import SECTIONS
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """A YAML file with every value, grouped by section."""
+    lines = [f"# {recipe.name}: every value of the run; `vitcli train -c` this file repeats it"]
+    flat = recipe.flat()
+    for section, model in SECTIONS.items():
+        lines += ["", f"# {section}"]
+        lines += [f"{name}: {yaml_value(flat[name])}" for name in model.model_fields]
+    return "\n".join(lines) + "\n"
+
+
+def yaml_value(value: Any) -> str:
+    """One value as YAML; JSON is YAML, and quotes every text."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def origin_text(recipe: Recipe, name: str) -> str:
+    """Where the value of the key came from: default, file:line, command line."""
+    origin = recipe.origins.get(name, "default")
+    return f"{origin.file}:{origin.line}" if isinstance(origin, Place) else origin
