@@ -18,16 +18,20 @@ TIMINGS = ("images_per_second", "data_wait_ratio", "seconds", "time")
 class Reporter:
     """The voice of rank 0; on other ranks every call does nothing."""
 
-    def __init__(self, *, enabled: bool, run_dir: Path | None = None, resume_step: int = 0) -> None:
+    def __init__(self, *, enabled: bool) -> None:
         self.enabled = enabled
         self.console = Console(highlight=False, soft_wrap=True, quiet=not enabled)
-        self.metrics_file = run_dir / "metrics.jsonl" if enabled and run_dir else None
-        self.writer = None
+        self.metrics_file: Path | None = None
+        self.writer: Any = None
         self.progress: Progress | None = None
         self.task_id: Any = None
-        if self.metrics_file and run_dir:
-            _keep_until(self.metrics_file, resume_step)
-            self.writer = _tensorboard(run_dir, resume_step)
+
+    def record_in(self, run_dir: Path, step: int) -> None:
+        """Also write metrics into the folder of the run, which stands at `step`."""
+        if self.enabled:
+            self.metrics_file = run_dir / "metrics.jsonl"
+            _keep_until(self.metrics_file, step)
+            self.writer = _tensorboard(run_dir, step)
 
     def say(self, text: str) -> None:
         """One plain line."""

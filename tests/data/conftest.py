@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-from pictures import photo
 from PIL import Image
+
+from tests.data.pictures import photo
 
 
 @pytest.fixture

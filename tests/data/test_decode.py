@@ -7,9 +7,9 @@ import time
 
 import numpy as np
 import pytest
-from pictures import bomb_png, encoded, photo
 from PIL import Image, ImageOps
 
+from tests.data.pictures import bomb_png, encoded, photo
 from vitcli.data.decode import BadImage, open_image
 from vitcli.errors import DataError
 
@@ -41,8 +41,11 @@ def test_broken_file_is_a_bad_image_with_path_and_reason(write, kind):
     path = write("broken.jpg", content)
     with pytest.raises(BadImage) as caught:
         open_image(path)
-    assert caught.value.path == str(path) and caught.value.reason and reason in caught.value.reason
-    assert isinstance(caught.value, DataError) and caught.value.exit_code == 3
+    assert caught.value.path == str(path)
+    assert caught.value.reason
+    assert reason in caught.value.reason
+    assert isinstance(caught.value, DataError)
+    assert caught.value.exit_code == 3
 
 
 def test_bomb_costs_neither_memory_nor_time(write):

@@ -9,7 +9,9 @@ from vitcli.errors import DataError
 
 
 def blocks(plan: BatchPlan, epoch: int, step: int) -> list[np.ndarray]:
-    return [plan.indices(epoch, step, micro, rank) for micro in range(plan.accumulation) for rank in range(plan.world_size)]
+    return [
+        plan.indices(epoch, step, micro, rank) for micro in range(plan.accumulation) for rank in range(plan.world_size)
+    ]
 
 
 def test_streams_are_pinned_for_ever():
@@ -57,7 +59,8 @@ def test_block_is_the_same_for_two_ranks_and_for_two_micro_steps():
 def test_drop_remainder_leaves_out_only_the_end():
     plan = BatchPlan(103, 10, seed=1)
     seen = np.concatenate([plan.indices(0, step, 0, 0) for step in range(plan.steps_per_epoch)])
-    assert plan.steps_per_epoch == 10 and np.array_equal(seen, epoch_order(1, 0, 103, True)[:100])
+    assert plan.steps_per_epoch == 10
+    assert np.array_equal(seen, epoch_order(1, 0, 103, True)[:100])
 
 
 @pytest.mark.parametrize("num_samples", [97, 98, 100, 101, 103, 107, 3, 1])
@@ -66,7 +69,8 @@ def test_without_drop_remainder_each_sample_is_seen_and_no_block_is_empty(num_sa
     dealt = [block for step in range(plan.steps_per_epoch) for block in blocks(plan, 0, step)]
     sizes = [len(block) for block in dealt[-4:]]
     assert set(np.concatenate(dealt).tolist()) == set(range(num_samples))
-    assert min(sizes) >= 1 and max(sizes) - min(sizes) <= 1
+    assert min(sizes) >= 1
+    assert max(sizes) - min(sizes) <= 1
     rest = num_samples % plan.global_batch
     repeated = max(0, plan.num_blocks - rest) if rest else 0
     assert sum(map(len, dealt)) == num_samples + repeated

@@ -6,13 +6,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from pictures import photo
 from PIL import Image
 from timm.data import create_transform
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torchvision import transforms as tv
 from torchvision.transforms import functional as tvf
 
+from tests.data.pictures import photo
 from vitcli.data.transforms import (
     build_eval_transform,
     build_train_transform,
@@ -24,7 +24,19 @@ from vitcli.data.transforms import (
 from vitcli.errors import UsageError
 from vitcli.recipe.schema import Augmentation
 
-SIZES = [(64, 64), (48, 32), (33, 57), (200, 150), (151, 401), (1, 1), (1, 9), (15, 1), (224, 224), (256, 256), (300, 37)]
+SIZES = [
+    (64, 64),
+    (48, 32),
+    (33, 57),
+    (200, 150),
+    (151, 401),
+    (1, 1),
+    (1, 9),
+    (15, 1),
+    (224, 224),
+    (256, 256),
+    (300, 37),
+]
 
 
 def same(image: Image.Image, other: Image.Image) -> bool:
@@ -36,7 +48,9 @@ def same(image: Image.Image, other: Image.Image) -> bool:
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "nearest"])
 def test_eval_is_timms_and_torchvisions_pixel_for_pixel(size, image_resize, crop_pct, interpolation):
     image = photo(*size)
-    ours = build_eval_transform(Augmentation(image_resize=image_resize, crop_pct=crop_pct, interpolation=interpolation))(image)
+    ours = build_eval_transform(
+        Augmentation(image_resize=image_resize, crop_pct=crop_pct, interpolation=interpolation)
+    )(image)
     timms = create_transform(image_resize, crop_pct=crop_pct, interpolation=interpolation, normalize=False)
     assert torch.equal(to_uint8_tensor(ours), timms(image))
     shorter = int(image_resize / crop_pct)
@@ -50,35 +64,44 @@ def test_eval_of_a_thin_image_needs_no_huge_picture_and_shows_its_middle(size):
     ours = build_eval_transform(Augmentation(image_resize=32))(image)
     timms = create_transform(32, interpolation="bicubic", normalize=False)(image)
     difference = (to_uint8_tensor(ours).int() - timms.int()).abs()
-    assert ours.size == (32, 32) and difference.float().mean() < 2
+    assert ours.size == (32, 32)
+    assert difference.float().mean() < 2
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("size", [size for size in SIZES if size != (1, 1)], ids=str)  # theirs may be empty
 @pytest.mark.parametrize("interpolation", ["bicubic", "random"])
 def test_train_crop_is_timms_pixel_for_pixel(size, interpolation):
     image = photo(*size)
     aug = Augmentation(image_resize=24, interpolation=interpolation, hflip=0)
-    ours, timms = build_train_transform(aug), RandomResizedCropAndInterpolation(24, (0.08, 1.0), (3 / 4, 4 / 3), interpolation)
+    ours, timms = (
+        build_train_transform(aug),
+        RandomResizedCropAndInterpolation(24, (0.08, 1.0), (3 / 4, 4 / 3), interpolation),
+    )
     for seed in range(20):
         random.seed(seed)
         assert same(ours(image, random.Random(seed)), timms(image))
 
 
 @pytest.mark.parametrize("size", [(64, 48), (300, 20), (20, 300), (1, 1), (2, 700)])
-@pytest.mark.parametrize(("scale", "ratio"), [((0.08, 1.0), (3 / 4, 4 / 3)), ((0.9, 1.0), (1.0, 1.0)), ((0.5, 2.0), (0.5, 3.0))])
+@pytest.mark.parametrize(
+    ("scale", "ratio"), [((0.08, 1.0), (3 / 4, 4 / 3)), ((0.9, 1.0), (1.0, 1.0)), ((0.5, 2.0), (0.5, 3.0))]
+)
 def test_crop_box_is_timms_and_stays_inside(size, scale, ratio):
     for seed in range(50):
         random.seed(seed)
         top, left, height, width = RandomResizedCropAndInterpolation.get_params(Image.new("L", size), scale, ratio)
         box = random_crop_box(*size, scale, ratio, random.Random(seed))
-        assert box == (left, top, left + width, top + height)
-        assert 0 <= box[0] < box[2] <= size[0] and 0 <= box[1] < box[3] <= size[1]
+        assert box == (left, top, left + width, top + height) or 0 in (width, height)  # theirs may be empty
+        assert 0 <= box[0] < box[2] <= size[0]
+        assert 0 <= box[1] < box[3] <= size[1]
 
 
 def test_crop_area_and_position_are_spread_as_asked():
     boxes = [random_crop_box(1000, 1000, (0.25, 0.75), (0.8, 1.25), random.Random(seed)) for seed in range(2000)]
     areas = np.array([(right - left) * (bottom - top) for left, top, right, bottom in boxes]) / 1e6
-    assert areas.min() > 0.249 and areas.max() < 0.751 and abs(areas.mean() - 0.5) < 0.015
+    assert areas.min() > 0.249
+    assert areas.max() < 0.751
+    assert abs(areas.mean() - 0.5) < 0.015
     assert abs(np.mean([left + right for left, _, right, _ in boxes]) / 2000 - 0.5) < 0.01
 
 
@@ -89,7 +112,9 @@ def test_flips_have_their_probability():
     flipped = [not same(horizontal(image, random.Random(seed)), image) for seed in range(1000)]
     assert abs(np.mean(flipped) - 0.3) < 0.05
     assert same(build_train_transform(Augmentation(**whole, hflip=1.0))(image, random.Random(0)), tvf.hflip(image))
-    assert same(build_train_transform(Augmentation(**whole, hflip=0.0, vflip=1.0))(image, random.Random(0)), tvf.vflip(image))
+    assert same(
+        build_train_transform(Augmentation(**whole, hflip=0.0, vflip=1.0))(image, random.Random(0)), tvf.vflip(image)
+    )
     assert same(build_train_transform(Augmentation(**whole, hflip=0.0))(image, random.Random(0)), image)
 
 
@@ -154,13 +179,16 @@ def test_gray_images_all_the_way(policy):
     aug = Augmentation(image_resize=16, color_jitter=0.4, auto_augment=policy, mean=(0.5,), std=(0.5,))
     train = build_train_transform(aug, in_channels=1)
     shapes = {to_uint8_tensor(train(photo(), random.Random(seed))).shape for seed in range(30)}
-    assert shapes == {(1, 16, 16)} and build_eval_transform(aug, in_channels=1)(photo()).mode == "L"
+    assert shapes == {(1, 16, 16)}
+    assert build_eval_transform(aug, in_channels=1)(photo()).mode == "L"
     with pytest.raises(UsageError, match="4 channels"):
         build_train_transform(aug, in_channels=4)
 
 
 def test_same_generator_same_image_and_different_ones_differ():
-    transform = build_train_transform(Augmentation(image_resize=32, auto_augment="rand-m9-mstd0.5-inc1", interpolation="random"))
+    transform = build_train_transform(
+        Augmentation(image_resize=32, auto_augment="rand-m9-mstd0.5-inc1", interpolation="random")
+    )
     first, second = ([to_uint8_tensor(transform(photo(), random.Random(seed))) for seed in range(8)] for _ in range(2))
     assert all(torch.equal(*pair) for pair in zip(first, second, strict=True))
     assert not any(torch.equal(*pair) for pair in pairwise(first))
@@ -169,4 +197,5 @@ def test_same_generator_same_image_and_different_ones_differ():
 def test_tensor_has_torchvisions_layout():
     for image in (photo(7, 5), photo(7, 5).convert("L")):
         tensor = to_uint8_tensor(image)
-        assert tensor.is_contiguous() and torch.equal(tensor, tvf.pil_to_tensor(image))
+        assert tensor.is_contiguous()
+        assert torch.equal(tensor, tvf.pil_to_tensor(image))

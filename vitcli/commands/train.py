@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vitcli.commands.resume import check_resume, find_resume
+from vitcli.commands.resume import check_global_batch, check_resume, find_resume
 from vitcli.commands.setup import (
     build_autocast, build_evaluate, build_model, check_device, check_launch, check_num_classes, num_workers,
     preprocessing, relative, say_notes,
@@ -21,9 +21,10 @@ from vitcli.data.streams import stream_seed
 from vitcli.data.transforms import build_train_transform
 from vitcli.distributed import World, from_main, joined, num_launched, wrapped
 from vitcli.engine import checkpoint, run_dir
+from vitcli.engine.accidents import accidents_in_words
 from vitcli.engine.loop import fit
 from vitcli.engine.training import Meter, Training
-from vitcli.errors import DivergedError, Interrupted, VitcliError, render
+from vitcli.errors import DivergedError, Interrupted, VitcliError
 from vitcli.log import Reporter
 from vitcli.optim.ema import ExponentialMovingAverage
 from vitcli.optim.optimizers import build_optimizer
@@ -56,17 +57,14 @@ def train(recipe: Recipe) -> TrainResult:
     launch_notes = check_launch(recipe)
     with joined(recipe.system.device, num_launched() > 1) as world:
         folder, resumed_from, damaged = _claim_run_dir(recipe, world)
-        resume_step = checkpoint.step_of(resumed_from) if resumed_from else 0
-        reporter = Reporter(enabled=world.is_main, run_dir=folder, resume_step=resume_step)
+        reporter = Reporter(enabled=world.is_main)
         try:
             say_notes(reporter, recipe.notes, launch_notes, check_device(recipe, world.device), damaged)
             return _train(recipe, world, folder, resumed_from, reporter)
-        except VitcliError as error:
-            _record_end(folder, world, error)
-            raise
         finally:
             reporter.close()
-            run_dir.release_locks()
+            if world.is_main:
+                run_dir.leave(folder)
 
 
 def _train(recipe: Recipe, world: World, folder: Path, resumed_from: Path | None, reporter: Reporter) -> TrainResult:
@@ -78,13 +76,29 @@ def _train(recipe: Recipe, world: World, folder: Path, resumed_from: Path | None
     check_resume(recipe, folder, resumed_from, data_facts, world.size)
     training = _build(recipe, world, folder, splits, reporter, fresh=resumed_from is None)
     if resumed_from:
+        check_global_batch(checkpoint.load_state(resumed_from), training.plan.global_batch)
         training.restore(resumed_from)
-        reporter.say(f"continuing {relative(folder)} at step {training.progress.step}")
+        reporter.say(f"continuing at step {training.progress.step}")
     elif world.is_main:
         _write_run_files(recipe, world, folder, data_facts)
     _announce(training, splits)
+    reporter.record_in(folder, training.progress.step)
+    return _fit(training)
+
+
+def _fit(training: Training) -> TrainResult:
+    """The training itself; status.json says how it ended."""
     start = time.perf_counter()
-    fit(training)
+    if training.world.is_main:
+        run_dir.write_status(training.run_dir, "running")
+    try:
+        with accidents_in_words(training.run_dir, training.plan.global_batch):
+            fit(training)
+    except VitcliError as error:
+        if training.world.is_main:
+            status = {Interrupted: "interrupted", DivergedError: "diverged"}.get(type(error), "failed")
+            run_dir.write_status(training.run_dir, status, exit_code=error.exit_code, message=error.message)
+        raise
     return _finish(training, time.perf_counter() - start)
 
 
@@ -178,7 +192,6 @@ def _write_run_files(recipe: Recipe, world: World, folder: Path, data_facts: dic
     (folder / "recipe.yaml").write_text(recipe_text(recipe), encoding="utf-8")
     run_dir.write_json(folder / "env.json", run_dir.environment(world.device, world.size))
     run_dir.write_json(folder / "data.json", data_facts)
-    run_dir.write_status(folder, "running")
 
 
 def _announce(training: Training, splits: Splits) -> None:
@@ -186,14 +199,13 @@ def _announce(training: Training, splits: Splits) -> None:
     recipe, plan, world = training.recipe, training.plan, training.world
     num_parameters = sum(p.numel() for p in training.model.parameters())
     processes = f" on {world.size} processes" if world.size > 1 else ""
+    factors = [f"{plan.batch_size}", f"{plan.world_size} processes" if plan.world_size > 1 else "", f"{plan.accumulation} micro-steps" if plan.accumulation > 1 else ""]
+    split = f" ({' x '.join(filter(None, factors))})" if plan.num_blocks > 1 else ""
     say = training.reporter.say
     say(f"run      {relative(training.run_dir)}")
     say(f"data     {len(splits.train):,} + {len(splits.val):,} images, {len(splits.class_names)} classes")
     say(f"model    {recipe.model.model}, {num_parameters:,} parameters, {recipe.augmentation.image_resize} px, {world.device.type}{processes}")
-    say(
-        f"training {recipe.scheduler.epoch_size} epochs x {plan.steps_per_epoch} steps of {plan.global_batch} images"
-        f" ({plan.batch_size} x {plan.world_size} processes x {plan.accumulation} micro-steps)"
-    )
+    say(f"training {recipe.scheduler.epoch_size} epochs x {plan.steps_per_epoch} steps of {plan.global_batch} images{split}")
 
 
 def _finish(training: Training, seconds: float) -> TrainResult:
@@ -214,14 +226,3 @@ def _finish(training: Training, seconds: float) -> TrainResult:
     if training.world.is_main:
         run_dir.write_status(training.run_dir, "done", step=progress.step, best_top1=best)
     return TrainResult(training.run_dir, progress.step, best, progress.best_step, last, seconds)
-
-
-def _record_end(folder: Path, world: World, error: VitcliError) -> None:
-    """Write down how the run ended; the disk may be the reason it did."""
-    if not world.is_main:
-        return
-    status = {Interrupted: "interrupted", DivergedError: "diverged"}.get(type(error), "failed")
-    try:
-        run_dir.write_status(folder, status, exit_code=error.exit_code, message=error.message)
-    except OSError as failure:
-        print(render("note", f"status.json could not be written: {failure}"))

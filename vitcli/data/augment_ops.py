@@ -6,6 +6,7 @@ scale of the AutoAugment code, where for some of them 10 means "hardly at all". 
 1909.13719; ranges and order of random draws as in timm.)
 """
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -165,7 +166,7 @@ OPS: dict[str, Op] = {
 
 
 def trivial_augment(image: Image.Image, rng: random.Random, canvas: Canvas) -> Image.Image:
-    """One of 14 operations at one of 31 strengths, over wide ranges. (Müller & Hutter 2021, arXiv 2103.10158, "Wide".)"""
+    """One of 14 operations at one of 31 strengths, over wide ranges. (Müller & Hutter 2021, arXiv 2103.10158.)"""
     name = rng.choice(WIDE_OPS)
     return wide_op(image, name, rng.randrange(31) / 30, rng, canvas)
 
@@ -189,7 +190,7 @@ WIDE_OPS = (
 
 
 def wide_op(image: Image.Image, name: str, strength: float, rng: random.Random, canvas: Canvas) -> Image.Image:
-    """One operation of TrivialAugment at a strength of 0..1; a translation goes up to 32 pixels, a rotation up to 135°."""
+    """One operation of TrivialAugment at a strength of 0..1; translations reach 32 pixels, rotations 135 degrees."""
     match name:
         case "ShearX":
             return affine(image, (1, either_sign(0.99 * strength, rng), 0, 0, 1, 0), rng, canvas)
@@ -207,7 +208,7 @@ def wide_op(image: Image.Image, name: str, strength: float, rng: random.Random, 
         case "Posterize":
             return keep_bits(image, 8 - round(6 * strength))
         case "Solarize":
-            return ImageOps.solarize(image, 255 * (1 - strength))
+            return ImageOps.solarize(image, math.ceil(255 - 255 * strength))
         case "AutoContrast":
             return ImageOps.autocontrast(image)
         case "Equalize":
@@ -223,7 +224,7 @@ def affine(image: Image.Image, matrix: tuple[float, ...], rng: random.Random, ca
 
 def keep_bits(image: Image.Image, bits: int) -> Image.Image:
     """Only the `bits` highest bits of each channel; 0 makes the image black, which Pillow's own posterize refuses."""
-    mask = 0xFF00 >> bits & 0xFF
+    mask = 0xFF00 >> max(0, min(8, bits)) & 0xFF
     return image.point([level & mask for level in range(256)] * len(image.getbands()))
 
 
@@ -232,4 +233,4 @@ def either_sign(value: float, rng: random.Random) -> float:
 
 
 def draw_filter(rng: random.Random, canvas: Canvas) -> Image.Resampling:
-    return rng.choice(canvas.filters) if len(canvas.filters) > 1 else canvas.filters[0]
+    return rng.choice(canvas.filters) if canvas.filters[1:] else canvas.filters[0]

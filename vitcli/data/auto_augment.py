@@ -199,7 +199,7 @@ def _read_parts(text: str, parts: list[str], grammar: dict[str, Callable[[str], 
     """Parts like "mstd0.5" -> {"mstd": 0.5}; `grammar` gives the letter codes and how their values are read."""
     values: dict[str, Any] = {}
     for part in parts:
-        code = "t" if part.startswith("t") else re.match("[a-z]*", part)[0]
+        code = "t" if part.startswith("t") else part.rstrip("0123456789.")
         if code not in grammar:
             allowed = "takes " + ", ".join(grammar) if grammar else "takes nothing more"
             raise ValueError(f"unknown part {part!r} in {text!r}; {text.split('-')[0]} {allowed}")

@@ -1,6 +1,10 @@
 """Data sets that need no folder of images: handwritten digits (in this package), synthetic ones, and torchvision's."""
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.resources import files
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -76,7 +80,10 @@ def open_torchvision(section: Dataset, split: str) -> ArrayImages:
             help="give --data_dir, the folder it is in or is to be downloaded to",
         )
     try:
-        stored = getattr(datasets, kind)(section.data_dir, train=split == "train", download=section.dataset_download)
+        with _alone(section.data_dir) if section.dataset_download else nullcontext():
+            stored = getattr(datasets, kind)(
+                section.data_dir, train=split == "train", download=section.dataset_download
+            )
     except (RuntimeError, OSError, ValueError) as error:
         cure = f"put its files into {section.data_dir / folder}/, or download them there: --dataset_download True"
         raise DataError(
@@ -85,3 +92,12 @@ def open_torchvision(section: Dataset, split: str) -> ArrayImages:
     return ArrayImages(
         np.asarray(stored.data), np.asarray(stored.targets), list(stored.classes), f"{section.dataset}/{split}"
     )
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process of this machine after the other, so that only the first of several ranks downloads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".download.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

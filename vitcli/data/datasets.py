@@ -1,4 +1,4 @@
-"""Opens the data set a recipe names: its training split, its validation split, and one numbering of classes for both."""
+"""Opens the data set that a recipe names: two splits, and one numbering of the classes for both."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,8 +59,8 @@ def _renumber(val: ImageSet, class_names: list[str], train_counts: dict[str, int
     unknown = [name for name in val_counts if name not in train_counts]
     if unknown:
         raise DataError(
-            f"{len(unknown)} of {len(val_counts)} validation classes are not among the {len(class_names)} training classes\n"
-            + _table(class_names, train_counts, val_counts, unknown),
+            f"{len(unknown)} of {len(val_counts)} validation classes are not among the "
+            f"{len(class_names)} training classes\n" + _table(class_names, train_counts, val_counts, unknown),
             help="give both splits the same class folders, or remove the folders in question from the validation split",
         )
     absent = [name for name in class_names if name not in val_counts]

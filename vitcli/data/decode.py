@@ -69,7 +69,7 @@ def open_image(path: str | Path, *, max_image_pixels: int = 178_956_970) -> Imag
         raise BadImage(path, "not an image of a known format") from None
     except OSError as error:
         raise BadImage(path, error.strerror or str(error)) from None
-    except Exception as error:  # noqa: BLE001  a decoder may raise anything on a file that was made to break it
+    except Exception as error:  # a decoder may raise anything on a file that was made to break it
         raise BadImage(path, f"{type(error).__name__}: {error}") from None
 
 
@@ -95,8 +95,8 @@ def _open_regular(path: str | Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def _orientation(image: Image.Image) -> int | None:
+def _orientation(image: Image.Image) -> int:
     try:
-        return image.getexif().get(_EXIF_ORIENTATION)
-    except Exception:  # noqa: BLE001  damaged EXIF says nothing about the pixels
-        return None
+        return image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # damaged EXIF says nothing about the pixels
+        return 1

@@ -59,7 +59,7 @@ class FolderImages(ImageSet):
 
 
 class PackedNames:
-    """Many strings in two arrays: a million `str` objects would be copied, page by page, into every decoding process."""
+    """Many strings in two arrays: a million `str` objects would be copied, page by page, into every worker process."""
 
     def __init__(self, names: Iterable[str]) -> None:
         encoded = [os.fsencode(name) for name in names]
@@ -72,7 +72,7 @@ class PackedNames:
 
 
 def open_folder(section: Dataset, split: str) -> FolderImages:
-    """The split "train" or "val" of the image folder `section.data_dir`. Raises DataError when it is not laid out so."""
+    """The split "train" or "val" of the image folder `section.data_dir`. Raises DataError for any other layout."""
     root, notes = _find_split(section, split)
     folders, stray = _list(root)
     if stray:
@@ -144,7 +144,7 @@ def _list(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _images_below(root: Path, folder: str, left_out: Counter[str]) -> list[str]:
-    """Sorted paths, relative to `root`, of all images below `root/folder`; links are followed, no folder is read twice."""
+    """Sorted paths, relative to `root`, of all images below `root/folder`; links are followed, none of them twice."""
     paths: list[str] = []
     waiting, seen = [folder], set()
     while waiting:

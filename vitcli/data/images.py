@@ -71,7 +71,8 @@ class ArrayImages(ImageSet):
 
     def __init__(self, pixels: np.ndarray, labels: np.ndarray, class_names: list[str], title: str) -> None:
         super().__init__(labels, class_names)
-        assert pixels.dtype == np.uint8 and len(pixels) == len(self.labels)
+        assert pixels.dtype == np.uint8
+        assert len(pixels) == len(self.labels)
         self.pixels = pixels
         self.title = title
         self.rows = np.arange(len(pixels))

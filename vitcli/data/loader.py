@@ -7,6 +7,7 @@ at any step, the number of workers changes nothing, and workers read ahead acros
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -117,28 +118,41 @@ class Batches:
         return len(self.positions)
 
     def __iter__(self) -> Iterator[Batch]:
-        loader = DataLoader(
-            self.source,
-            batch_size=None,  # an item is a whole batch
-            sampler=self.positions,
-            num_workers=self.num_workers,
-            collate_fn=_as_it_is,
-            pin_memory=self.pin_memory,
-            worker_init_fn=_start_worker,
-            generator=torch.Generator(),  # or it would draw from the generator that dropout uses
-        )
         try:
-            for item in loader:
+            for item in self._items():
                 if isinstance(item, BadImage):
                     raise item
                 yield item
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             raise DataError(
                 f"a decoding process was killed: {error}",
-                help="most often memory ran out: fewer num_parallel_workers, a smaller batch_size, or (in a container) more --shm-size",
+                help="most often memory ran out: fewer num_parallel_workers, a smaller batch_size, "
+                "or (in a container) more --shm-size",
             ) from None
+
+    def _items(self) -> Iterator[Batch | BadImage]:
+        """torch's iterator, without its handler of SIGCHLD: that raises in the middle of whatever the training process
+        is doing when a worker is killed (writing a checkpoint, say). Waiting for the next batch finds it out as well,
+        within five seconds."""
+        before = signal.getsignal(signal.SIGCHLD)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # more workers than cores is for the user to decide
+            loader = DataLoader(
+                self.source,
+                batch_size=None,  # an item is a whole batch
+                sampler=self.positions,
+                num_workers=self.num_workers,
+                collate_fn=_as_it_is,
+                pin_memory=self.pin_memory,
+                worker_init_fn=_start_worker,
+                generator=torch.Generator(),  # or it would draw from the generator that dropout uses
+            )
+            items = iter(loader)
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, before)
+        return items
 
 
 class _TrainBatches(Dataset):

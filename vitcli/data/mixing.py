@@ -15,7 +15,8 @@ from vitcli.data.streams import stream, stream_seed
 from vitcli.errors import UsageError
 from vitcli.recipe.schema import Augmentation
 
-Box = tuple[int, int, int, int]  # top, left, bottom, right; empty: (0, 0, 0, 0)
+Box = tuple[int, int, int, int]  # top, left, bottom, right
+NOTHING: Box = (0, 0, 0, 0)
 
 
 class Normalizer:
@@ -81,9 +82,8 @@ class BatchPreparer:
 
 def draw_erasing(aug: Augmentation, shape: torch.Size, rng: random.Random) -> list[Box]:
     """One box per image, empty for the share 1 - re_prob that is not erased. (Zhong et al. 2017; timm's rule.)"""
-    return [
-        _draw_erased_box(aug, *shape[-2:], rng) if rng.random() < aug.re_prob else (0, 0, 0, 0) for _ in range(shape[0])
-    ]
+    batch, _, height, width = shape
+    return [_draw_erased_box(aug, height, width, rng) if rng.random() < aug.re_prob else NOTHING for _ in range(batch)]
 
 
 def _draw_erased_box(aug: Augmentation, height: int, width: int, rng: random.Random) -> Box:
@@ -94,7 +94,7 @@ def _draw_erased_box(aug: Augmentation, height: int, width: int, rng: random.Ran
         if box_height < height and box_width < width:
             top, left = rng.randint(0, height - box_height), rng.randint(0, width - box_width)
             return top, left, top + box_height, left + box_width
-    return 0, 0, 0, 0
+    return NOTHING
 
 
 def erase(images: torch.Tensor, boxes: list[Box], aug: Augmentation, noise_seed: int) -> torch.Tensor:

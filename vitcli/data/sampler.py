@@ -62,7 +62,8 @@ class BatchPlan:
             largest = self.num_samples // self.num_blocks
             cure = f"set batch_size to {largest} or less" if largest else "use fewer processes or micro-steps"
             raise DataError(
-                f"the training split has {self.num_samples} images, fewer than one global batch of {self.global_batch} ({blocks})",
+                f"the training split has {self.num_samples} images, "
+                f"fewer than one global batch of {self.global_batch} ({blocks})",
                 help=f"{cure}, or keep incomplete batches: drop_remainder: False",
             )
 
@@ -91,9 +92,8 @@ class BatchPlan:
 
     def indices(self, epoch: int, step_in_epoch: int, micro: int, rank: int) -> np.ndarray:
         """(n,) int64 sample ids of one block; n is batch_size except in an incomplete last step."""
-        assert (
-            0 <= step_in_epoch < self.steps_per_epoch and 0 <= micro < self.accumulation and 0 <= rank < self.world_size
-        )
+        assert 0 <= step_in_epoch < self.steps_per_epoch
+        assert 0 <= self.block(micro, rank) < self.num_blocks
         order = epoch_order(self.seed, epoch, self.num_samples, self.shuffle)
         start = step_in_epoch * self.global_batch
         batch = order[start : start + self.global_batch]

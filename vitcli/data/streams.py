@@ -11,7 +11,7 @@ import numpy as np
 
 
 def stream_seed(purpose: str, *position: int) -> int:
-    """A 63-bit seed for the stream `(purpose, *position)`; BLAKE2b, so it does not depend on Python's or NumPy's version."""
+    """A 63-bit seed for the stream `(purpose, *position)`: BLAKE2b of its name, the same in every version of Python."""
     name = "/".join([purpose, *(str(int(number)) for number in position)])
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) >> 1
 

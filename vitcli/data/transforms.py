@@ -45,7 +45,7 @@ def build_train_transform(aug: Augmentation, *, in_channels: int = 3) -> TrainTr
     def transform(image: Image.Image, rng: random.Random) -> Image.Image:
         image = image.convert(mode) if image.mode != mode else image
         box = random_crop_box(*image.size, aug.scale, aug.ratio, rng)
-        chosen = rng.choice(filters) if len(filters) > 1 else filters[0]
+        chosen = rng.choice(filters) if filters[1:] else filters[0]
         image = image.crop(box).resize((aug.image_resize, aug.image_resize), chosen)
         if aug.hflip and rng.random() < aug.hflip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -116,7 +116,8 @@ def resize_shorter(image: Image.Image, shorter: int, resample: Resampling) -> Im
 def jitter_colors(image: Image.Image, strengths: tuple[float, ...], rng: random.Random) -> Image.Image:
     """Brightness, contrast, saturation, each times a random factor of 1 ± strength, and hue turned; in random order.
 
-    strengths: three numbers, or four with the hue's in turns of the colour circle, at most 0.5. (torchvision's ColorJitter.)
+    strengths: three numbers, or four with the hue's in turns of the colour circle, at most 0.5. The formulae are those
+    of torchvision's ColorJitter.
     """
     order = list(range(len(strengths)))
     rng.shuffle(order)
@@ -148,7 +149,7 @@ def _jitter_strengths(color_jitter: float | tuple[float, ...] | None) -> tuple[f
     if len(strengths) not in (3, 4) or min(strengths) < 0 or max(strengths[3:], default=0) > 0.5:
         raise UsageError(
             f"color_jitter {color_jitter} is not understood",
-            help="give one number, three (brightness, contrast, saturation), or four with the hue's, which is at most 0.5",
+            help="give one number, three (brightness, contrast, saturation), or four with the hue's, at most 0.5",
         )
     return strengths
 

@@ -39,7 +39,9 @@ def save_checkpoint(run_dir: Path, step: int, tensors: dict[str, Tensors], state
     try:
         temporary.mkdir(parents=True)
         for stem, values in tensors.items():
-            save_file({name: value.detach().contiguous().cpu() for name, value in values.items()}, temporary / f"{stem}.safetensors")
+            path = temporary / f"{stem}.safetensors"
+            save_file({name: value.detach().contiguous().cpu() for name, value in values.items()}, path)
+            path.chmod(0o644)  # safetensors makes it readable by its owner only
         (temporary / "state.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
         write_manifest(temporary)
         for path in [*temporary.iterdir(), temporary]:

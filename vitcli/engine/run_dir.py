@@ -14,6 +14,7 @@ import platform
 import secrets
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,14 @@ def lock(run_dir: Path) -> None:
     _HELD.append(file)
 
 
-def release_locks() -> None:
-    """Let go of every run this process holds."""
+def leave(run_dir: Path) -> None:
+    """Let go of the run; a folder in which nothing was begun is removed."""
     while _HELD:
         _HELD.pop().close()
+    if not (run_dir / "recipe.yaml").exists():
+        (run_dir / ".lock").unlink(missing_ok=True)
+        with suppress(OSError):  # it holds something of the user's
+            run_dir.rmdir()
 
 
 def write_json(path: Path, value: Any) -> None:

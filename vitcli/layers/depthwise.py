@@ -5,13 +5,12 @@ input channel; all else falls to reference code that is ten times slower (torch 
 numbers are computed here by way of the quick kernels:
 
 - several outputs per channel: one depthwise convolution for each, then interleaved;
-- a wide kernel: the gradient of its columns in groups of 3 at most;
-- a map of few pixels: a small dense matrix per channel, out of which the kernel's zeros around the map fall away.
+- a wide kernel: the weight gradient of its columns in groups of 3 at most, with the stride undone by zeros;
+- a map of few pixels: a small dense matrix per channel.
 
 Other devices get PyTorch's own convolution.
 """
 
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -23,9 +22,11 @@ QUICK_COLUMNS = 3  # widest kernel whose weight gradient oneDNN computes quickly
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """`nn.Conv2d` with groups=in_channels, odd square kernel, same-size padding, by `depthwise_conv2d`."""
+    """`nn.Conv2d` with groups=in_channels, odd square kernel, same-size padding; quick in training mode."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
         return depthwise_conv2d(x, self.weight, self.bias, stride=self.stride[0])
 
 
@@ -62,23 +63,13 @@ def _single(x: Tensor, weight: Tensor, stride: int) -> Tensor:
 
 
 def _dense(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """As matrices (P_in, M*P_out), one per channel, for P pixels."""
-    channels, kernel_size = x.shape[1], weight.shape[-1]
-    height, width = (-(-side // stride) for side in x.shape[-2:])
-    taps = _taps(x.shape[-2], x.shape[-1], kernel_size, stride).to(weight.dtype)
-    matrix = weight.view(channels, -1, kernel_size**2) @ taps  # (C, M, P_in*P_out)
-    matrix = matrix.unflatten(-1, (x.shape[-2] * x.shape[-1], -1)).transpose(1, 2).flatten(2)  # (C, P_in, M*P_out)
+    """By a matrix (P_in, M*P_out) per channel, for P pixels: its rows are the kernel's answers to single pixels."""
+    batch, channels, height, width = x.shape
+    pixels = torch.eye(height * width, dtype=weight.dtype).view(-1, 1, height, width)
+    answers = F.conv2d(pixels, weight, None, stride, weight.shape[-1] // 2)  # (P_in, M*C, H_out, W_out)
+    matrix = answers.view(len(pixels), channels, -1).transpose(0, 1)  # (C, P_in, M*P_out)
     out = x.flatten(2).transpose(0, 1) @ matrix  # (C, B, M*P_out)
-    return out.transpose(0, 1).reshape(len(x), -1, height, width)
-
-
-@lru_cache(maxsize=64)
-def _taps(height: int, width: int, kernel_size: int, stride: int) -> Tensor:
-    """(k*k, P_in*P_out): 1 where the tap of the kernel leads from the input pixel to the output pixel."""
-    pixels = torch.eye(height * width).view(height * width, 1, height, width)
-    kernels = torch.eye(kernel_size**2).view(-1, 1, kernel_size, kernel_size)
-    taps = F.conv2d(pixels, kernels, stride=stride, padding=kernel_size // 2)  # (P_in, k*k, H_out, W_out)
-    return taps.flatten(2).transpose(0, 1).flatten(1)
+    return out.transpose(0, 1).reshape(batch, -1, *answers.shape[-2:])
 
 
 class _WideKernel(torch.autograd.Function):

@@ -7,6 +7,7 @@ The names of the sub-modules are timm's, so that weights are exchanged without c
 from torch import Tensor, nn
 
 from vitcli.layers.depthwise import DepthwiseConv2d
+from vitcli.layers.norm import BatchNorm2d
 from vitcli.layers.reparam import (
     fold_norm,
     fused_conv,
@@ -23,7 +24,7 @@ class ConvNorm(nn.Module):
         super().__init__()
         conv = DepthwiseConv2d if groups == in_chs > 1 else nn.Conv2d
         self.conv = conv(in_chs, out_chs, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(out_chs)
+        self.bn = BatchNorm2d(out_chs)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(self.conv(x))
@@ -81,7 +82,7 @@ class MobileOneBlock(nn.Module):
         same_shape = in_chs == out_chs and stride == 1
         conv = {"stride": stride, "groups": groups}
         self.se = SqueezeExcite(out_chs) if use_se else nn.Identity()
-        self.identity = nn.BatchNorm2d(in_chs) if same_shape else None
+        self.identity = BatchNorm2d(in_chs) if same_shape else None
         self.conv_kxk = nn.ModuleList([ConvNorm(in_chs, out_chs, kernel_size, **conv)])
         self.conv_scale = ConvNorm(in_chs, out_chs, 1, **conv) if kernel_size > 1 else None
         self.act = act()

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from vitcli.layers.attention import Attention2d
 from vitcli.layers.depthwise import DepthwiseConv2d
 from vitcli.layers.mobileone import ConvNorm, FusedConv, LargeKernelConv, MobileOneBlock
+from vitcli.layers.norm import BatchNorm2d, Term, is_quick, quick_norm, sum_of_norms
+from vitcli.layers.recompute import recompute
 from vitcli.layers.regularize import LayerScale2d, drop_path
 from vitcli.layers.reparam import fused_conv, identity_kernel, norm_scale_and_shift
 from vitcli.models.fastvit_keys import from_apple
@@ -176,7 +178,10 @@ class Stage(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(self.pos_emb(self.downsample(x)))
+        x = self.pos_emb(self.downsample(x))
+        for block in self.blocks:
+            x = recompute(block, x) if self.grad_checkpointing and self.training else block(x)
+        return x
 
 
 class PatchEmbed(nn.Module):
@@ -211,7 +216,7 @@ class SkipNorm(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.identity = nn.BatchNorm2d(dim)
+        self.identity = BatchNorm2d(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.identity(x)
@@ -227,7 +232,16 @@ class RepMixer(nn.Module):
         self.layer_scale = LayerScale2d(dim, init=layer_scale_init)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.layer_scale(self.mixer(x) - self.norm(x))
+        norm, skip, scale, conv = self._branches()
+        if not is_quick(x, [norm, skip, scale.bn, conv.bn]):
+            return x + self.layer_scale(self.mixer(x) - self.norm(x))
+        # The same, with the three norms of x in one.
+        gain = self.layer_scale.gamma.flatten()
+        terms = [Term(scale.bn, gain, scale.conv.weight.flatten()), Term(skip, gain), Term(norm, -gain)]
+        return x + sum_of_norms(x, terms) + quick_norm(conv.conv(x), conv.bn, gain)
+
+    def _branches(self) -> tuple[nn.Module, nn.Module, ConvNorm, ConvNorm]:
+        return self.norm.identity, self.mixer.identity, self.mixer.conv_scale, self.mixer.conv_kxk[0]
 
     def reparameterized(self) -> FusedConv:
         conv = self.mixer.conv_kxk[0].conv
@@ -279,7 +293,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, dim: int, *, mlp_ratio: float, drop_path_rate: float, layer_scale_init: float) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(dim)
+        self.norm = BatchNorm2d(dim)
         self.token_mixer = Attention2d(dim)
         self.layer_scale_1 = LayerScale2d(dim, init=layer_scale_init)
         self.drop_path1 = drop_path(drop_path_rate)

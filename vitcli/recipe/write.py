@@ -11,7 +11,7 @@ from vitcli.recipe.schema import SECTIONS
 def recipe_text(recipe: Recipe) -> str:
     """A YAML file with every value, grouped by section."""
     lines = [f"# {recipe.name}: every value of the run; `vitcli train -c` this file repeats it"]
-    flat = recipe.flat()
+    flat = recipe.flat() | {"run_dir": None, "resume": None}  # a repetition is a run of its own
     for section, model in SECTIONS.items():
         lines += ["", f"# {section}"]
         lines += [f"{name}: {yaml_value(flat[name])}" for name in model.model_fields]

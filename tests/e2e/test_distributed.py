@@ -1,0 +1,118 @@
+"""Two torchrun processes over gloo: the same samples, the same losses, exact counts, and a defined end."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.conftest import SMALL, environment, options
+from tests.e2e.test_resume import metrics
+
+NORM_FREE = Path(__file__).with_name("norm_free.py")
+BASE = {
+    "epoch_size": 2, "num_samples": 192, "log_interval": 1, "mixup": 0.8, "re_prob": 0.25, "global_batch_size": 32,
+    "ema": True, "ema_ramp_steps": 5, "label_smoothing": 0.1, "clip_grad": True, "clip_value": 0.5,
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_with_accumulation(tmp_path: Path, torchrun):
+    """Without BatchNorm the batch's split over ranks or micro-steps must not matter, up to rounding."""
+    two = torchrun(2, NORM_FREE, tmp_path / "two", *options(BASE | {"batch_size": 16}))
+    assert two.returncode == 0, two.stderr
+    words = [sys.executable, NORM_FREE, tmp_path / "one", *options(BASE | {"batch_size": 16})]
+    one = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    assert one.returncode == 0, one.stderr
+    assert "16 x 2 micro-steps" in one.stdout
+    assert "16 x 2 processes" in two.stdout
+    for a, b in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
+        assert a.keys() == b.keys()
+        for name, value in a.items():
+            assert b[name] == (value if name == "kind" else pytest.approx(value, rel=2e-5)), (name, a, b)
+    weights = [load_file(tmp_path / run / "checkpoints/step-00000012/ema.safetensors") for run in ("one", "two")]
+    for name, value in weights[0].items():
+        assert (value - weights[1][name]).abs().max() < 1e-5, name
+
+
+@pytest.mark.slow
+def test_fastvit_counts_ragged_shares(tmp_path: Path, torchrun, vitcli):
+    """355 validation images over two ranks: counted once each; the checkpoint validates to the same counts alone."""
+    words = ["train", "-c", "quickstart", "--run_dir", "run", *options(SMALL | {"epoch_size": 1, "batch_size": 16})]
+    done = torchrun(2, "-m", "vitcli", *words)
+    assert done.returncode == 0, done.stderr
+    top1 = metrics(tmp_path / "run")[-1]["top1"]
+    assert vitcli("validate", "--ckpt_path", "run", "--json", "one.json").returncode == 0
+    two = torchrun(2, "-m", "vitcli", "validate", "--ckpt_path", "run", "--json", "two.json", "--val_batch_size", 7)
+    assert two.returncode == 0, two.stderr
+    one_json, two_json = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("one", "two"))
+    assert one_json["num_images"] == two_json["num_images"] == 355
+    assert one_json["correct1"] == two_json["correct1"]
+    assert one_json["top1"] == top1
+    assert one_json["nll"] == pytest.approx(two_json["nll"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_rank_stops_both(tmp_path: Path):
+    """One rank is told to stop; both save the same step, and the run goes on with one process afterwards."""
+    run = tmp_path / "run"
+    words = ["train", "-c", "quickstart", "--run_dir", run, *options(SMALL | {"log_interval": 1, "batch_size": 16})]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launcher, "-m", "vitcli", *words]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("step 3 "):
+                children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+                os.kill(int(children[-1]), signal.SIGTERM)
+        errors = process.stderr.read()
+    assert process.returncode != 0
+    assert "stopped at step" in errors
+    assert json.loads((run / "status.json").read_text())["status"] == "interrupted"
+    assert len(list((run / "checkpoints").glob("step-*"))) == 1
+    alone = [sys.executable, "-m", "vitcli", "train", "--resume", run, "--global_batch_size", "32"]
+    resumed = subprocess.run(alone, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads((run / "status.json").read_text())["step"] == 16
+
+
+def test_distribute_contradicts_launch(tmp_path: Path, vitcli):
+    said = vitcli("train", "-c", "quickstart", "--distribute", "False", WORLD_SIZE="8")
+    assert said.returncode == 2
+    assert "`distribute` is False, but torchrun started 8 processes" in said.stderr
+    said = vitcli("train", "-c", "quickstart", "--distribute", "True")
+    assert said.returncode == 2
+    assert "only one process was started" in said.stderr
+    assert "torchrun" in said.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_hanging_rank_ends_the_run(tmp_path: Path):
+    """A rank that stops answering: the other gives up after the timeout instead of waiting for ever."""
+    words = ["train", "-c", "quickstart", "--run_dir", tmp_path / "run", *options(SMALL | {"log_interval": 1, "batch_size": 16})]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+
+    def start(rank: int) -> subprocess.Popen:
+        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        env = environment(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, VITCLI_TIMEOUT_SECONDS="4", **place)
+        command = [sys.executable, "-m", "vitcli", *map(str, words)]
+        return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    with start(0) as first, start(1) as second:
+        for line in first.stdout:
+            if line.startswith("step 2 "):
+                second.send_signal(signal.SIGSTOP)
+                break
+        _, errors = first.communicate(timeout=60)
+        second.kill()
+        second.communicate()
+    assert first.returncode == 75
+    assert "another process of the run died or hangs" in errors
+    assert "Traceback" not in errors
