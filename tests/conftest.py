@@ -48,7 +48,14 @@ def torchrun(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
     """Run `torchrun --nproc_per_node N -m vitcli …` (or a script) in an empty directory."""
 
     def run(num_processes: int, *words: object, timeout: float = 180) -> subprocess.CompletedProcess:
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
+        launcher = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node",
+            str(num_processes),
+        ]
         return subprocess.run(
             [*launcher, *map(str, words)],
             cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=timeout, check=False,

@@ -1,4 +1,4 @@
-"""The commands. Every recipe key is an option of `train` and `validate`, generated from the schema, grouped by section."""
+"""The commands. Every recipe key is an option of `train` and `validate`, generated from the schema."""
 
 import inspect
 import os
@@ -42,9 +42,13 @@ def with_recipe_keys(command: Callable[..., None]) -> Callable[..., None]:
     for section, model in SECTIONS.items():
         for name in model.model_fields:
             text = f"{help_of(name)} [default: {yaml_value(_plain(default(name)))}]".replace("null]", "none]")
-            option = typer.Option(f"--{name}", metavar=metavar(name), help=text, rich_help_panel=section, show_default=False)
+            option = typer.Option(
+                f"--{name}", metavar=metavar(name), help=text, rich_help_panel=section, show_default=False
+            )
             parameters.append(
-                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option])
+                inspect.Parameter(
+                    name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+                )
             )
 
     def run(**arguments: Any) -> None:
@@ -92,7 +96,8 @@ def _recipe(config: str | None, keys: dict[str, str]) -> Recipe:
 def train(ctx: typer.Context, config: ConfigOption = None, *, recipe_keys: dict[str, str]) -> None:
     """Train a model, or continue a run.
 
-    `vitcli train -c fastvit_t8 --data_dir DIR` on this machine; `torchrun --nproc_per_node 8 -m vitcli train …` on 8 GPUs.
+    `vitcli train -c fastvit_t8 --data_dir DIR` on this machine,
+    `torchrun --nproc_per_node 8 -m vitcli train …` on 8 GPUs.
     Every key of a recipe is an option here; the command line wins over the file.
     """
     recipe = _recipe(config, recipe_keys)
@@ -106,9 +111,16 @@ def train(ctx: typer.Context, config: ConfigOption = None, *, recipe_keys: dict[
 def validate(
     ctx: typer.Context,
     config: ConfigOption = None,
-    fold: Annotated[Literal["none", "standard", "full"], typer.Option(help="Reparameterize before measuring.")] = "none",
-    use_ema: Annotated[str | None, typer.Option("--use_ema", metavar="BOOL", help="Averaged or raw weights. [default: averaged if kept]")] = None,
-    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to this file.")] = None,
+    fold: Annotated[
+        Literal["none", "standard", "full"], typer.Option(help="Reparameterize before measuring.")
+    ] = "none",
+    use_ema: Annotated[
+        str | None,
+        typer.Option("--use_ema", metavar="BOOL", help="Averaged or raw weights. [default: averaged if kept]"),
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to this file.")
+    ] = None,
     *,
     recipe_keys: dict[str, str],
 ) -> None:

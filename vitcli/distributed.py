@@ -1,4 +1,4 @@
-"""Ranks and what they say to each other: process group, sums, flags, averaged buffers. One process is the same story."""
+"""Ranks and what they say to each other: process group, sums, flags, averaged buffers. One process: the same story."""
 
 import os
 from collections.abc import Iterator
@@ -97,7 +97,7 @@ def gathered(value: Any) -> list[Any]:
 
 @torch.no_grad()
 def average_buffers(module: nn.Module) -> None:
-    """Make floating-point buffers (BatchNorm's running statistics) the mean over ranks, as plain DDP leaves them apart."""
+    """Make floating-point buffers (BatchNorm's running statistics) the mean over ranks; plain DDP leaves them apart."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return
     buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]

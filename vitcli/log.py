@@ -46,7 +46,7 @@ class Reporter:
         if self.enabled and sys.stdout.isatty():
             columns = (
                 TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f}%"),
-                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=True), TextColumn("{task.fields[text]}"),
+                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[text]}"),
             )  # fmt: skip
             self.progress = Progress(*columns, console=self.console, refresh_per_second=2)
             self.task_id = self.progress.add_task("training", total=total_steps, completed=done_steps, text="")

@@ -21,7 +21,6 @@ from vitcli.data.transforms import (
     to_uint8_tensor,
     turn_hue,
 )
-from vitcli.errors import UsageError
 from vitcli.recipe.schema import Augmentation
 
 SIZES = [
@@ -163,17 +162,6 @@ def test_color_jitter_is_off_with_a_policy_but_for_three_augment():
     assert not same(build_train_transform(jittered)(image, random.Random(1)), image)
 
 
-@pytest.mark.parametrize("jitter", [(0.4,), (0.4, 0.4), (0.4, 0.4, 0.4, 0.6), (0.1, -0.2, 0.3)])
-def test_color_jitter_that_makes_no_sense(jitter):
-    with pytest.raises(UsageError, match="color_jitter"):
-        build_train_transform(Augmentation(color_jitter=jitter))
-
-
-def test_unknown_policy_is_a_usage_error():
-    with pytest.raises(UsageError, match="rnd"):
-        build_train_transform(Augmentation(auto_augment="rnd-m9"))
-
-
 @pytest.mark.parametrize("policy", [None, "rand-m9-mstd0.5-inc1", "autoaug", "3a", "trivialaugwide", "augmix-m5"])
 def test_gray_images_all_the_way(policy):
     aug = Augmentation(image_resize=16, color_jitter=0.4, auto_augment=policy, mean=(0.5,), std=(0.5,))
@@ -181,8 +169,6 @@ def test_gray_images_all_the_way(policy):
     shapes = {to_uint8_tensor(train(photo(), random.Random(seed))).shape for seed in range(30)}
     assert shapes == {(1, 16, 16)}
     assert build_eval_transform(aug, in_channels=1)(photo()).mode == "L"
-    with pytest.raises(UsageError, match="4 channels"):
-        build_train_transform(aug, in_channels=4)
 
 
 def test_same_generator_same_image_and_different_ones_differ():

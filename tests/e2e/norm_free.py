@@ -1,6 +1,6 @@
 """Trains a small network without BatchNorm through the real `train`, so that 1 and 2 processes can be compared exactly.
 
-    [torchrun …] norm_free.py RUN_DIR --key value …
+[torchrun …] norm_free.py RUN_DIR --key value …
 """
 
 import sys

@@ -64,7 +64,9 @@ def test_sigterm_to_one_rank_stops_both(tmp_path: Path):
     words = ["train", "-c", "quickstart", "--run_dir", run, *options(SMALL | {"log_interval": 1, "batch_size": 16})]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*launcher, "-m", "vitcli", *words]
-    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         for line in process.stdout:
             if line.startswith("step 3 "):
                 children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -94,7 +96,14 @@ def test_distribute_contradicts_launch(tmp_path: Path, vitcli):
 @pytest.mark.slow
 def test_hanging_rank_ends_the_run(tmp_path: Path):
     """A rank that stops answering: the other gives up after the timeout instead of waiting for ever."""
-    words = ["train", "-c", "quickstart", "--run_dir", tmp_path / "run", *options(SMALL | {"log_interval": 1, "batch_size": 16})]
+    words = [
+        "train",
+        "-c",
+        "quickstart",
+        "--run_dir",
+        tmp_path / "run",
+        *options(SMALL | {"log_interval": 1, "batch_size": 16}),
+    ]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])

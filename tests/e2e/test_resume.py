@@ -52,7 +52,9 @@ def test_killed_at_random_moments(uninterrupted: Path, tmp_path: Path, workers: 
 def test_signal_saves_and_resumes(uninterrupted: Path, tmp_path: Path, vitcli, sent: int):
     run = tmp_path / "run"
     words = [sys.executable, "-m", "vitcli", *RUN, "--run_dir", str(run), "--log_interval", "1"]
-    with subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         for line in process.stdout:
             if line.startswith("step 5 "):
                 process.send_signal(sent)

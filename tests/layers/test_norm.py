@@ -71,6 +71,8 @@ def test_plain_modules_where_the_trick_does_not_hold():
     members = norms(2)
     assert is_quick(x, members)
     assert not is_quick(x.bfloat16(), members)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not is_quick(x, members)
     assert not is_quick(x[..., :2, :2], members)
     assert not is_quick(x, [members[0].eval(), members[1]])
     assert not is_quick(x, [members[1], nn.SyncBatchNorm(5)])

@@ -14,7 +14,7 @@ _console = Console(highlight=False, soft_wrap=True)
 
 
 def _sizes(name: str, img_size: int, num_classes: int) -> tuple[int, int, int, float]:
-    """Parameters in training form, fused, fully folded; GMACs of the fused form at `img_size` (convolutions, matmuls)."""
+    """Parameters in training form, fused, fully folded; GMACs of the fused form (convolutions, matmuls)."""
     model = create_model(name, num_classes=num_classes).eval()
     fused, folded = reparameterize(model), reparameterize(model, fold="full")
     with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -34,7 +34,9 @@ def find_resume(recipe: Recipe) -> tuple[Path | None, Path | None, list[str]]:
     return folder, newest, damaged
 
 
-def check_resume(recipe: Recipe, folder: Path, resumed_from: Path | None, data_facts: dict[str, Any], world_size: int) -> None:
+def check_resume(
+    recipe: Recipe, folder: Path, resumed_from: Path | None, data_facts: dict[str, Any], world_size: int
+) -> None:
     """Refuse to continue with other data or with another recipe.
 
     Raises:
@@ -51,7 +53,10 @@ def check_resume(recipe: Recipe, folder: Path, resumed_from: Path | None, data_f
     before = run_dir.read_json(folder / "data.json")
     if before is not None and before != data_facts:
         changes = "\n".join(_data_differences(before, data_facts))
-        raise ResumeError(f"the data changed since the run began:\n{changes}", help="restore the data, or start a new run with --ckpt_path")
+        raise ResumeError(
+            f"the data changed since the run began:\n{changes}",
+            help="restore the data, or start a new run with --ckpt_path",
+        )
 
 
 def check_global_batch(state: dict[str, Any], global_batch: int) -> None:
@@ -70,7 +75,9 @@ def check_global_batch(state: dict[str, Any], global_batch: int) -> None:
 def _recipe_differences(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """The keys that define the run and have another value now."""
     fixed = [name for name in schema.SECTION_OF if not schema.extra(name)["free"]]
-    return [(name, before.get(name), now[name]) for name in fixed if before.get(name, schema.default(name)) != now[name]]
+    return [
+        (name, before.get(name), now[name]) for name in fixed if before.get(name, schema.default(name)) != now[name]
+    ]
 
 
 def _data_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -82,6 +89,10 @@ def _data_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     for split in ("train", "val"):
         if before[split] != now[split]:
             counts = before[split]["num_images"], now[split]["num_images"]
-            what = f"{counts[0]} images before, {counts[1]} now" if counts[0] != counts[1] else "same number of images, but other files or sizes"
+            what = (
+                f"{counts[0]} images before, {counts[1]} now"
+                if counts[0] != counts[1]
+                else "same number of images, but other files or sizes"
+            )
             lines.append(f"  {split}: {what}")
     return lines

@@ -35,9 +35,13 @@ def check_launch(recipe: Recipe) -> list[str]:
 def check_device(recipe: Recipe, device: torch.device) -> list[str]:
     """Refuse what the device cannot do; returns notes on what is done otherwise than asked."""
     if recipe.system.amp == "fp16" and device.type == "cpu":
-        raise UsageError("amp fp16 needs a GPU: the CPU has no fast fp16 arithmetic", help="use --amp bf16 or --amp off")
+        raise UsageError(
+            "amp fp16 needs a GPU: the CPU has no fast fp16 arithmetic", help="use --amp bf16 or --amp off"
+        )
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device cuda was asked for, but PyTorch sees no GPU", help="use --device auto, or check `nvidia-smi`")
+        raise UsageError(
+            "device cuda was asked for, but PyTorch sees no GPU", help="use --device auto, or check `nvidia-smi`"
+        )
     return []
 
 
@@ -52,7 +56,10 @@ def check_num_classes(recipe: Recipe, class_names: list[str]) -> int:
     if given is not None and given != found:
         shown = ", ".join(class_names[:6]) + (", …" if found > 6 else "")
         table = f"  recipe  {given:>6} classes (num_classes)\n  data    {found:>6} classes ({shown})"
-        raise DataError(f"recipe and data disagree on the number of classes:\n{table}", help="leave num_classes out: it follows from the data")
+        raise DataError(
+            f"recipe and data disagree on the number of classes:\n{table}",
+            help="leave num_classes out: it follows from the data",
+        )
     return found
 
 
@@ -91,7 +98,13 @@ def build_evaluate(recipe: Recipe, images: ImageSet, world: World) -> Callable[.
 
     def run(model: nn.Module, should_stop: Callable[[], bool] = lambda: False) -> EvalResult:
         return evaluate(
-            model, loader, prepare, num_images=len(images), device=world.device, autocast=autocast, should_stop=should_stop
+            model,
+            loader,
+            prepare,
+            num_images=len(images),
+            device=world.device,
+            autocast=autocast,
+            should_stop=should_stop,
         )
 
     return run

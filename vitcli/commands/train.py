@@ -10,8 +10,16 @@ import torch
 
 from vitcli.commands.resume import check_global_batch, check_resume, find_resume
 from vitcli.commands.setup import (
-    build_autocast, build_evaluate, build_model, check_device, check_launch, check_num_classes, num_workers,
-    preprocessing, relative, say_notes,
+    build_autocast,
+    build_evaluate,
+    build_model,
+    check_device,
+    check_launch,
+    check_num_classes,
+    num_workers,
+    preprocessing,
+    relative,
+    say_notes,
 )  # fmt: skip
 from vitcli.data.datasets import Splits, build_splits
 from vitcli.data.loader import build_train_loader
@@ -19,9 +27,10 @@ from vitcli.data.mixing import BatchPreparer
 from vitcli.data.sampler import BatchPlan
 from vitcli.data.streams import stream_seed
 from vitcli.data.transforms import build_train_transform
-from vitcli.distributed import World, from_main, joined, num_launched, wrapped
+from vitcli.distributed import World, from_main, gathered, joined, num_launched, wrapped
 from vitcli.engine import checkpoint, run_dir
 from vitcli.engine.accidents import accidents_in_words
+from vitcli.engine.bad_images import BadImages
 from vitcli.engine.loop import fit
 from vitcli.engine.training import Meter, Training
 from vitcli.errors import DivergedError, Interrupted, VitcliError
@@ -72,7 +81,11 @@ def _train(recipe: Recipe, world: World, folder: Path, resumed_from: Path | None
     splits = build_splits(recipe.dataset)
     say_notes(reporter, splits.train.notes, splits.val.notes)
     check_num_classes(recipe, splits.class_names)
-    data_facts = {"class_names": splits.class_names, "train": splits.train.fingerprint(), "val": splits.val.fingerprint()}
+    data_facts = {
+        "class_names": splits.class_names,
+        "train": splits.train.fingerprint(),
+        "val": splits.val.fingerprint(),
+    }
     check_resume(recipe, folder, resumed_from, data_facts, world.size)
     training = _build(recipe, world, folder, splits, reporter, fresh=resumed_from is None)
     if resumed_from:
@@ -126,9 +139,7 @@ def _claim_run_dir(recipe: Recipe, world: World) -> tuple[Path, Path | None, lis
     return decision
 
 
-def _build(
-    recipe: Recipe, world: World, folder: Path, splits: Splits, reporter: Reporter, *, fresh: bool
-) -> Training:
+def _build(recipe: Recipe, world: World, folder: Path, splits: Splits, reporter: Reporter, *, fresh: bool) -> Training:
     """Every part of the run, in the order in which they depend on each other."""
     device, optim = world.device, recipe.optimizer
     if recipe.system.deterministic:
@@ -166,6 +177,7 @@ def _build(
         prepare=BatchPreparer(recipe.augmentation, len(splits.class_names), in_channels=recipe.model.in_channels),
         batches=_batches(recipe, world, splits, plan), evaluate=build_evaluate(recipe, splits.val, world),
         autocast=build_autocast(recipe, device), reporter=reporter, meter=Meter(device),
+        bad_images=BadImages(folder / "bad_images.jsonl", max_ratio=recipe.dataset.max_bad_ratio, of=plan.num_samples),
         facts={"class_names": splits.class_names, "preprocessing": preprocessing(recipe)},
     )  # fmt: skip
 
@@ -199,13 +211,19 @@ def _announce(training: Training, splits: Splits) -> None:
     recipe, plan, world = training.recipe, training.plan, training.world
     num_parameters = sum(p.numel() for p in training.model.parameters())
     processes = f" on {world.size} processes" if world.size > 1 else ""
-    factors = [f"{plan.batch_size}", f"{plan.world_size} processes" if plan.world_size > 1 else "", f"{plan.accumulation} micro-steps" if plan.accumulation > 1 else ""]
+    factors = [
+        f"{plan.batch_size}",
+        f"{plan.world_size} processes" if plan.world_size > 1 else "",
+        f"{plan.accumulation} micro-steps" if plan.accumulation > 1 else "",
+    ]
     split = f" ({' x '.join(filter(None, factors))})" if plan.num_blocks > 1 else ""
     say = training.reporter.say
     say(f"run      {relative(training.run_dir)}")
     say(f"data     {len(splits.train):,} + {len(splits.val):,} images, {len(splits.class_names)} classes")
-    say(f"model    {recipe.model.model}, {num_parameters:,} parameters, {recipe.augmentation.image_resize} px, {world.device.type}{processes}")
-    say(f"training {recipe.scheduler.epoch_size} epochs x {plan.steps_per_epoch} steps of {plan.global_batch} images{split}")
+    where = f"{recipe.augmentation.image_resize} px, {world.device.type}{processes}"
+    say(f"model    {recipe.model.model}, {num_parameters:,} parameters, {where}")
+    epochs = recipe.scheduler.epoch_size
+    say(f"training {epochs} epochs x {plan.steps_per_epoch} steps of {plan.global_batch} images{split}")
 
 
 def _finish(training: Training, seconds: float) -> TrainResult:
@@ -219,8 +237,8 @@ def _finish(training: Training, seconds: float) -> TrainResult:
     if best is not None and progress.best_step is not None:
         epoch = progress.best_step // training.plan.steps_per_epoch
         rows += [("best top-1", f"{best:.2f} % (epoch {epoch})"), ("last top-1", f"{last:.2f} %")]
-    if progress.bad_images:
-        rows.append(("replaced images", f"{progress.bad_images}, listed in bad_images.jsonl"))
+    if bad := set().union(*gathered(training.bad_images.names)):
+        rows.append(("unreadable images", f"{len(bad)}, replaced by others and listed in bad_images.jsonl"))
     reporter.table("done", rows)
     reporter.say(f"next: vitcli validate --ckpt_path {run}")
     if training.world.is_main:

@@ -7,7 +7,13 @@ from typing import Any, Literal
 from torch import nn
 
 from vitcli.commands.setup import (
-    PREPROCESSING, build_evaluate, build_model, check_device, check_launch, check_num_classes, say_notes,
+    PREPROCESSING,
+    build_evaluate,
+    build_model,
+    check_device,
+    check_launch,
+    check_num_classes,
+    say_notes,
 )  # fmt: skip
 from vitcli.commands.weights_path import open_weights
 from vitcli.data.datasets import build_val
@@ -30,7 +36,9 @@ _OF_THE_DATA = ("dataset", "data_dir", "train_split", "val_split", "batch_size",
 Fold = Literal["none", "standard", "full"]
 
 
-def validate(recipe: Recipe, *, fold: Fold = "none", use_ema: bool | None = None, json_file: Path | None = None) -> EvalResult:
+def validate(
+    recipe: Recipe, *, fold: Fold = "none", use_ema: bool | None = None, json_file: Path | None = None
+) -> EvalResult:
     """Evaluate `recipe.model.ckpt_path` on the validation split.
 
     Args:
@@ -53,7 +61,9 @@ def validate(recipe: Recipe, *, fold: Fold = "none", use_ema: bool | None = None
         say_notes(reporter, launch_notes, adopted, check_device(recipe, world.device))
         images = build_val(recipe.dataset, weights.meta.get("class_names"))
         say_notes(reporter, images.notes)
-        num_classes = len(images.class_names) if "class_names" in weights.meta else check_num_classes(recipe, images.class_names)
+        num_classes = (
+            len(images.class_names) if "class_names" in weights.meta else check_num_classes(recipe, images.class_names)
+        )
         model = _load(recipe, num_classes, weights)
         if fold != "none":
             model = reparameterize(model, fold=fold)

@@ -33,5 +33,7 @@ def _checkpoint_of(folder: Path) -> Path:
     newest, damaged = checkpoint.newest_valid(folder)
     if newest is None:
         found = "; ".join(damaged) or "no checkpoint in it"
-        raise DataError(f"{folder} is no run with a checkpoint: {found}", help="give a run, a checkpoint folder, or a weights file")
+        raise DataError(
+            f"{folder} is no run with a checkpoint: {found}", help="give a run, a checkpoint folder, or a weights file"
+        )
     return newest

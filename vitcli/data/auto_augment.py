@@ -1,25 +1,7 @@
-"""Augmentation policies and the one-line language that recipes name them by: `rand-m9-mstd0.5-inc1`.
-
-The language is timm's: the policy, then parts of a letter code and a value, joined by dashes.
-
-    rand        RandAugment: n operations per image (default 2), each applied with probability p (0.5) at magnitude m
-                (10) plus normal noise of mstd (0; above 100: uniform in 0..m), clipped to 0..mmax (10); inc1: the set
-                whose effects grow with the magnitude; t3a, t3aw, tweights, w0: other sets, or weights
-    randaug     the same in MindCV's spelling, with mstd 0.5 unless given
-    original    AutoAugment's ImageNet policy; originalr: its posterize removes more bits with the magnitude
-    autoaug     the same two in MindCV's spelling (autoaug, autoaugr), with mstd 0.5 unless given
-    v0, v0r     the policy of the TPU EfficientNet code                          [all these take mstd]
-    3a          3-Augment: solarize, gray or blur (Touvron et al. 2022, arXiv 2204.07118)
-    augmix      AugMix: w chains (3) of d operations (default: 1 to 3) at magnitude m (3), mixed by Dirichlet(a)
-                weights (a 1) and then with the image (Hendrycks et al. 2020, arXiv 1912.02781); mstd: default uniform
-    trivialaugwide   TrivialAugment; takes nothing
-
-This module does not import torch, so that a recipe is checked quickly.
-"""
+"""Augmentation policies as functions of an image; what a recipe calls them is read by `recipe/augment_policy.py`."""
 
 import math
 import random
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +11,7 @@ from PIL import Image
 
 from vitcli.data.augment_ops import OPS, TOP, Canvas, trivial_augment
 from vitcli.data.policies import AUGMIX_OPS, INCREASING_OPS, OP_SETS, PLAIN_OPS, POLICIES, WEIGHTS, Step
+from vitcli.recipe.augment_policy import read_policy
 
 Policy = Callable[[Image.Image, random.Random, Canvas], Image.Image]
 
@@ -47,36 +30,18 @@ def build_policy(
     return lambda image, rng: policy(image, rng, canvas)
 
 
-def check_policy(text: str) -> str | None:
-    """What is wrong with the policy `text`, in words; None if nothing is."""
-    try:
-        parse_policy(text)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
 def parse_policy(text: str) -> Policy:
     """The policy `text` stands for. Raises ValueError that names the part and what is allowed in its place."""
-    name, *parts = text.split("-")
+    spec = read_policy(text)
+    name, values = spec.name, spec.values
     if name == "trivialaugwide":
-        _read_parts(text, parts, {})
         return trivial_augment
     if name in ("rand", "randaug"):
-        return _parse_rand(text, parts, noise_std=0.5 if name == "randaug" else 0.0)
+        return _rand_augment(values, noise_std=0.5 if name == "randaug" else 0.0)
     if name == "augmix":
-        values = _read_parts(
-            text, parts, {"m": _magnitude, "w": _count, "d": _count, "a": _positive, "mstd": _noise_std}
-        )
         noise = Noise(values.get("mstd", math.inf))
         return AugMix(values.get("m", 3.0), values.get("w", 3), values.get("d"), values.get("a", 1.0), noise)
-    if name in POLICIES:
-        noise_std = _read_parts(text, parts, {"mstd": _noise_std}).get(
-            "mstd", 0.5 if name.startswith("autoaug") else 0.0
-        )
-        return AutoAugment(POLICIES[name], Noise(noise_std))
-    known = ", ".join(["rand", "randaug", *POLICIES, "augmix", "trivialaugwide"])
-    raise ValueError(f"unknown policy {name!r} in {text!r}; there are {known}")
+    return AutoAugment(POLICIES[name], Noise(values.get("mstd", 0.5 if name.startswith("autoaug") else 0.0)))
 
 
 @dataclass(frozen=True)
@@ -164,25 +129,14 @@ class AugMix:
         return Image.blend(image, Image.fromarray(mixed.clip(0, 255).astype(np.uint8)), share)
 
 
-def _parse_rand(text: str, parts: list[str], noise_std: float) -> RandAugment:
-    grammar = {
-        "m": _magnitude,
-        "n": _count,
-        "p": _share,
-        "mstd": _noise_std,
-        "mmax": _positive,
-        "inc": _switch,
-        "w": _zero,
-        "t": _op_set,
-    }
-    values = _read_parts(text, parts, grammar)
+def _rand_augment(values: dict[str, Any], noise_std: float) -> RandAugment:
     names, weights = INCREASING_OPS if values.get("inc") else PLAIN_OPS, None
     if "w" in values:
         weights = tuple(WEIGHTS[name.removesuffix("Increasing")] for name in names)
     elif "t" in values:
         table = OP_SETS[values["t"]]
         names, weights = tuple(table), None if values["t"] == "3a" else tuple(table.values())
-    policy = RandAugment(
+    return RandAugment(
         names,
         weights,
         num_ops=values.get("n", 2),
@@ -190,70 +144,3 @@ def _parse_rand(text: str, parts: list[str], noise_std: float) -> RandAugment:
         magnitude=values.get("m", TOP),
         noise=Noise(values.get("mstd", noise_std), values.get("mmax", TOP)),
     )
-    if weights and policy.num_ops > len(names):
-        raise ValueError(f"n{policy.num_ops} in {text!r}: this set has only {len(names)} operations")
-    return policy
-
-
-def _read_parts(text: str, parts: list[str], grammar: dict[str, Callable[[str], Any]]) -> dict[str, Any]:
-    """Parts like "mstd0.5" -> {"mstd": 0.5}; `grammar` gives the letter codes and how their values are read."""
-    values: dict[str, Any] = {}
-    for part in parts:
-        code = "t" if part.startswith("t") else part.rstrip("0123456789.")
-        if code not in grammar:
-            allowed = "takes " + ", ".join(grammar) if grammar else "takes nothing more"
-            raise ValueError(f"unknown part {part!r} in {text!r}; {text.split('-')[0]} {allowed}")
-        if code in values:
-            raise ValueError(f"{code!r} is given twice in {text!r}")
-        try:
-            values[code] = grammar[code](part.removeprefix(code))
-        except ValueError as error:
-            raise ValueError(f"part {part!r} in {text!r}: {error}") from None
-    return values
-
-
-def _number(text: str, low: float, high: float, what: str) -> float:
-    if not re.fullmatch(r"\d+(\.\d*)?", text) or not low <= float(text) <= high:
-        raise ValueError(f"{what} is expected, not {text!r}")
-    return float(text)
-
-
-def _magnitude(text: str) -> float:
-    return _number(text, 0, 100, "a magnitude of 0 or more")
-
-
-def _positive(text: str) -> float:
-    return _number(text, 1e-9, 1000, "a number above 0")
-
-
-def _share(text: str) -> float:
-    return _number(text, 0, 1, "a probability")
-
-
-def _noise_std(text: str) -> float:
-    std = _number(text, 0, math.inf, "a standard deviation")
-    return math.inf if std > 100 else std
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 100:
-        raise ValueError(f"a whole number from 1 is expected, not {text!r}")
-    return int(text)
-
-
-def _switch(text: str) -> bool:
-    if text not in ("0", "1"):
-        raise ValueError(f"0 or 1 is expected, not {text!r}")
-    return text == "1"
-
-
-def _zero(text: str) -> int:
-    if text != "0":
-        raise ValueError("there is only w0")
-    return 0
-
-
-def _op_set(text: str) -> str:
-    if text not in OP_SETS:
-        raise ValueError(f"there are only {', '.join('t' + name for name in OP_SETS)}")
-    return text

@@ -158,8 +158,7 @@ def _images_below(root: Path, folder: str, left_out: Counter[str]) -> list[str]:
             path = os.path.join(current, entry.name)
             if entry.name.startswith("."):
                 left_out["hidden"] += 1
-            elif _is(entry, "is_dir"):
-                left_out["folder named like an image"] += _extension(entry.name) in EXTENSIONS
+            elif _is(entry, "is_dir") and _extension(entry.name) not in EXTENSIONS:
                 waiting.append(path)
             elif _is_image(entry):
                 paths.append(path)
@@ -182,6 +181,8 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
 def _why_not(entry: os.DirEntry[str]) -> str:
     if _is(entry, "is_file"):
         return _extension(entry.name) or "without extension"
+    if _is(entry, "is_dir"):
+        return "folder named like an image"
     return "dangling link" if entry.is_symlink() and not os.path.exists(entry.path) else "not a regular file"
 
 
@@ -199,4 +200,4 @@ def _some(names: list[str], noun: str, most: int = 5) -> str:
 
 
 def _tally(left_out: Counter[str]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in sorted((+left_out).items()))
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))

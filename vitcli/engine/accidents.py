@@ -9,7 +9,14 @@ import torch.distributed as dist
 
 from vitcli.errors import DiskError, Interrupted, UsageError, is_disk_full
 
-_LOST_CONTACT = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "timed out", "gloo", "NCCL")
+_LOST_CONTACT = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Timed out waiting",
+    "timed out",
+    "gloo",
+    "NCCL",
+)
 
 
 @contextmanager
@@ -32,4 +39,6 @@ def accidents_in_words(run_dir: Path, global_batch: int) -> Iterator[None]:
     except RuntimeError as error:
         if not (dist.is_initialized() and any(words in str(error) for words in _LOST_CONTACT)):
             raise
-        raise Interrupted(f"another process of the run died or hangs: {str(error).splitlines()[0]}", help=resume) from None
+        raise Interrupted(
+            f"another process of the run died or hangs: {str(error).splitlines()[0]}", help=resume
+        ) from None

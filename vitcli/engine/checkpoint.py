@@ -8,7 +8,7 @@
         best -> step-00001234
 
 A checkpoint is written to a temporary folder, flushed to the disk, and renamed; so a folder called step-… is either
-whole or damaged by something else, which the manifest shows. The newest valid one is found by looking, not by a pointer.
+whole or damaged by something else, which the manifest shows. The newest valid one is found by looking for it.
 """
 
 import json
@@ -57,8 +57,12 @@ def save_checkpoint(run_dir: Path, step: int, tensors: dict[str, Tensors], state
         if is_disk_full(error):
             need = sum(value.nbytes for values in tensors.values() for value in values.values())
             free = shutil.disk_usage(folder if folder.exists() else run_dir).free
-            message = f"the disk is full: checkpoint {step} needs {need / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are free"
-            raise DiskError(message, help="make room, then continue with --resume auto; older checkpoints are intact") from None
+            message = (
+                f"the disk is full: checkpoint {step} needs {need / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are free"
+            )
+            raise DiskError(
+                message, help="make room, then continue with --resume auto; older checkpoints are intact"
+            ) from None
         if isinstance(error, OSError):
             raise DiskError(f"cannot write checkpoint {step} to {folder}: {error.strerror or error}") from None
         raise
@@ -153,7 +157,9 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> Ten
 def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Tensors) -> None:
     """Put back what `optimizer_tensors` took."""
     indices = {id(p): i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
-    index_of = {name: indices[id(parameter)] for name, parameter in model.named_parameters() if id(parameter) in indices}
+    index_of = {
+        name: indices[id(parameter)] for name, parameter in model.named_parameters() if id(parameter) in indices
+    }
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         field, name = key.split("/", 1)

@@ -1,6 +1,5 @@
 """The train loop, the only one: steps, log lines, the end of each epoch, and a defined end for every accident."""
 
-import json
 import time
 from typing import Any
 
@@ -9,7 +8,7 @@ from vitcli.engine.evaluate import EvalResult, Stopped
 from vitcli.engine.signals import StopFlag, stop_flag
 from vitcli.engine.step import train_step
 from vitcli.engine.training import DIVERGED_HELP, Training
-from vitcli.errors import DataError, DivergedError, Interrupted
+from vitcli.errors import DivergedError, Interrupted
 
 
 def fit(training: Training) -> None:
@@ -24,10 +23,12 @@ def fit(training: Training) -> None:
     reporter.start(training.total_steps, progress.step)
     with stop_flag() as stop:
         _close_epoch_if_due(training, stop)  # a run may have been stopped between an epoch and its evaluation
-        batches = _counted(training, training.batches(progress.step))
+        batches = training.bad_images.watch(training.batches(progress.step))
         while progress.step < training.total_steps:
             lr = train_step(training, batches)
-            reporter.advance(progress.step, (progress.step - 1) // plan.steps_per_epoch, training.recipe.scheduler.epoch_size)
+            reporter.advance(
+                progress.step, (progress.step - 1) // plan.steps_per_epoch, training.recipe.scheduler.epoch_size
+            )
             if progress.step % training.recipe.system.log_interval == 0 or progress.step % plan.steps_per_epoch == 0:
                 _log_line(training, lr)
             if any_rank(bool(stop)):
@@ -37,22 +38,6 @@ def fit(training: Training) -> None:
             if every and progress.step % every == 0 and progress.closed_step != progress.step:
                 _refuse_nan(training)
                 training.save()
-
-
-def _counted(training: Training, batches: Any) -> Any:
-    """The batches, with their replaced images counted, written down, and limited."""
-    section, seen = training.recipe.dataset, 0
-    for batch in batches:
-        seen += len(batch.labels)
-        if batch.bad:
-            training.progress.bad_images += len(batch.bad)
-            with (training.run_dir / "bad_images.jsonl").open("a", encoding="utf-8") as file:
-                for sample in batch.bad:
-                    file.write(json.dumps({"step": training.progress.step, "name": sample.name, "reason": sample.reason}) + "\n")
-            if training.progress.bad_images > max(1, section.max_bad_ratio * max(seen, training.plan.num_samples)):
-                message = f"{training.progress.bad_images} unreadable images were replaced, more than max_bad_ratio {section.max_bad_ratio:g} allows"
-                raise DataError(message, help=f"they are listed in {training.run_dir / 'bad_images.jsonl'}; mend them or raise max_bad_ratio")
-        yield batch
 
 
 def _log_line(training: Training, lr: float) -> None:

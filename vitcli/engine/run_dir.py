@@ -1,10 +1,10 @@
 """The folder of a run: made once, never overwritten, used by one process group at a time.
 
-    runs/<recipe>-<time>-<4 hex>/
-        recipe.yaml      every value, repeats the run        metrics.jsonl   one line per log interval and evaluation
-        env.json         versions and machine                events.…        the same for TensorBoard
-        data.json        classes, counts, fingerprint        status.json     running, done, interrupted, diverged, failed
-        bad_images.jsonl images that were replaced           checkpoints/    step-00001234/ …, best -> one of them
+runs/<recipe>-<time>-<4 hex>/
+    recipe.yaml      every value, repeats the run        metrics.jsonl   one line per log interval and evaluation
+    env.json         versions and machine                events.…        the same for TensorBoard
+    data.json        classes, counts, fingerprint        status.json     running, done, interrupted, diverged, failed
+    bad_images.jsonl images that were replaced           checkpoints/    step-00001234/ …, best -> one of them
 """
 
 import fcntl

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from vitcli.data.sampler import BatchPlan
 from vitcli.distributed import World, all_sum, average_buffers, from_main
 from vitcli.engine import checkpoint
+from vitcli.engine.bad_images import BadImages
 from vitcli.engine.evaluate import EvalResult
 from vitcli.errors import DiskError, DivergedError
 from vitcli.log import Reporter
@@ -57,7 +58,6 @@ class Progress:
     best_step: int | None = None
     best_top1: float = -1.0
     top1: dict[int, float] = field(default_factory=dict)  #: step -> top1 of every evaluation
-    bad_images: int = 0
     loss_sum: float = 0.0  #: of the steps since the last log line
     loss_steps: int = 0
 
@@ -83,6 +83,7 @@ class Training:
     facts: dict[str, Any]  #: class names and preprocessing, written into each checkpoint
     reporter: Reporter
     meter: Meter
+    bad_images: BadImages
     channels_last: bool = False
     progress: Progress = field(default_factory=Progress)
 

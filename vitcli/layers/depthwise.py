@@ -8,7 +8,7 @@ numbers are computed here by way of the quick kernels:
 - a wide kernel: the weight gradient of its columns in groups of 3 at most, with the stride undone by zeros;
 - a map of few pixels: a small dense matrix per channel.
 
-Other devices get PyTorch's own convolution.
+Other devices, torch.compile (which chooses another memory layout) and eval mode get PyTorch's own convolution.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ class DepthwiseConv2d(nn.Conv2d):
     """`nn.Conv2d` with groups=in_channels, odd square kernel, same-size padding; quick in training mode."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
+        if not self.training or torch.compiler.is_compiling():
             return super().forward(x)
         return depthwise_conv2d(x, self.weight, self.bias, stride=self.stride[0])
 

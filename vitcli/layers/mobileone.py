@@ -18,7 +18,7 @@ from vitcli.layers.reparam import (
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, same-size padding, then BatchNorm: (B, C_in, H, W) -> (B, C_out, H/stride, W/stride)."""
+    """Convolution without bias, then BatchNorm: (B, C_in, H, W) -> (B, C_out, H/stride, W/stride)."""
 
     def __init__(self, in_chs: int, out_chs: int, kernel_size: int, *, stride: int = 1, groups: int = 1) -> None:
         super().__init__()

@@ -7,8 +7,8 @@ vectorised (torch 2.15). Two remedies, which give the same numbers:
 - norms of the same map x, or of x times a number per channel, share one computation of them, for
   mean(w x) = w mean(x) and var(w x) = w^2 var(x), and their weighted sum is one affine map of x.
 
-Other devices and data types, torch.compile and eval mode get PyTorch's own code. The gradient has a closed form; it
-cannot be differentiated once more.
+Other devices and data types, autocast, torch.compile and eval mode get PyTorch's own code. The gradient has a closed
+form; it cannot be differentiated once more.
 """
 
 from collections.abc import Iterator, Sequence
@@ -45,6 +45,7 @@ def is_quick(x: Tensor, norms: Sequence[nn.Module]) -> bool:
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
         and x.shape[-2] * x.shape[-1] > FEW_PIXELS
         and not torch.compiler.is_compiling()
         and all(type(norm) is BatchNorm2d and norm.training and norm.momentum is not None for norm in norms)
@@ -170,6 +171,4 @@ def _backward(
     grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse_std: Tensor, wanted: tuple[bool, bool, bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of BatchNorm in training mode for (x, weight, bias), those that are wanted."""
-    return torch.ops.aten.native_batch_norm_backward(
-        grad, x, weight, None, None, mean, inverse_std, True, 0.0, wanted
-    )
+    return torch.ops.aten.native_batch_norm_backward(grad, x, weight, None, None, mean, inverse_std, True, 0.0, wanted)

@@ -15,6 +15,7 @@ differs from them: RepMixer is conv -> norm with branches, and the large kernels
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -28,16 +29,29 @@ from vitcli.layers.regularize import LayerScale2d, drop_path
 from vitcli.layers.reparam import fused_conv, identity_kernel, norm_scale_and_shift
 from vitcli.models.fastvit_keys import from_apple
 
-# Numbers: paper, table 2. Layer scales and crops: Apple's released code.
+
+@dataclass(frozen=True)
+class Variant:
+    depths: tuple[int, ...]
+    dim: int
+    mlp_ratio: int
+    attention: bool
+    layer_scale_init: float
+    img_size: int
+    crop_pct: float
+
+
+# Paper, table 2; layer scales and crops from Apple's released code.
 # fmt: off
 VARIANTS = {
-    "fastvit_t8":   {"depths": (2, 2, 4, 2),  "dim": 48, "mlp_ratio": 3, "attention": False, "layer_scale_init": 1e-5, "img_size": 256, "crop_pct": 0.90},
-    "fastvit_t12":  {"depths": (2, 2, 6, 2),  "dim": 64, "mlp_ratio": 3, "attention": False, "layer_scale_init": 1e-5, "img_size": 256, "crop_pct": 0.90},
-    "fastvit_s12":  {"depths": (2, 2, 6, 2),  "dim": 64, "mlp_ratio": 4, "attention": False, "layer_scale_init": 1e-5, "img_size": 256, "crop_pct": 0.90},
-    "fastvit_sa12": {"depths": (2, 2, 6, 2),  "dim": 64, "mlp_ratio": 4, "attention": True,  "layer_scale_init": 1e-5, "img_size": 256, "crop_pct": 0.90},
-    "fastvit_sa24": {"depths": (4, 4, 12, 4), "dim": 64, "mlp_ratio": 4, "attention": True,  "layer_scale_init": 1e-5, "img_size": 256, "crop_pct": 0.90},
-    "fastvit_sa36": {"depths": (6, 6, 18, 6), "dim": 64, "mlp_ratio": 4, "attention": True,  "layer_scale_init": 1e-6, "img_size": 256, "crop_pct": 0.95},
-    "fastvit_ma36": {"depths": (6, 6, 18, 6), "dim": 76, "mlp_ratio": 4, "attention": True,  "layer_scale_init": 1e-6, "img_size": 256, "crop_pct": 0.95},
+    #                       depths         dim mlp attn.  scale  px   crop
+    "fastvit_t8":   Variant((2, 2, 4, 2),  48, 3,  False, 1e-5,  256, 0.90),
+    "fastvit_t12":  Variant((2, 2, 6, 2),  64, 3,  False, 1e-5,  256, 0.90),
+    "fastvit_s12":  Variant((2, 2, 6, 2),  64, 4,  False, 1e-5,  256, 0.90),
+    "fastvit_sa12": Variant((2, 2, 6, 2),  64, 4,  True,  1e-5,  256, 0.90),
+    "fastvit_sa24": Variant((4, 4, 12, 4), 64, 4,  True,  1e-5,  256, 0.90),
+    "fastvit_sa36": Variant((6, 6, 18, 6), 64, 4,  True,  1e-6,  256, 0.95),
+    "fastvit_ma36": Variant((6, 6, 18, 6), 76, 4,  True,  1e-6,  256, 0.95),
 }
 # fmt: on
 
@@ -56,16 +70,16 @@ def create(
     """The variant `name` of the table; the meaning of the arguments is that of `registry.create_model`."""
     variant = VARIANTS[name]
     return FastViT(
-        depths=variant["depths"],
-        dim=variant["dim"],
-        mlp_ratio=variant["mlp_ratio"],
-        attention=variant["attention"],
+        depths=variant.depths,
+        dim=variant.dim,
+        mlp_ratio=variant.mlp_ratio,
+        attention=variant.attention,
         num_classes=num_classes,
         in_chans=in_chans,
-        img_size=img_size or variant["img_size"],
+        img_size=img_size or variant.img_size,
         drop_rate=drop_rate,
         drop_path_rate=drop_path_rate,
-        layer_scale_init=variant["layer_scale_init"] if layer_scale_init is None else layer_scale_init,
+        layer_scale_init=variant.layer_scale_init if layer_scale_init is None else layer_scale_init,
         grad_checkpointing=grad_checkpointing,
     )
 

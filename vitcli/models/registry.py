@@ -1,4 +1,4 @@
-"""From a name to a model: every file of this folder that holds a `VARIANTS` table is found, nothing is listed by hand."""
+"""From a name to a model: each file of this folder that holds a `VARIANTS` table is found, none is listed by hand."""
 
 import difflib
 import importlib
@@ -32,7 +32,7 @@ def list_models(pattern: str = "*") -> list[str]:
 def model_info(name: str) -> ModelInfo:
     """Published image size and crop of the variant `name`; an unknown name raises UsageError."""
     variant = _file_of(name).VARIANTS[name]
-    return ModelInfo(name=name, img_size=variant["img_size"], crop_pct=variant["crop_pct"])
+    return ModelInfo(name=name, img_size=variant.img_size, crop_pct=variant.crop_pct)
 
 
 def create_model(

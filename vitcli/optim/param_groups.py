@@ -13,7 +13,9 @@ def param_groups(model: nn.Module, *, weight_decay: float, weight_decay_filter: 
         weight_decay_filter: `disable` decays all; `auto` spares biases and whatever has one dimension (timm's rule: a
             layer scale of shape (C, 1, 1) is decayed); `norm_and_bias` spares biases and the weights of norms.
     """
-    in_norms = {id(p) for module in model.modules() if isinstance(module, NORMS) for p in module.parameters(recurse=False)}
+    in_norms = {
+        id(p) for module in model.modules() if isinstance(module, NORMS) for p in module.parameters(recurse=False)
+    }
     spared = {
         "disable": lambda name, p: False,
         "auto": lambda name, p: p.ndim <= 1 or name.endswith("bias"),

@@ -17,7 +17,11 @@ def scaled_lr(section: Section, global_batch: int) -> tuple[float, str]:
         return section.lr, f"lr {section.lr:g} (as given; global batch {global_batch})"
     ratio = global_batch / section.lr_base_batch
     factor = ratio if section.lr_scale == "linear" else math.sqrt(ratio)
-    shown = f"{global_batch}/{section.lr_base_batch}" if section.lr_scale == "linear" else f"sqrt({global_batch}/{section.lr_base_batch})"
+    shown = (
+        f"{global_batch}/{section.lr_base_batch}"
+        if section.lr_scale == "linear"
+        else f"sqrt({global_batch}/{section.lr_base_batch})"
+    )
     return section.lr * factor, f"lr {section.lr * factor:g} = {section.lr:g} x {shown} (global batch / lr_base_batch)"
 
 
@@ -117,6 +121,8 @@ def accumulation_steps(batch_size: int, world_size: int, accumulation: int, glob
     if global_batch % at_once:
         fitting = [size for size in range(batch_size, 0, -1) if global_batch % (size * world_size) == 0]
         help = f"batch_size {fitting[0]} fits" if fitting else "choose a multiple of the number of processes"
-        message = f"global_batch_size {global_batch} is not a multiple of batch_size {batch_size} x {world_size} processes"
+        message = (
+            f"global_batch_size {global_batch} is not a multiple of batch_size {batch_size} x {world_size} processes"
+        )
         raise RecipeError([Problem(message, "`global_batch_size`", help)])
     return global_batch // at_once

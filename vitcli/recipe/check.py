@@ -40,7 +40,11 @@ def _ranges(recipe: Recipe) -> Iterator[Finding]:
     for name in ("scale", "ratio", "re_scale", "re_ratio"):
         low, high = recipe.get(name)
         if low > high:
-            yield name, f"`{name}` is a range from small to large, not [{low:g}, {high:g}]", f"write [{high:g}, {low:g}]"
+            yield (
+                name,
+                f"`{name}` is a range from small to large, not [{low:g}, {high:g}]",
+                f"write [{high:g}, {low:g}]",
+            )
         elif name in ("scale", "re_scale") and high > 1:
             yield name, f"`{name}` is a share of the image's area, so not above 1", None
 
@@ -57,6 +61,14 @@ def _policy(recipe: Recipe) -> Iterator[Finding]:
         yield "auto_augment", wrong, "for example rand-m9-mstd0.5-inc1, autoaug, trivialaugwide"
 
 
+def _jitter(recipe: Recipe) -> Iterator[Finding]:
+    strengths = recipe.augmentation.color_jitter
+    values = strengths if isinstance(strengths, tuple) else (strengths or 0.0,) * 3
+    if len(values) not in (3, 4) or min(values) < 0 or max(values[3:], default=0) > 0.5:
+        help = "give one number, three (brightness, contrast, saturation), or four with the hue's, at most 0.5"
+        yield "color_jitter", f"color_jitter {list(values)} is not understood", help
+
+
 def _pretrained(recipe: Recipe) -> Iterator[Finding]:
     if recipe.model.pretrained:
         yield "pretrained", "nothing is downloaded unasked", "set pretrained: false and give the file by ckpt_path"
@@ -64,9 +76,14 @@ def _pretrained(recipe: Recipe) -> Iterator[Finding]:
 
 def _schedule(recipe: Recipe) -> Iterator[Finding]:
     s = recipe.scheduler
-    if s.warmup_epochs + s.cooldown_epochs >= s.epoch_size and s.epoch_size > 1 and s.warmup_epochs:
-        longest = s.epoch_size - s.cooldown_epochs - 1
-        yield "warmup_epochs", f"warm-up and cool-down ({s.warmup_epochs} + {s.cooldown_epochs} epochs) leave nothing of epoch_size {s.epoch_size}", f"at most {longest} epochs of warm-up, or a larger epoch_size"
+    around = s.warmup_epochs + s.cooldown_epochs
+    if around >= s.epoch_size > 1 and s.warmup_epochs:
+        help = f"at most {s.epoch_size - s.cooldown_epochs - 1} epochs of warm-up, or a larger epoch_size"
+        yield (
+            "warmup_epochs",
+            f"{around} epochs of warm-up and cool-down leave nothing of epoch_size {s.epoch_size}",
+            help,
+        )
     if s.min_lr > s.lr:
         yield "min_lr", f"min_lr {s.min_lr:g} is above lr {s.lr:g}", None
     milestones = s.multi_step_decay_milestones
@@ -81,7 +98,15 @@ def _keep(recipe: Recipe) -> Iterator[Finding]:
         yield "resume", "`resume: auto` looks into run_dir, which is not given", "add --run_dir DIR, or --resume RUN"
 
 
-PROBLEMS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (_ranges, _channels, _policy, _pretrained, _schedule, _keep)
+PROBLEMS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (
+    _ranges,
+    _channels,
+    _policy,
+    _jitter,
+    _pretrained,
+    _schedule,
+    _keep,
+)
 
 
 def _set(recipe: Recipe, name: str) -> bool:
@@ -95,7 +120,8 @@ def _no_ema(recipe: Recipe) -> Iterator[str]:
 
 
 def _no_jitter(recipe: Recipe) -> Iterator[str]:
-    if _set(recipe, "color_jitter") and recipe.augmentation.color_jitter and recipe.augmentation.auto_augment:
+    a = recipe.augmentation
+    if _set(recipe, "color_jitter") and a.color_jitter and a.auto_augment and "3a" not in a.auto_augment:
         yield "`color_jitter` has no effect beside `auto_augment`"
 
 
@@ -106,7 +132,9 @@ def _no_clip(recipe: Recipe) -> Iterator[str]:
 
 def _no_mixing(recipe: Recipe) -> Iterator[str]:
     a = recipe.augmentation
-    if not (a.mixup or a.cutmix) and any(_set(recipe, name) for name in ("cutmix_prob", "mixup_switch_prob", "mixup_off_epoch")):
+    if not (a.mixup or a.cutmix) and any(
+        _set(recipe, name) for name in ("cutmix_prob", "mixup_switch_prob", "mixup_off_epoch")
+    ):
         yield "mixup and cutmix are both 0: images are not mixed"
 
 
@@ -114,7 +142,8 @@ def _long_decay(recipe: Recipe) -> Iterator[str]:
     s = recipe.scheduler
     before = s.warmup_epochs if s.warmup_prefix else 0
     if s.decay_epochs and s.num_cycles == 1 and before + s.decay_epochs > s.epoch_size:
-        yield f"warm-up and decay_epochs ({before} + {s.decay_epochs}) are longer than epoch_size {s.epoch_size}: the rate does not reach min_lr"
+        length = f"({before} + {s.decay_epochs})"
+        yield f"warm-up and decay_epochs {length} are longer than epoch_size {s.epoch_size}: min_lr is not reached"
 
 
 def _no_scaling(recipe: Recipe) -> Iterator[str]:
@@ -122,7 +151,14 @@ def _no_scaling(recipe: Recipe) -> Iterator[str]:
         yield "`lr_scale` has no effect without `lr_base_batch`: lr is used as it stands"
 
 
-NOTES: tuple[Callable[[Recipe], Iterator[str]], ...] = (_no_ema, _no_jitter, _no_clip, _no_mixing, _long_decay, _no_scaling)
+NOTES: tuple[Callable[[Recipe], Iterator[str]], ...] = (
+    _no_ema,
+    _no_jitter,
+    _no_clip,
+    _no_mixing,
+    _long_decay,
+    _no_scaling,
+)
 
 
 def launch(recipe: Recipe, num_processes: int) -> tuple[list[Problem], list[str]]:
@@ -136,9 +172,7 @@ def launch(recipe: Recipe, num_processes: int) -> tuple[list[Problem], list[str]
     started = f"torchrun started {num_processes} processes" if num_processes > 1 else "only one process was started"
     message = f"`distribute` is {said}, but {started}"
     place = recipe.origins.get("distribute", "`distribute`")
-    if any(origin == MINDCV_DEFAULT for origin in recipe.origins.values()) and place != COMMAND_LINE:
+    if recipe.from_mindcv and place != COMMAND_LINE:
         return [], [f"{message}: training with {num_processes} process{'es' if num_processes > 1 else ''}"]
     cure = "start with torchrun --nproc_per_node N" if said else "start without torchrun"
     return [Problem(message, place, f"{cure}, or say --distribute auto")], []
-
-

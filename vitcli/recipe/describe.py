@@ -66,7 +66,8 @@ def _words(schema: dict[str, Any]) -> str:
     if kind == "array":
         items = schema.get("prefixItems") or [schema.get("items", {})]
         count = {2: "two ", 3: "three "}.get(schema.get("minItems", 0), "") if "prefixItems" in schema else ""
-        return f"a list of {count}{_words(items[0]).replace('a number', 'numbers').replace('a whole number', 'whole numbers')}"
+        one = _words(items[0])
+        return f"a list of {count}{one.removeprefix('a ').replace('number', 'numbers')}"
     return {"integer": "a whole number", "number": "a number"}.get(str(kind), "a value") + _limits(schema)
 
 

@@ -1,7 +1,7 @@
 """Reads a flat YAML file strictly: YAML 1.2's idea of numbers and booleans, no duplicates, no tags, every place kept.
 
 PyYAML speaks YAML 1.1, where `1e-3` is a string, `no` is False, `010` is 8, `12:30` is 750, and the last of two equal
-keys wins in silence. Here the first is a number, the second a word, the third ten, the fourth text, the fifth a mistake.
+keys wins in silence. Here the first is a number, the second a word, the third ten, the fourth text, the last a mistake.
 """
 
 import re
@@ -38,7 +38,11 @@ def scalar(text: str) -> Any:
     if _INT.fullmatch(text):
         return int(text, 0) if text.startswith(("0o", "0x")) else int(text)
     if _FLOAT.fullmatch(text):
-        return float(text.replace(".inf", "inf").replace(".Inf", "inf").replace(".INF", "inf").lstrip(".") if "n" in text.lower() else text)
+        return float(
+            text.replace(".inf", "inf").replace(".Inf", "inf").replace(".INF", "inf").lstrip(".")
+            if "n" in text.lower()
+            else text
+        )
     return text
 
 
@@ -72,7 +76,9 @@ def read_flat_yaml(path: Path) -> tuple[list[Entry], list[Problem]]:
         key = str(key_node.value)
         if key in seen:
             first = seen[key].line
-            problems.append(Problem(f"key `{key}` is given twice", key_place, f"it is already set on line {first}; remove one"))
+            problems.append(
+                Problem(f"key `{key}` is given twice", key_place, f"it is already set on line {first}; remove one")
+            )
             continue
         seen[key] = key_place
         try:
@@ -91,7 +97,9 @@ def _read_text(path: Path) -> str:
             raise refuse(f"the file is larger than {MAX_BYTES:,} bytes: this is no recipe")
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise refuse(f"cannot read the recipe: {error.strerror}", "`vitcli recipes ls` lists the recipes that are shipped") from None
+        raise refuse(
+            f"cannot read the recipe: {error.strerror}", "`vitcli recipes ls` lists the recipes that are shipped"
+        ) from None
     except UnicodeDecodeError as error:
         raise refuse(f"the file is not UTF-8 text (byte {error.start})", "save it as UTF-8") from None
     if bad := next((c for c in text if c < " " and c not in "\t\n\r"), None):
@@ -103,7 +111,9 @@ def _compose(text: str, path: Path, lines: list[str]) -> yaml.Node | None:
     """The node tree of the text; no values are built yet, so nothing in it can run."""
     try:
         if any(isinstance(token, (yaml.AliasToken, yaml.AnchorToken)) for token in yaml.scan(text)):
-            raise RecipeError([Problem("anchors (&) and aliases (*) are not allowed in a recipe", str(path), "write the value out")])
+            raise RecipeError(
+                [Problem("anchors (&) and aliases (*) are not allowed in a recipe", str(path), "write the value out")]
+            )
         depth = deepest = 0
         for event in yaml.parse(text):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -117,7 +127,9 @@ def _compose(text: str, path: Path, lines: list[str]) -> yaml.Node | None:
         help = "indent with spaces; a value with `: ` or `#` needs quotes"
         if mark is None:
             raise RecipeError([Problem(f"not YAML: {error}", str(path), help)]) from None
-        raise RecipeError([Problem(f"not YAML: {message}", _at(path, lines, mark.line, mark.column, 1), help)]) from None
+        raise RecipeError(
+            [Problem(f"not YAML: {message}", _at(path, lines, mark.line, mark.column, 1), help)]
+        ) from None
     except RecursionError:
         raise RecipeError([Problem("the values are nested too deep", str(path), "recipes are flat")]) from None
 

@@ -7,7 +7,9 @@ from vitcli.recipe.names import nearest
 
 _PACKAGE = Path(__file__).parent.parent
 #: beside the package in a checkout, inside it when installed
-LIBRARY = next((folder for folder in (_PACKAGE / "shipped_recipes", _PACKAGE.parent / "recipes") if folder.is_dir()), _PACKAGE)
+LIBRARY = next(
+    (folder for folder in (_PACKAGE / "shipped_recipes", _PACKAGE.parent / "recipes") if folder.is_dir()), _PACKAGE
+)
 
 
 def shipped_recipes() -> dict[str, Path]:

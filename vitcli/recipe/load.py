@@ -35,6 +35,7 @@ class Recipe:
     checkpoint: schema.Checkpoint
     origins: dict[str, Place | str] = field(default_factory=dict)  #: key -> where it was set; unset keys are missing
     notes: tuple[str, ...] = ()  #: what the user should hear before the run starts
+    from_mindcv: bool = False  #: whether the file is one of MindCV's
 
     @property
     def from_file(self) -> bool:
@@ -58,7 +59,7 @@ class Recipe:
         sources = {name: (value, self.origins[name]) for name, value in self.flat().items() if name in self.origins}
         sources |= {name: (value, COMMAND_LINE) for name, value in values.items()}
         recipe = _build(self.name, sources, [])
-        return replace(recipe, notes=self.notes)
+        return replace(recipe, notes=self.notes, from_mindcv=self.from_mindcv)
 
 
 def load_recipe(source: str | Path | None = None, overrides: Mapping[str, Any] | None = None, **values: Any) -> Recipe:
@@ -86,15 +87,21 @@ def load_recipe(source: str | Path | None = None, overrides: Mapping[str, Any] |
             notes.append(f"{entry.key_place.file}:{entry.key_place.line}: `{entry.key}` {said}")
         else:
             sources[entry.key] = (_own_spelling(entry.key, entry.value, notes), entry.value_place)
+    if sources.get("re_value", (0,))[0] == "random":  # MindCV's way to ask for noise
+        sources["re_mode"], sources["re_value"] = ("pixel", sources["re_value"][1]), (0.0, sources["re_value"][1])
     if foreign:
         for name, value in mindcv.DEFAULTS.items():
             sources.setdefault(name, (value, MINDCV_DEFAULT))
     typed = {name: _parsed(name, text) for name, text in (overrides or {}).items()} | values
     sources |= {name: (_own_spelling(name, value, notes), COMMAND_LINE) for name, value in typed.items()}
-    problems += [_unknown(name, places.get(name, origin)) for name, (_, origin) in sources.items() if name not in schema.SECTION_OF]
+    problems += [
+        _unknown(name, places.get(name, origin))
+        for name, (_, origin) in sources.items()
+        if name not in schema.SECTION_OF
+    ]
     known = {name: pair for name, pair in sources.items() if name in schema.SECTION_OF}
     recipe = _build(path.stem if path else "defaults", known, problems)
-    return replace(recipe, notes=(*notes, *check.notes(recipe)))
+    return replace(recipe, notes=(*notes, *check.notes(recipe)), from_mindcv=foreign)
 
 
 def _parsed(name: str, text: Any) -> Any:
@@ -103,7 +110,9 @@ def _parsed(name: str, text: Any) -> Any:
         return text
     if text.lower() in ("null", "none"):
         return None
-    takes_numbers = name not in schema.SECTION_OF or any(accepts(name, kind) for kind in ("boolean", "integer", "number", "array"))
+    takes_numbers = name not in schema.SECTION_OF or any(
+        accepts(name, kind) for kind in ("boolean", "integer", "number", "array")
+    )
     return command_line_value(text) if takes_numbers else text
 
 
@@ -157,7 +166,9 @@ def _bad_value(name: str, value: Any, place: Place | str) -> Problem:
     likely = nearest(value, allowed_values(name)) if isinstance(value, str) else None
     shown = json.dumps(value) if isinstance(value, str | bool | None) else value
     where = f"command line, --{name}" if place == COMMAND_LINE else place
-    return Problem(f"`{name}` must be {expectation(name)}, not {shown}", where, f"did you mean `{likely}`?" if likely else None)
+    return Problem(
+        f"`{name}` must be {expectation(name)}, not {shown}", where, f"did you mean `{likely}`?" if likely else None
+    )
 
 
 def _file_order(problem: Problem) -> tuple[int, int]:

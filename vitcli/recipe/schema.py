@@ -27,8 +27,12 @@ class Section(BaseModel):
 
 
 class System(Section):
-    distribute: bool | Literal["auto"] = key("auto", "Train with all processes torchrun started; auto: when there are several.", free=True)
-    device: Literal["auto", "cpu", "cuda", "mps"] = key("auto", "Where to compute; auto: a GPU when there is one.", free=True)
+    distribute: bool | Literal["auto"] = key(
+        "auto", "Train with all processes torchrun started; auto: when there are several.", free=True
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = key(
+        "auto", "Where to compute; auto: a GPU when there is one.", free=True
+    )
     seed: int = key(42, "Everything random follows from this number.", ge=0, lt=2**31)
     amp: Literal["off", "bf16", "fp16"] = key("off", "Data type of mixed precision (fp16 with a loss scaler).")
     channels_last: bool = key(False, "Memory layout NHWC; on GPUs only (PyTorch crashes with it on CPUs).")
@@ -41,19 +45,35 @@ class System(Section):
 
 class Dataset(Section):
     dataset: Name = key("imagefolder", "Kind of data set.", registry="datasets")
-    data_dir: Path | None = key(None, "Folder of the data: train/CLASS/… and val/CLASS/… for an image folder.", free=True)
+    data_dir: Path | None = key(
+        None, "Folder of the data: train/CLASS/… and val/CLASS/… for an image folder.", free=True
+    )
     train_split: Name = key("train", "Folder or name of the training split.")
     val_split: Name = key("val", "Folder or name of the validation split (`validation` is found too).")
     dataset_download: bool = key(False, "Download the data set into data_dir (torchvision's sets only).", free=True)
     num_samples: int | None = key(None, "Use only so many images of the training split.", ge=1)
     batch_size: int = key(128, "Images per process and micro-step.", ge=1, free=True)
-    val_batch_size: int | None = key(None, "Images per process in evaluation; the default is batch_size.", ge=1, free=True)
+    val_batch_size: int | None = key(
+        None, "Images per process in evaluation; the default is batch_size.", ge=1, free=True
+    )
     shuffle: bool = key(True, "Shuffle the training split in each epoch.")
     drop_remainder: bool = key(True, "Leave out the last, incomplete global batch of an epoch.")
-    num_parallel_workers: int | None = key(None, "Decoding processes per training process; default: by the cores.", ge=0, free=True)
-    on_bad_image: Literal["fail", "skip"] = key("fail", "An unreadable training image stops the run, or is replaced and counted.")
-    max_bad_ratio: Probability = key(0.001, "With on_bad_image skip: the share of bad images that stops the run.", free=True)
-    max_image_pixels: int = key(178_956_970, "An image of more pixels counts as unreadable (decompression bombs).", ge=1, free=True)
+    num_parallel_workers: int | None = key(
+        None, "Decoding processes per training process; default: by the cores.", ge=0, free=True
+    )
+    on_bad_image: Literal["fail", "skip"] = key(
+        "fail", "An unreadable training image stops the run, or is replaced and counted."
+    )
+    max_bad_ratio: Probability = key(
+        0.001, "With on_bad_image skip: the share of bad images that stops the run.", free=True
+    )
+    max_image_pixels: int = key(
+        178_956_970,
+        "An image of more pixels counts as unreadable (decompression bombs).",
+        ge=1,
+        le=178_956_970,
+        free=True,
+    )
 
 
 class Augmentation(Section):
@@ -62,11 +82,17 @@ class Augmentation(Section):
     ratio: Range = key((3 / 4, 4 / 3), "Aspect ratio of the random crop.")
     hflip: Probability = key(0.5, "Probability of a horizontal flip.")
     vflip: Probability = key(0.0, "Probability of a vertical flip.")
-    color_jitter: float | tuple[float, ...] | None = key(None, "Strength of brightness, contrast and saturation jitter; not with auto_augment.")
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "random"] = key("bicubic", "Interpolation of crop, resize and augmentation.")
-    auto_augment: str | None = key(None, "Policy: rand-m9-mstd0.5-inc1, autoaug, autoaugr, trivialaugwide, …")
+    color_jitter: float | tuple[float, ...] | None = key(
+        None, "Strength of brightness, contrast and saturation jitter; not with auto_augment."
+    )
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "random"] = key(
+        "bicubic", "Interpolation of crop, resize and augmentation."
+    )
+    auto_augment: str | None = key(None, "Policy, such as rand-m9-mstd0.5-inc1, autoaug, trivialaugwide.")
     re_prob: Probability = key(0.0, "Probability of random erasing.")
-    re_mode: Literal["const", "rand", "pixel"] = key("const", "Fill of the erased box: re_value, one random colour, or noise per pixel.")
+    re_mode: Literal["const", "rand", "pixel"] = key(
+        "const", "Fill of the erased box: re_value, one random colour, or noise per pixel."
+    )
     re_value: float = key(0.0, "Fill of const erasing, after normalisation (0: the mean colour).")
     re_scale: Range = key((0.02, 0.33), "Area of the erased box as a share of the image.")
     re_ratio: Range = key((0.3, 3.3), "Aspect ratio of the erased box.")
@@ -84,11 +110,13 @@ class Augmentation(Section):
 class Model(Section):
     model: Name = key("fastvit_t8", "Architecture.", registry="models")
     num_classes: int | None = key(None, "Number of classes; the default follows from the data.", ge=1)
-    in_channels: int = key(3, "Channels of the input image (1: gray).", ge=1)
+    in_channels: Literal[1, 3] = key(3, "Channels of the input image: 3 (colour) or 1 (gray).")
     drop_rate: Probability = key(0.0, "Dropout.")
     drop_path_rate: Probability = key(0.0, "Stochastic depth: rate of the last block, growing linearly from 0.")
     layer_scale_init: float | None = key(None, "Initial layer scale; the default is the variant's.", gt=0)
-    grad_checkpointing: bool = key(False, "Recompute activations in the backward pass: less memory, more time.", free=True)
+    grad_checkpointing: bool = key(
+        False, "Recompute activations in the backward pass: less memory, more time.", free=True
+    )
     pretrained: bool = key(False, "Not supported: nothing is downloaded unasked; give ckpt_path.")
     ckpt_path: Path | None = key(None, "Start from these weights: a run, a checkpoint, .safetensors, .pth.")
     reset_head: bool = key(False, "Start with a new classifier even where the one in ckpt_path would fit.")
@@ -104,14 +132,20 @@ class Scheduler(Section):
     epoch_size: int = key(90, "Number of epochs to train.", ge=1)
     scheduler: Name = key("cosine_decay", "Shape of the learning rate.", registry="schedules")
     lr: float = key(1e-3, "Peak learning rate (for lr_base_batch images where that is given).", gt=0)
-    lr_base_batch: int | None = key(None, "Global batch that lr belongs to; the rate is scaled to the real one. Default: lr as it stands.", ge=1)
+    lr_base_batch: int | None = key(
+        None, "Global batch that lr belongs to; the rate is scaled to the real one. Default: lr as it stands.", ge=1
+    )
     lr_scale: Literal["linear", "sqrt", "none"] = key("linear", "Rule of that scaling.")
     min_lr: float = key(0.0, "Floor of the learning rate.", ge=0)
     warmup_epochs: int = key(0, "Epochs of linear warm-up.", ge=0)
     warmup_factor: float = key(0.0, "The warm-up starts at lr x warmup_factor.", ge=0)
     warmup_lr: float | None = key(None, "The warm-up starts at this rate instead.", ge=0)
-    warmup_prefix: bool = key(True, "The decay starts after the warm-up; False: the warm-up hides its beginning (timm).")
-    decay_epochs: int | None = key(None, "Epochs of the decay; the rest stays at the floor. Default: all that is left.", ge=1)
+    warmup_prefix: bool = key(
+        True, "The decay starts after the warm-up; False: the warm-up hides its beginning (timm)."
+    )
+    decay_epochs: int | None = key(
+        None, "Epochs of the decay; the rest stays at the floor. Default: all that is left.", ge=1
+    )
     cooldown_epochs: int = key(0, "The last epochs stay at the floor (counted in epoch_size).", ge=0)
     decay_rate: float = key(0.9, "Factor of step, multi-step and exponential decay; power of the polynomial.", gt=0)
     multi_step_decay_milestones: tuple[int, ...] = key((30, 60, 90), "Epochs of multi_step_decay's steps.")
@@ -133,7 +167,9 @@ class Optimizer(Section):
     clip_grad: bool = key(False, "Clip the norm of all gradients together.")
     clip_value: float = key(15.0, "Norm above which gradients are scaled down.", gt=0)
     gradient_accumulation_steps: int = key(1, "Micro-steps per step.", ge=1, free=True)
-    global_batch_size: int | None = key(None, "Images per step over all processes; accumulation follows from it.", ge=1, free=True)
+    global_batch_size: int | None = key(
+        None, "Images per step over all processes; accumulation follows from it.", ge=1, free=True
+    )
     ema: bool = key(False, "Keep an exponential moving average of weights and buffers.")
     ema_decay: float = key(0.9999, "Decay of the average per step.", ge=0, lt=1)
     ema_ramp_steps: int = key(2000, "The decay grows as 1 - exp(-step / this); 0: constant from the start.", ge=0)
@@ -141,10 +177,14 @@ class Optimizer(Section):
 
 class Checkpoint(Section):
     run_dir: Path | None = key(None, "Folder of the run. Default: runs/<recipe>-<time>-<hex>.", free=True)
-    resume: str | None = key(None, "Continue a run: its folder, or auto for the newest checkpoint in run_dir.", free=True)
+    resume: str | None = key(
+        None, "Continue a run: its folder, or auto for the newest checkpoint in run_dir.", free=True
+    )
     ckpt_save_interval: int = key(1, "Epochs between two checkpoints; the last epoch is always saved.", ge=1, free=True)
     ckpt_save_steps: int | None = key(None, "Also save every so many steps.", ge=1, free=True)
-    ckpt_save_policy: Literal["latest_k", "top_k"] | None = key("latest_k", "Which checkpoints are kept beside the best and the last; null: all.", free=True)
+    ckpt_save_policy: Literal["latest_k", "top_k"] | None = key(
+        "latest_k", "Which checkpoints are kept beside the best and the last; null: all.", free=True
+    )
     keep_checkpoint_max: int = key(10, "How many checkpoints the policy keeps.", ge=1, free=True)
 
 

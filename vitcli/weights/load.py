@@ -96,19 +96,23 @@ def _settle_head(
     """Take the head out of `tensors` if it is not wanted or of another size."""
     in_file = [name for name in tensors if name.startswith(f"{head}.")]
     in_model = [name for name in own if name.startswith(f"{head}.")]
-    classes = {where: len(of[f"{head}.weight"]) for where, of in (("file", tensors), ("model", own)) if f"{head}.weight" in of}
-    if not in_model and in_file:
-        report.notes.append(f"head not loaded: the file has {classes.get('file')} classes, the model has no head")
+    file_classes, model_classes = _num_classes(tensors, head), _num_classes(own, head)
+    if file_classes and not model_classes:
+        report.notes.append(f"head not loaded: the file has {file_classes} classes, the model has no head")
     elif reset_head:
         report.notes.append("head not loaded: a fresh one was asked for")
-    elif len(classes) == 2 and classes["file"] != classes["model"]:
-        report.notes.append(f"head not loaded: the file has {classes['file']} classes, the model {classes['model']}")
+    elif file_classes and file_classes != model_classes:
+        report.notes.append(f"head not loaded: the file has {file_classes} classes, the model {model_classes}")
     else:
         return
     report.unexpected += in_file
     report.missing += in_model
     for name in in_file:
         del tensors[name]
+
+
+def _num_classes(tensors: Mapping[str, Tensor], head: str) -> int:
+    return len(tensors[f"{head}.weight"]) if f"{head}.weight" in tensors else 0
 
 
 def _settle_image_channels(
@@ -129,9 +133,7 @@ def _settle_image_channels(
         report.notes.append(f"{name}: {kernel.shape[1]} image channels in the file, {channels} in the model")
 
 
-def _check_all(
-    tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], report: LoadReport, weights: Weights
-) -> None:
+def _check_all(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], report: LoadReport, weights: Weights) -> None:
     """WeightsError unless what is left fits exactly."""
     missing = [name for name in own if name not in tensors and name not in report.missing]
     unexpected = [name for name in tensors if name not in own]

@@ -1,6 +1,6 @@
 """The list of what a checkpoint directory holds, by which a damaged one is known.
 
-    MANIFEST.json   {"files": {"model.safetensors": {"size": bytes, "sha256": hex}, ...}}
+MANIFEST.json is {"files": {"model.safetensors": {"size": bytes, "sha256": hex}, ...}}.
 """
 
 import hashlib
@@ -13,7 +13,8 @@ MANIFEST = "MANIFEST.json"
 
 def write_manifest(directory: Path) -> None:
     """Note size and SHA-256 of every file in `directory`; call it last, before the directory gets its final name."""
-    files = {path.name: _entry(path) for path in sorted(directory.iterdir()) if path.is_file() and path.name != MANIFEST}
+    paths = sorted(path for path in directory.iterdir() if path.is_file() and path.name != MANIFEST)
+    files = {path.name: _entry(path) for path in paths}
     with open(directory / MANIFEST, "w", encoding="utf-8") as file:
         json.dump({"files": files}, file, indent=2)
         file.flush()

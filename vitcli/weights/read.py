@@ -70,7 +70,7 @@ def _read_checkpoint(directory: Path, *, use_ema: bool) -> Weights:
 
 
 def _kind_of(path: Path) -> str:
-    """"safetensors" or "torch", by the first bytes; DataError for anything else."""
+    """The format, "safetensors" or "torch", by the first bytes; DataError for anything else."""
     try:
         with open(path, "rb") as file:
             head = file.read(64)
@@ -119,7 +119,8 @@ def _unwrap(content: Any, path: Path, *, use_ema: bool) -> tuple[dict[str, Tenso
     """The state dict inside what a trainer saved, and the plain values beside it."""
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")
-    found = [content[name] for name in (EMA_WRAPPERS if use_ema else WRAPPERS) if isinstance(content.get(name), Mapping)]
+    wrappers = EMA_WRAPPERS if use_ema else WRAPPERS
+    found = [content[name] for name in wrappers if isinstance(content.get(name), Mapping)]
     if use_ema and not found:
         raise WeightsError(f"{path} holds no moving average of the weights (looked for {', '.join(EMA_WRAPPERS)})")
     state = found[0] if found else content

@@ -1,0 +1,144 @@
+"""The plan of the house: who may import whom, how long files and functions may be, what must not stand anywhere."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "vitcli"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+#: a module imports from strictly lower floors, or from its own folder
+FLOORS = {
+    "errors": 0,
+    "recipe": 1, "layers": 1, "distributed": 1,
+    "models": 2, "data": 2, "optim": 2, "log": 2,
+    "tasks": 3, "weights": 3,
+    "engine": 4,
+    "commands": 5,
+    "cli": 6, "__main__": 7, "__init__": 7,
+}  # fmt: skip
+
+
+def room(module: str) -> str:
+    """`vitcli.data.loader` and `data/loader.py` -> data."""
+    return module.removeprefix("vitcli").strip(".").split(".")[0] or "__init__"
+
+
+def own_module(file: Path) -> str:
+    return ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(file: Path) -> list[tuple[int, str]]:
+    found = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [f"{node.module}.{alias.name}" if node.module == "vitcli" else node.module for alias in node.names]
+            found += [(node.lineno, name) for name in names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append((node.lineno, "relative import"))
+        elif isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+    return found
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_law_of_imports(file: Path):
+    own = room(own_module(file))
+    for line, name in imports(file):
+        assert name != "relative import", f"{file}:{line}"
+        if not name.startswith("vitcli.") or own == "__init__":
+            continue
+        other = room(name)
+        lower = FLOORS[other] < FLOORS[own]
+        assert lower or other == own, (
+            f"{file}:{line}: {own} (floor {FLOORS[own]}) may not import {other} ({FLOORS[other]})"
+        )
+
+
+def test_no_circles():
+    """Inside a folder no module imports, over any detour, itself; imports for the type checker only do not count."""
+    edges: dict[str, set[str]] = {}
+    for file in FILES:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        guarded = {
+            id(inner)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+            for inner in ast.walk(node)
+        }
+        edges[own_module(file)] = {
+            node.module
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+            and node.module in {own_module(f) for f in FILES}
+            and id(node) not in guarded
+        }
+
+    def reachable(start: str) -> set[str]:
+        seen, left = set(), list(edges[start])
+        while left:
+            module = left.pop()
+            if module not in seen:
+                seen.add(module)
+                left += edges.get(module, ())
+        return seen
+
+    assert not [module for module in edges if module in reachable(module)]
+
+
+def test_only_the_cli_knows_typer_and_the_loop_knows_no_task():
+    for file in FILES:
+        names = {name.split(".")[0] for _, name in imports(file)}
+        assert "typer" not in names or file.name == "cli.py", file
+    for name in ("loop.py", "evaluate.py", "checkpoint.py"):
+        assert "byol" not in (PACKAGE / "engine" / name).read_text().lower()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_sizes(file: Path):
+    text = file.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 450
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length <= 80, f"{file}:{node.lineno} {node.name}: {length} lines"
+
+
+def test_most_files_and_functions_are_short():
+    lengths = sorted(len(file.read_text().splitlines()) for file in FILES)
+    assert lengths[int(0.95 * len(lengths))] <= 300
+    functions = sorted(
+        (node.end_lineno or 0) - node.lineno + 1
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    )
+    assert functions[len(functions) // 2] <= 12
+    assert functions[int(0.9 * len(functions))] <= 40
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_module_says_what_it_is_for(file: Path):
+    text = file.read_text(encoding="utf-8")
+    assert not text or ast.get_docstring(ast.parse(text)), file
+
+
+#: what safe code does not do
+FORBIDDEN = [
+    r"pickle\.loads?\(", r"yaml\.(full_|unsafe_)?load\(", r"\beval\(", r"\bexec\(", r"shell=True", r"os\.system",
+    r"MAX_IMAGE_PIXELS\s*=\s*None", r"weights_only=False", r"utils\.py",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_nothing_unsafe(file: Path):
+    text = file.read_text(encoding="utf-8")
+    for pattern in FORBIDDEN:
+        hits = [line for line in text.splitlines() if re.search(pattern, line) and "model.eval()" not in line]
+        assert not hits, f"{file}: {hits}"
+    for call in re.findall(r"torch\.load\([^)]*\)", text):
+        assert "weights_only=True" in call

@@ -1,0 +1,164 @@
+"""Every format that holds weights is read, everything else is refused by name, and no code of a file is run."""
+
+import argparse
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vitcli.errors import DataError, WeightsError
+from vitcli.weights.manifest import write_manifest
+from vitcli.weights.read import read_weights
+
+TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2)}
+AVERAGED = {name: tensor + 100 for name, tensor in TENSORS.items()}
+
+
+def equal(tensors: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
+    return tensors.keys() == expected.keys() and all(torch.equal(tensors[name], expected[name]) for name in expected)
+
+
+def checkpoint(directory: Path, *, ema: bool = True) -> Path:
+    directory.mkdir()
+    save_file(TENSORS, directory / "model.safetensors")
+    if ema:
+        save_file(AVERAGED, directory / "ema.safetensors")
+    (directory / "state.json").write_text(json.dumps({"step": 12, "class_names": ["cat", "dog"]}))
+    write_manifest(directory)
+    return directory
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.pth.tar", "w.bin", "w"])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_pytorch_files(tmp_path, name, legacy):
+    torch.save(TENSORS, tmp_path / name, _use_new_zipfile_serialization=not legacy)
+    weights = read_weights(tmp_path / name)
+    assert equal(weights.tensors, TENSORS)
+    assert weights.source == str(tmp_path / name)
+
+
+def test_safetensors(tmp_path):
+    save_file(TENSORS, tmp_path / "w.safetensors", metadata={"arch": "fastvit_t8"})
+    weights = read_weights(str(tmp_path / "w.safetensors"))
+    assert equal(weights.tensors, TENSORS)
+    assert weights.meta == {"arch": "fastvit_t8"}
+    with pytest.raises(WeightsError, match="moving average"):
+        read_weights(tmp_path / "w.safetensors", use_ema=True)
+
+
+@pytest.mark.parametrize(("wrapper", "ema_wrapper"), [("state_dict", "state_dict_ema"), ("model", "model_ema")])
+def test_what_trainers_save(tmp_path, wrapper, ema_wrapper):
+    beside = {"epoch": 3, "arch": "fastvit_t8"}
+    content = {wrapper: TENSORS, ema_wrapper: AVERAGED, "args": argparse.Namespace(lr=1), **beside}
+    torch.save(content, tmp_path / "w.pth.tar")
+    assert equal(read_weights(tmp_path / "w.pth.tar").tensors, TENSORS)
+    assert equal(read_weights(tmp_path / "w.pth.tar", use_ema=True).tensors, AVERAGED)
+    assert read_weights(tmp_path / "w.pth.tar").meta == beside
+    torch.save({wrapper: TENSORS}, tmp_path / "plain.pth")
+    with pytest.raises(WeightsError, match="no moving average"):
+        read_weights(tmp_path / "plain.pth", use_ema=True)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_prefixes_of_wrappers(tmp_path, prefix):
+    torch.save({prefix + name: tensor for name, tensor in TENSORS.items()}, tmp_path / "w.pth")
+    assert equal(read_weights(tmp_path / "w.pth").tensors, TENSORS)
+
+
+def test_checkpoint_directory(tmp_path):
+    directory = checkpoint(tmp_path / "step-1")
+    assert equal(read_weights(directory).tensors, TENSORS)
+    assert equal(read_weights(directory, use_ema=True).tensors, AVERAGED)
+    assert read_weights(directory).meta["class_names"] == ["cat", "dog"]
+    with pytest.raises(WeightsError, match=r"ema\.safetensors"):
+        read_weights(checkpoint(tmp_path / "step-2", ema=False), use_ema=True)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "remove"])
+def test_damaged_checkpoint_directory(tmp_path, damage):
+    directory = checkpoint(tmp_path / "step-1")
+    path = directory / "model.safetensors"
+    content = path.read_bytes()
+    if damage == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-3] if damage == "cut" else content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(DataError, match=r"step-1 is damaged: model\.safetensors"):
+        read_weights(directory)
+
+
+class Bomb:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("plain_pickle", [False, True])
+def test_no_code_is_run(tmp_path, plain_pickle):
+    trap = tmp_path / "trap"
+    content = {"state_dict": TENSORS, "extra": Bomb(trap)}
+    if plain_pickle:
+        (tmp_path / "w.pth").write_bytes(pickle.dumps({"extra": Bomb(trap)}, protocol=2))
+    else:
+        torch.save(content, tmp_path / "w.pth")
+    with pytest.raises((WeightsError, DataError), match=r"w\.pth"):
+        read_weights(tmp_path / "w.pth")
+    assert not trap.exists()
+
+
+def test_a_whole_model_is_refused_with_the_reason(tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="run code") as caught:
+        read_weights(tmp_path / "w.pth")
+    assert "safetensors" in caught.value.help
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("keep", [0.0, 0.1, 0.5, 0.98])
+def test_cut_off_files(tmp_path, suffix, keep):
+    path = tmp_path / f"w{suffix}"
+    tensors = {"a": torch.randn(100, 100)}
+    save_file(tensors, path) if suffix == ".safetensors" else torch.save(tensors, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content))])
+    with pytest.raises(DataError, match="w" + suffix) as caught:
+        read_weights(path)
+    assert caught.value.exit_code == 3
+    assert caught.value.help
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"<!DOCTYPE html><html>404</html>", "web page"),
+        (b"\n\n<html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12", "git-lfs"),
+        (b"hello", "neither"),
+        (b"\x80\x02hello", "damaged"),
+        (b"PK\x03\x04hello", "damaged"),
+        (b"\xff" * 7 + b"\x7f{}", "damaged"),
+    ],
+)
+def test_other_files(tmp_path, content, reason):
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(DataError, match=reason):
+        read_weights(tmp_path / "w.pth")
+
+
+def test_missing_and_empty_of_tensors(tmp_path):
+    with pytest.raises(DataError, match="nowhere"):
+        read_weights(tmp_path / "nowhere.pth")
+    torch.save({"epoch": 3}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"no tensors.*epoch"):
+        read_weights(tmp_path / "w.pth")
+    torch.save([torch.ones(2)], tmp_path / "list.pth")
+    with pytest.raises(WeightsError, match="list, not a dictionary"):
+        read_weights(tmp_path / "list.pth")
