@@ -129,8 +129,8 @@ def test_module_says_what_it_is_for(file: Path):
 
 #: what safe code does not do
 FORBIDDEN = [
-    r"pickle\.loads?\(", r"yaml\.(full_|unsafe_)?load\(", r"\beval\(", r"\bexec\(", r"shell=True", r"os\.system",
-    r"MAX_IMAGE_PIXELS\s*=\s*None", r"weights_only=False", r"utils\.py",
+    r"pickle\.loads?\(", r"yaml\.(full_|unsafe_)?load\(", r"(?<![.\w])eval\(", r"(?<![.\w])exec\(", r"shell=True",
+    r"os\.system", r"MAX_IMAGE_PIXELS\s*=\s*None", r"weights_only=False", r"utils\.py",
 ]  # fmt: skip
 
 
@@ -138,7 +138,7 @@ FORBIDDEN = [
 def test_nothing_unsafe(file: Path):
     text = file.read_text(encoding="utf-8")
     for pattern in FORBIDDEN:
-        hits = [line for line in text.splitlines() if re.search(pattern, line) and "model.eval()" not in line]
+        hits = [line for line in text.splitlines() if re.search(pattern, line)]
         assert not hits, f"{file}: {hits}"
     for call in re.findall(r"torch\.load\([^)]*\)", text):
         assert "weights_only=True" in call

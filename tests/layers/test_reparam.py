@@ -40,6 +40,13 @@ def test_bfloat16_is_folded_in_float32():
         torch.testing.assert_close(fused(x), rounded.float()(x), atol=1e-5, rtol=0)
 
 
+def test_norms_of_distributed_training_fold_too():
+    model, _ = pair("fastvit_sa12")
+    expected = reparameterize(model, fold="full").state_dict()
+    synchronized = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    torch.testing.assert_close(reparameterize(synchronized, fold="full").state_dict(), expected)
+
+
 def test_float64_stays():
     block = MobileOneBlock(4, 4, 3, groups=4).double().eval()
     x = torch.randn(2, 4, 8, 8, dtype=torch.float64)

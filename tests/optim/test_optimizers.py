@@ -44,7 +44,7 @@ def test_learns_and_is_deterministic(name: str):
 
     first, weights = run()
     second, again = run()
-    assert first < 0.5
+    assert first < 0.6
     assert first == second
     assert all(torch.equal(a, b) for a, b in zip(weights, again))
 

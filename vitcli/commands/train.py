@@ -34,6 +34,7 @@ from vitcli.engine.bad_images import BadImages
 from vitcli.engine.loop import fit
 from vitcli.engine.training import Meter, Training
 from vitcli.errors import DivergedError, Interrupted, VitcliError
+from vitcli.layers.memory import keep_freed_memory
 from vitcli.log import Reporter
 from vitcli.optim.ema import ExponentialMovingAverage
 from vitcli.optim.optimizers import build_optimizer
@@ -142,6 +143,8 @@ def _claim_run_dir(recipe: Recipe, world: World) -> tuple[Path, Path | None, lis
 def _build(recipe: Recipe, world: World, folder: Path, splits: Splits, reporter: Reporter, *, fresh: bool) -> Training:
     """Every part of the run, in the order in which they depend on each other."""
     device, optim = world.device, recipe.optimizer
+    if device.type == "cpu":
+        keep_freed_memory()
     if recipe.system.deterministic:
         torch.use_deterministic_algorithms(True)
     accumulation = accumulation_steps(

@@ -15,7 +15,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from vitcli.data.streams import stream_seed
 from vitcli.distributed import unwrapped
 from vitcli.engine.training import Training
-from vitcli.optim.optimizers import skips_on_device
+from vitcli.optim.optimizers import drop_step_if, skips_on_device
 from vitcli.optim.schedule import learning_rate
 from vitcli.tasks.classification import Batch
 
@@ -96,7 +96,7 @@ def _update(training: Training, loss: Tensor) -> None:
         bad = ~torch.isfinite(norm) | ~torch.isfinite(loss)
         training.meter.diverged += bad
         if skips_on_device(optimizer):
-            optimizer.grad_scale, optimizer.found_inf = None, bad.float()
+            drop_step_if(optimizer, bad)
             optimizer.step()
         elif not bad.item():
             optimizer.step()

@@ -24,10 +24,10 @@ QUICK_COLUMNS = 3  # widest kernel whose weight gradient oneDNN computes quickly
 class DepthwiseConv2d(nn.Conv2d):
     """`nn.Conv2d` with groups=in_channels, odd square kernel, same-size padding; quick in training mode."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         if not self.training or torch.compiler.is_compiling():
-            return super().forward(x)
-        return depthwise_conv2d(x, self.weight, self.bias, stride=self.stride[0])
+            return super().forward(input)
+        return depthwise_conv2d(input, self.weight, self.bias, stride=self.stride[0])
 
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1) -> Tensor:
@@ -85,7 +85,7 @@ class _WideKernel(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight = ctx.saved_tensors
         padding = (weight.shape[-1] // 2,) * 2
         grad_x = grad_weight = None

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from vitcli.layers.depthwise import DepthwiseConv2d
 from vitcli.layers.norm import BatchNorm2d
 from vitcli.layers.reparam import (
+    Norm,
     fold_norm,
     fused_conv,
     identity_kernel,
@@ -30,7 +31,7 @@ class ConvNorm(nn.Module):
         return self.bn(self.conv(x))
 
     def fold_in_place(self) -> None:
-        if isinstance(self.bn, nn.BatchNorm2d):
+        if isinstance(self.bn, Norm):
             self.conv = fused_conv(self.conv, *fold_norm(self.conv, self.bn))
             self.bn = nn.Identity()
 
@@ -90,8 +91,15 @@ class MobileOneBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.se(self.branches(x)))
 
+    @property
+    def main(self) -> ConvNorm:
+        """The k x k branch."""
+        branch = self.conv_kxk[0]
+        assert isinstance(branch, ConvNorm)
+        return branch
+
     def branches(self, x: Tensor) -> Tensor:
-        out = self.conv_kxk[0](x)
+        out = self.main(x)
         if self.conv_scale is not None:
             out = out + self.conv_scale(x)
         if self.identity is not None:
@@ -100,8 +108,8 @@ class MobileOneBlock(nn.Module):
 
     def kernel_and_bias(self) -> tuple[Tensor, Tensor]:
         """The one kernel (C_out, C_in/groups, k, k) and bias (C_out,) that equal the sum of the branches."""
-        conv = self.conv_kxk[0].conv
-        kernel, bias = fold_norm(conv, self.conv_kxk[0].bn)
+        conv = self.main.conv
+        kernel, bias = fold_norm(conv, self.main.bn)
         if self.conv_scale is not None:
             kernel_1x1, bias_1x1 = fold_norm(self.conv_scale.conv, self.conv_scale.bn)
             kernel, bias = kernel + pad_kernel(kernel_1x1, kernel.shape[-1]), bias + bias_1x1
@@ -112,7 +120,7 @@ class MobileOneBlock(nn.Module):
         return kernel, bias
 
     def reparameterized(self) -> FusedConv:
-        conv = fused_conv(self.conv_kxk[0].conv, *self.kernel_and_bias())
+        conv = fused_conv(self.main.conv, *self.kernel_and_bias())
         return FusedConv(conv, se=self.se, act=self.act)
 
 

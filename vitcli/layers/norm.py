@@ -26,21 +26,19 @@ FEW_PIXELS = 16  # maps up to this size gain nothing
 class BatchNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d` with the same numbers and names."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        if not is_quick(x, [self]):
-            return super().forward(x)
-        return quick_norm(x, self)
+    def forward(self, input: Tensor) -> Tensor:
+        return quick_norm(input, self) if is_quick(input, [self]) else super().forward(input)
 
 
 class Term(NamedTuple):
     """gain * norm(weight * x), with (C,) vectors; a weight of None is 1."""
 
-    norm: nn.Module
+    norm: nn.BatchNorm2d
     gain: Tensor
     weight: Tensor | None = None
 
 
-def is_quick(x: Tensor, norms: Sequence[nn.Module]) -> bool:
+def is_quick(x: Tensor, norms: Sequence[nn.Module | None]) -> bool:
     """Whether `quick_norm` and `sum_of_norms` may and should replace the modules for the map x (B, C, H, W)."""
     return (
         x.device.type == "cpu"
@@ -49,7 +47,6 @@ def is_quick(x: Tensor, norms: Sequence[nn.Module]) -> bool:
         and x.shape[-2] * x.shape[-1] > FEW_PIXELS
         and not torch.compiler.is_compiling()
         and all(type(norm) is BatchNorm2d and norm.training and norm.momentum is not None for norm in norms)
-        and len({norm.eps for norm in norms}) == 1
     )
 
 
@@ -63,6 +60,7 @@ def quick_norm(x: Tensor, norm: nn.BatchNorm2d, gain: Tensor | None = None) -> T
 
 def sum_of_norms(x: Tensor, terms: Sequence[Term]) -> Tensor:
     """The sum of `terms` for one map (B, C, H, W) in training mode, running statistics included; where `is_quick`."""
+    assert len({term.norm.eps for term in terms}) == 1
     mean, var = channel_statistics(x)
     one = torch.ones_like(mean)
     weights = torch.stack([one if term.weight is None else term.weight for term in terms])  # (K, C)
@@ -86,8 +84,9 @@ def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def note_statistics(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, x: Tensor) -> None:
     """Moves the running statistics of `norm` as its own forward does."""
-    if not norm.track_running_stats or norm.num_batches_tracked is None:
+    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
         return
+    assert norm.momentum is not None
     count = x.numel() // x.shape[1]
     norm.num_batches_tracked.add_(1)
     norm.running_mean.lerp_(mean, norm.momentum)
@@ -97,7 +96,7 @@ def note_statistics(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, x: Tensor) 
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Batch statistics are used, running ones do not move: for a second forward pass over the same batch."""
-    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm)]
+    norms = [norm for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None
@@ -118,7 +117,7 @@ class _Norm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, mean, inverse_std = ctx.saved_tensors
         return *_backward(grad, x, weight, mean, inverse_std, (True, True, True)), None, None, None
 
@@ -144,7 +143,7 @@ class _SumOfNorms(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, gains, weights, inverse_stds, slope, mean = ctx.saved_tensors
         count = x.numel() // x.shape[1]
         one = torch.ones_like(mean)

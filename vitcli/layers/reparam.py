@@ -10,13 +10,14 @@ kernel s*K and the bias b - s*m, where s = g / sqrt(v + eps) (RepVGG, arXiv 2101
 """
 
 from copy import deepcopy
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from typing import Literal, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Fold = Literal["standard", "full"]
+Norm = nn.modules.batchnorm._BatchNorm  # BatchNorm2d, SyncBatchNorm
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -47,7 +48,7 @@ def reparameterize(model: Model, *, fold: Fold = "standard") -> Model:
     fused = _replace_branches(fused)
     if fold == "full":
         _fold_rest(fused)
-    return fused
+    return cast(Model, fused)
 
 
 def _replace_branches(module: nn.Module) -> nn.Module:
@@ -65,13 +66,16 @@ def _fold_rest(module: nn.Module) -> None:
         module.fold_in_place()
 
 
-def norm_scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def norm_scale_and_shift(norm: nn.Module | None) -> tuple[Tensor, Tensor]:
     """The two vectors (C,) of the map x -> scale * x + shift that `norm` is in eval mode."""
+    assert isinstance(norm, Norm)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     return scale, norm.bias - scale * norm.running_mean
 
 
-def fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def fold_norm(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
     """Kernel (C_out, C_in/groups, k, k) and bias (C_out,) of the one convolution that equals norm(conv(x))."""
     scale, shift = norm_scale_and_shift(norm)
     bias = shift if conv.bias is None else shift + scale * conv.bias
@@ -92,17 +96,18 @@ def pad_kernel(kernel: Tensor, kernel_size: int) -> Tensor:
     return F.pad(kernel, [(kernel_size - kernel.shape[-1]) // 2] * 4)
 
 
-def fused_conv(like: nn.Conv2d, kernel: Tensor, bias: Tensor) -> nn.Conv2d:
+def fused_conv(like: nn.Conv2d, kernel: Tensor, bias: Tensor | None) -> nn.Conv2d:
     """A convolution with the strides and groups of `like`, the given weights, and same-size padding."""
     conv = nn.Conv2d(
         like.in_channels,
         like.out_channels,
         kernel.shape[-1],
-        stride=like.stride,
+        stride=(like.stride[0], like.stride[1]),
         padding=kernel.shape[-1] // 2,
         groups=like.groups,
         device="meta",
     )
     conv.weight = nn.Parameter(kernel.clone())
+    assert bias is not None
     conv.bias = nn.Parameter(bias.clone())
     return conv.eval()

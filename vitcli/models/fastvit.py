@@ -26,7 +26,7 @@ from vitcli.layers.mobileone import ConvNorm, FusedConv, LargeKernelConv, Mobile
 from vitcli.layers.norm import BatchNorm2d, Term, is_quick, quick_norm, sum_of_norms
 from vitcli.layers.recompute import recompute
 from vitcli.layers.regularize import LayerScale2d, drop_path
-from vitcli.layers.reparam import fused_conv, identity_kernel, norm_scale_and_shift
+from vitcli.layers.reparam import Norm, fused_conv, identity_kernel, norm_scale_and_shift
 from vitcli.models.fastvit_keys import from_apple
 
 
@@ -246,19 +246,19 @@ class RepMixer(nn.Module):
         self.layer_scale = LayerScale2d(dim, init=layer_scale_init)
 
     def forward(self, x: Tensor) -> Tensor:
-        norm, skip, scale, conv = self._branches()
-        if not is_quick(x, [norm, skip, scale.bn, conv.bn]):
+        norm, skip, scale, conv = self.norm.identity, self.mixer.identity, self.mixer.conv_scale, self.mixer.main
+        if scale is None or not is_quick(x, [norm, skip, scale.bn, conv.bn]):
             return x + self.layer_scale(self.mixer(x) - self.norm(x))
+        assert isinstance(skip, BatchNorm2d)
+        assert isinstance(scale.bn, BatchNorm2d)
+        assert isinstance(conv.bn, BatchNorm2d)
         # The same, with the three norms of x in one.
         gain = self.layer_scale.gamma.flatten()
         terms = [Term(scale.bn, gain, scale.conv.weight.flatten()), Term(skip, gain), Term(norm, -gain)]
         return x + sum_of_norms(x, terms) + quick_norm(conv.conv(x), conv.bn, gain)
 
-    def _branches(self) -> tuple[nn.Module, nn.Module, ConvNorm, ConvNorm]:
-        return self.norm.identity, self.mixer.identity, self.mixer.conv_scale, self.mixer.conv_kxk[0]
-
     def reparameterized(self) -> FusedConv:
-        conv = self.mixer.conv_kxk[0].conv
+        conv = self.mixer.main.conv
         kernel, bias = self.mixer.kernel_and_bias()
         scale, shift = norm_scale_and_shift(self.norm.identity)
         skip = identity_kernel(conv.out_channels, conv.groups, 3, like=kernel)
@@ -322,7 +322,7 @@ class AttentionBlock(nn.Module):
     def fold_in_place(self) -> None:
         self.layer_scale_1 = _fold_scale(self.layer_scale_1, self.token_mixer.proj)
         self.layer_scale_2 = _fold_scale(self.layer_scale_2, self.mlp.fc2)
-        if isinstance(self.norm, nn.BatchNorm2d):
+        if isinstance(self.norm, Norm):
             scale, shift = norm_scale_and_shift(self.norm)
             qkv = self.token_mixer.qkv
             qkv.bias = nn.Parameter(qkv.weight @ shift)
@@ -347,6 +347,7 @@ def _fold_scale(scale: nn.Module, before: nn.Conv2d | nn.Linear) -> nn.Module:
     if isinstance(scale, LayerScale2d):
         gamma = scale.gamma.flatten()
         before.weight = nn.Parameter(before.weight * gamma.view(-1, *(1,) * (before.weight.ndim - 1)))
+        assert before.bias is not None
         before.bias = nn.Parameter(before.bias * gamma)
     return nn.Identity()
 

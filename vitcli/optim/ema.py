@@ -32,7 +32,7 @@ class ExponentialMovingAverage:
         pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
         floating = [pair for pair in pairs if pair[0].is_floating_point()]
         averages, values = map(list, zip(*floating, strict=True))
-        torch._foreach_lerp_(averages, values, 1 - self.decay_at(step))
+        torch._foreach_lerp_(averages, values, 1 - self.decay_at(step))  # pyright: ignore[reportPrivateImportUsage]
         for average, value in pairs:
             if not average.is_floating_point():
                 average.copy_(value)

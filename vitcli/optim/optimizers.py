@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop
 
+from vitcli.optim.muon import MuonWithAdamW
 from vitcli.recipe.schema import Optimizer as Section
 
 Groups = list[dict]
@@ -39,6 +40,10 @@ def _adagrad(groups: Groups, s: Section, fused: bool) -> Optimizer:
     return Adagrad(groups, eps=s.eps or 1e-10, fused=fused and groups[0]["params"][0].device.type == "cpu")
 
 
+def _muon(groups: Groups, s: Section, fused: bool) -> Optimizer:
+    return MuonWithAdamW(groups, momentum=s.momentum, betas=s.betas, eps=s.eps or 1e-8, fused=fused)
+
+
 OPTIMIZERS: dict[str, Callable[[Groups, Section, bool], Optimizer]] = {
     "adamw": _adamw,
     "adam": _adam,
@@ -48,6 +53,7 @@ OPTIMIZERS: dict[str, Callable[[Groups, Section, bool], Optimizer]] = {
     "nesterov": _nesterov,
     "rmsprop": _rmsprop,
     "adagrad": _adagrad,
+    "muon": _muon,
 }
 
 
@@ -60,3 +66,8 @@ def build_optimizer(section: Section, groups: Groups, device: torch.device) -> O
 def skips_on_device(optimizer: Optimizer) -> bool:
     """Whether a step can be dropped by a flag on the device (torch's fused kernels), without asking the host."""
     return getattr(optimizer, "_step_supports_amp_scaling", False)
+
+
+def drop_step_if(optimizer: Optimizer, bad: torch.Tensor) -> None:
+    """Let the next step do nothing where `bad` () is true; the way torch's own loss scaler talks to fused kernels."""
+    vars(optimizer).update(grad_scale=None, found_inf=bad.float())
