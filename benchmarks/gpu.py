@@ -1,0 +1,140 @@
+"""Every check and figure that needs a GPU, in one command of under ten minutes, beside timm in the same process.
+
+    python benchmarks/gpu.py --out gpu.json
+
+1. the tests marked `gpu`
+2. the quickstart with bf16 and torch.compile on CUDA: accuracy, and a resume of it
+3. FastViT-T8 at 256 px: training steps per layout and mode, ours and timm's by turns
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vitcli.models.registry import create_model
+
+MODES = [(compiled, channels_last) for compiled in (False, True) for channels_last in (False, True)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("gpu.json"))
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"], help="cpu: to try the script itself")
+    parser.add_argument("--size-px", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    results: dict = {"torch": torch.__version__, "device": device_name(device)}
+    results["tests"] = gpu_tests()
+    results["quickstart"] = quickstart(options.device)
+    results["train_step"] = [
+        row
+        for compiled, layout in MODES
+        for row in train_step(options, device, compiled=compiled, channels_last=layout)
+    ]
+    options.out.write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps(results, indent=1))
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def gpu_tests() -> str:
+    """The last line of pytest."""
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "--no-header"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (done.stdout.strip().splitlines() or [done.stderr])[-1]
+
+
+def quickstart(device: str) -> dict:
+    """Seconds and accuracy of `vitcli train -c quickstart` with bf16 and compilation, and of going on with it."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = f"{folder}/run"
+        train = [sys.executable, "-m", "vitcli", "train", "--device", device]
+        words = ["-c", "quickstart", "--amp", "bf16", "--compile", "True", "--run_dir", run]
+        start = time.perf_counter()
+        subprocess.run([*train, *words], check=True)
+        seconds = time.perf_counter() - start
+        newest = max(Path(run, "checkpoints").glob("step-*"))
+        subprocess.run(["rm", "-r", str(newest)], check=True)
+        subprocess.run([*train, "--resume", run], check=True)
+        status = json.loads(Path(run, "status.json").read_text())
+    return {"seconds": round(seconds, 1), "best_top1": status["best_top1"], "resumed_to_step": status["step"]}
+
+
+def train_step(options: argparse.Namespace, device: torch.device, *, compiled: bool, channels_last: bool) -> list[dict]:
+    """Images per second of forward, loss, backward and fused AdamW in bf16, for both models by turns."""
+    if device.type == "cpu" and channels_last:
+        return []  # PyTorch 2.15 crashes
+    import timm
+
+    theirs = timm.create_model("fastvit_t8")
+    ours = create_model("fastvit_t8")
+    ours.load_state_dict(theirs.state_dict())
+    steps = [build_step(model, options, device, compiled, channels_last) for model in (ours, theirs)]
+    for step in steps:
+        for _ in range(5):
+            step()
+    rates = [[rate(step, options.batch_size, device) for step in steps] for _ in range(options.rounds)]
+    medians = [statistics.median(column) for column in zip(*rates, strict=True)]
+    mode = {
+        "compile": compiled,
+        "channels_last": channels_last,
+        "batch_size": options.batch_size,
+        "px": options.size_px,
+    }
+    return [
+        mode | {"ours": round(medians[0], 1), "timm": round(medians[1], 1), "ratio": round(medians[0] / medians[1], 3)}
+    ]
+
+
+def build_step(
+    model: nn.Module, options: argparse.Namespace, device: torch.device, compiled: bool, channels_last: bool
+) -> Callable[[], None]:
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = model.to(device).to(memory_format=layout).train()
+    images = torch.randn(options.batch_size, 3, options.size_px, options.size_px, device=device)
+    images = images.contiguous(memory_format=layout)
+    labels = torch.randint(1000, (options.batch_size,), device=device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    forward = torch.compile(model) if compiled else model
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = F.cross_entropy(forward(images).float(), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def rate(step: Callable[[], None], batch_size: int, device: torch.device, steps: int = 10) -> float:
+    """Images per second over `steps` steps."""
+    wait(device)
+    start = time.perf_counter()
+    for _ in range(steps):
+        step()
+    wait(device)
+    return steps * batch_size / (time.perf_counter() - start)
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    main()
