@@ -23,7 +23,13 @@ $(VENV)/.dev: $(VENV)/.installed
 setup: $(VENV)/.dev  ## .venv with everything for development
 
 quickstart: $(VENV)/.installed  ## train FastViT-T8 on the embedded digits, validate it, say what comes next
-	$(BIN)/vitcli train -c quickstart --run_dir "$$(mktemp -d runs-XXXX 2>/dev/null)"
+	@run=runs/quickstart-$$(date +%Y%m%d-%H%M%S) && \
+	$(BIN)/vitcli train -c quickstart --run_dir $$run && \
+	$(BIN)/vitcli validate --ckpt_path $$run && \
+	echo "next: activate the environment (source $(BIN)/activate), then" && \
+	echo "  vitcli recipes ls                                          the recipes that are shipped" && \
+	echo "  vitcli train -c fastvit_t8 --data_dir DIR --image_resize 128 --epoch_size 20    your own images" && \
+	echo "  vitcli validate --ckpt_path $$run --fold full              the same network, reparameterized"
 
 test: setup  ## the whole test suite
 	$(BIN)/python -m pytest -m "not gpu"

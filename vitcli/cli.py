@@ -1,11 +1,12 @@
 """The commands. Every recipe key is an option of `train` and `validate`, generated from the schema."""
 
 import inspect
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -216,11 +217,18 @@ def main(words: list[str] | None = None) -> None:
     try:
         app(_underscored(sys.argv[1:] if words is None else words))
     except VitcliError as error:
-        code = show(error)
-        if error.__class__.__name__ == "Interrupted" or os.environ.get("WORLD_SIZE", "1") == "1":
-            sys.exit(code)
-        sys.stderr.flush()
-        os._exit(code)  # another rank may wait in a collective that this one will never join
+        leave(show(error))
+
+
+def leave(code: int) -> NoReturn:
+    """End this process; one of several without the usual farewell, in which it would wait for the others."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        sys.exit(code)
+    for child in multiprocessing.active_children():
+        child.kill()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def train_main() -> None:

@@ -1,8 +1,10 @@
 """Ranks and what they say to each other: process group, sums, flags, averaged buffers. One process: the same story."""
 
+import gc
+import inspect
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -13,6 +15,13 @@ from torch import Tensor, nn
 
 #: a rank that hangs longer than this ends the run instead of blocking it for torch's 30 minutes
 TIMEOUT = timedelta(seconds=int(os.environ.get("VITCLI_TIMEOUT_SECONDS", "600")))
+
+#: DDP's option not to copy rank 0's buffers at each forward pass; renamed in torch 2.15
+_BUFFERS_OPTION = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in inspect.signature(nn.parallel.DistributedDataParallel).parameters
+)
 
 
 @dataclass(frozen=True)
@@ -54,11 +63,12 @@ def joined(device_name: str, distributed: bool) -> Iterator[World]:
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=TIMEOUT, device_id=device if device.type == "cuda" else None)
-    try:
-        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        yield World(dist.get_rank(), dist.get_world_size(), local_rank, local_size, device)
-    finally:
-        dist.destroy_process_group()
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    yield World(dist.get_rank(), dist.get_world_size(), local_rank, local_size, device)
+    # Not after an error: another rank may be in a collective, and leaving in order would wait for it.
+    dist.barrier()
+    gc.collect()  # DDP's cycles hold the group, whose threads would still run while the interpreter shuts down
+    dist.destroy_process_group()
 
 
 def all_sum(values: Tensor) -> Tensor:
@@ -114,12 +124,12 @@ def wrapped(task: nn.Module, world: World) -> nn.Module:
     """The task under DDP: gradients are averaged over ranks. Buffers stay apart until `average_buffers`."""
     if world.size == 1:
         return task
+    ddp = nn.parallel.DistributedDataParallel
+    no_sync_of_buffers = {_BUFFERS_OPTION: False}
     device_ids = [world.device.index] if world.device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(
-        task, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
-    )
+    return ddp(task, device_ids=device_ids, gradient_as_bucket_view=True, **no_sync_of_buffers)
 
 
-def unwrapped(task: nn.Module) -> nn.Module:
-    """What `wrapped` was given."""
-    return task.module if isinstance(task, nn.parallel.DistributedDataParallel) else task
+def unsynchronised(task: nn.Module) -> AbstractContextManager:
+    """In this block gradients stay with their rank: for all micro-steps of a step but the last."""
+    return task.no_sync() if isinstance(task, nn.parallel.DistributedDataParallel) else nullcontext()

@@ -7,7 +7,8 @@ import sys
 
 from torch import nn
 
-import vitcli.commands.train as story
+import vitcli.commands.build as parts
+from vitcli.commands.train import train
 from vitcli.recipe.load import load_recipe
 
 
@@ -17,7 +18,7 @@ def build_model(recipe, num_classes: int) -> nn.Module:
     )  # fmt: skip
 
 
-story.build_model = build_model
+parts.build_model = build_model
 words = sys.argv[2:]
 keys = {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
-story.train(load_recipe("quickstart", {"run_dir": sys.argv[1], **keys}))
+train(load_recipe("quickstart", {"run_dir": sys.argv[1], **keys}))

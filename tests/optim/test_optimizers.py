@@ -109,7 +109,7 @@ def test_ema_equals_torch_and_averages_buffers():
         with torch.no_grad():
             for p in net.parameters():
                 p.add_(torch.randn_like(p))
-        ours.update(net, step)
+        ours.update(step)
         theirs.update_parameters(net)
     for name, value in theirs.module.state_dict().items():
         if value.is_floating_point():

@@ -1,6 +1,7 @@
 """`vitcli models`: which architectures there are, and how large one is."""
 
 import fnmatch
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -45,6 +46,7 @@ def show(name: str, img_size: int | None = None, num_classes: int = 1000) -> Non
     table.add_row("GMACs, reparameterized", f"{gmacs:.3f} at {size} px")
     table.add_row("evaluation crop_pct", f"{info.crop_pct:g}")
     with torch.no_grad():
-        maps = create_model(name, num_classes=num_classes).eval().features(torch.zeros(1, 3, size, size))
+        model: Any = create_model(name, num_classes=num_classes).eval()
+        maps = model.features(torch.zeros(1, 3, size, size))
     table.add_row("stage maps (C, H, W)", "  ".join(str(tuple(m.shape[1:])) for m in maps))
     _console.print(table)

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from vitcli.distributed import World, from_main
 from vitcli.engine import checkpoint, run_dir
-from vitcli.errors import ResumeError
+from vitcli.errors import ResumeError, VitcliError
 from vitcli.recipe import schema
 from vitcli.recipe.load import Recipe
 
@@ -34,9 +35,31 @@ def find_resume(recipe: Recipe) -> tuple[Path | None, Path | None, list[str]]:
     return folder, newest, damaged
 
 
-def check_resume(
-    recipe: Recipe, folder: Path, resumed_from: Path | None, data_facts: dict[str, Any], world_size: int
-) -> None:
+def claim_run_dir(recipe: Recipe, world: World) -> tuple[Path, Path | None, list[str]]:
+    """The run's folder, the checkpoint to continue from, and what is wrong with newer ones; decided on rank 0."""
+
+    def decide() -> tuple[Path, Path | None, list[str]]:
+        folder, resumed_from, damaged = find_resume(recipe)
+        if folder is None:
+            folder = run_dir.new_run_dir(recipe.name, recipe.checkpoint.run_dir)
+        run_dir.ensure_writable(folder)
+        run_dir.lock(folder)
+        checkpoint.clean_up(folder)
+        return folder, resumed_from, damaged
+
+    decision: Any = None
+    if world.is_main:
+        try:
+            decision = decide()
+        except VitcliError as error:
+            decision = error
+    decision = from_main(decision)
+    if isinstance(decision, VitcliError):
+        raise decision
+    return decision
+
+
+def check_resume(recipe: Recipe, folder: Path, resumed_from: Path | None, data_facts: dict[str, Any]) -> None:
     """Refuse to continue with other data or with another recipe.
 
     Raises:

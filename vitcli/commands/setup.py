@@ -42,6 +42,8 @@ def check_device(recipe: Recipe, device: torch.device) -> list[str]:
         raise UsageError(
             "device cuda was asked for, but PyTorch sees no GPU", help="use --device auto, or check `nvidia-smi`"
         )
+    if recipe.system.channels_last and device.type == "cpu":
+        return ["channels_last is left out: PyTorch's CPU kernels crash with it in training"]
     return []
 
 

@@ -1,49 +1,23 @@
 """`vitcli train`: from a recipe and a folder of images to a run with its checkpoints."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from vitcli.commands.resume import check_global_batch, check_resume, find_resume
-from vitcli.commands.setup import (
-    build_autocast,
-    build_evaluate,
-    build_model,
-    check_device,
-    check_launch,
-    check_num_classes,
-    num_workers,
-    preprocessing,
-    relative,
-    say_notes,
-)  # fmt: skip
+from vitcli.commands.build import build_training
+from vitcli.commands.resume import check_global_batch, check_resume, claim_run_dir
+from vitcli.commands.setup import check_device, check_launch, check_num_classes, relative, say_notes
 from vitcli.data.datasets import Splits, build_splits
-from vitcli.data.loader import build_train_loader
-from vitcli.data.mixing import BatchPreparer
-from vitcli.data.sampler import BatchPlan
-from vitcli.data.streams import stream_seed
-from vitcli.data.transforms import build_train_transform
-from vitcli.distributed import World, from_main, gathered, joined, num_launched, wrapped
+from vitcli.distributed import World, gathered, joined, num_launched
 from vitcli.engine import checkpoint, run_dir
 from vitcli.engine.accidents import accidents_in_words
-from vitcli.engine.bad_images import BadImages
 from vitcli.engine.loop import fit
-from vitcli.engine.training import Meter, Training
+from vitcli.engine.training import Training
 from vitcli.errors import DivergedError, Interrupted, VitcliError
-from vitcli.layers.memory import keep_freed_memory
 from vitcli.log import Reporter
-from vitcli.optim.ema import ExponentialMovingAverage
-from vitcli.optim.optimizers import build_optimizer
-from vitcli.optim.param_groups import param_groups
-from vitcli.optim.schedule import accumulation_steps, scaled_lr
 from vitcli.recipe.load import Recipe
 from vitcli.recipe.write import recipe_text
-from vitcli.tasks.classification import Classification
-from vitcli.weights.load import load_weights
 
 
 @dataclass(frozen=True)
@@ -66,7 +40,7 @@ def train(recipe: Recipe) -> TrainResult:
     """
     launch_notes = check_launch(recipe)
     with joined(recipe.system.device, num_launched() > 1) as world:
-        folder, resumed_from, damaged = _claim_run_dir(recipe, world)
+        folder, resumed_from, damaged = claim_run_dir(recipe, world)
         reporter = Reporter(enabled=world.is_main)
         try:
             say_notes(reporter, recipe.notes, launch_notes, check_device(recipe, world.device), damaged)
@@ -87,8 +61,8 @@ def _train(recipe: Recipe, world: World, folder: Path, resumed_from: Path | None
         "train": splits.train.fingerprint(),
         "val": splits.val.fingerprint(),
     }
-    check_resume(recipe, folder, resumed_from, data_facts, world.size)
-    training = _build(recipe, world, folder, splits, reporter, fresh=resumed_from is None)
+    check_resume(recipe, folder, resumed_from, data_facts)
+    training = build_training(recipe, world, folder, splits, reporter, fresh=resumed_from is None)
     if resumed_from:
         check_global_batch(checkpoint.load_state(resumed_from), training.plan.global_batch)
         training.restore(resumed_from)
@@ -114,93 +88,6 @@ def _fit(training: Training) -> TrainResult:
             run_dir.write_status(training.run_dir, status, exit_code=error.exit_code, message=error.message)
         raise
     return _finish(training, time.perf_counter() - start)
-
-
-def _claim_run_dir(recipe: Recipe, world: World) -> tuple[Path, Path | None, list[str]]:
-    """The run's folder, the checkpoint to continue from, and what is wrong with newer ones; decided on rank 0."""
-
-    def decide() -> tuple[Path, Path | None, list[str]]:
-        folder, resumed_from, damaged = find_resume(recipe)
-        if folder is None:
-            folder = run_dir.new_run_dir(recipe.name, recipe.checkpoint.run_dir)
-        run_dir.ensure_writable(folder)
-        run_dir.lock(folder)
-        checkpoint.clean_up(folder)
-        return folder, resumed_from, damaged
-
-    decision: Any = None
-    if world.is_main:
-        try:
-            decision = decide()
-        except VitcliError as error:
-            decision = error
-    decision = from_main(decision)
-    if isinstance(decision, VitcliError):
-        raise decision
-    return decision
-
-
-def _build(recipe: Recipe, world: World, folder: Path, splits: Splits, reporter: Reporter, *, fresh: bool) -> Training:
-    """Every part of the run, in the order in which they depend on each other."""
-    device, optim = world.device, recipe.optimizer
-    if device.type == "cpu":
-        keep_freed_memory()
-    if recipe.system.deterministic:
-        torch.use_deterministic_algorithms(True)
-    accumulation = accumulation_steps(
-        recipe.dataset.batch_size, world.size, optim.gradient_accumulation_steps, optim.global_batch_size
-    )
-    plan = BatchPlan(
-        num_samples=len(splits.train), batch_size=recipe.dataset.batch_size, world_size=world.size,
-        accumulation=accumulation, seed=recipe.system.seed, shuffle=recipe.dataset.shuffle,
-        drop_remainder=recipe.dataset.drop_remainder,
-    )  # fmt: skip
-    torch.manual_seed(stream_seed("init", recipe.system.seed))
-    model = build_model(recipe, len(splits.class_names))
-    if fresh and recipe.model.ckpt_path:
-        report = load_weights(model, recipe.model.ckpt_path, reset_head=recipe.model.reset_head)
-        for line in report.lines():
-            reporter.say(line)
-    channels_last = recipe.system.channels_last and device.type != "cpu"
-    if recipe.system.channels_last and not channels_last:
-        reporter.note("channels_last is left out: PyTorch's CPU kernels crash with it in training")
-    model.to(device=device, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-    task = Classification(model, recipe.loss)
-    if recipe.system.compile:
-        task.compile()
-    groups = param_groups(model, weight_decay=optim.weight_decay, weight_decay_filter=optim.weight_decay_filter)
-    ema = ExponentialMovingAverage(model, decay=optim.ema_decay, ramp_steps=optim.ema_ramp_steps) if optim.ema else None
-    peak_lr, lr_text = scaled_lr(recipe.scheduler, plan.global_batch)
-    reporter.say(lr_text)
-    return Training(
-        recipe=recipe, world=world, run_dir=folder, model=model, task=wrapped(task, world),
-        optimizer=build_optimizer(optim, groups, device),
-        scaler=torch.amp.GradScaler(device.type, enabled=recipe.system.amp == "fp16"),
-        ema=ema, plan=plan, peak_lr=peak_lr, channels_last=channels_last,
-        prepare=BatchPreparer(recipe.augmentation, len(splits.class_names), in_channels=recipe.model.in_channels),
-        batches=_batches(recipe, world, splits, plan), evaluate=build_evaluate(recipe, splits.val, world),
-        autocast=build_autocast(recipe, device), reporter=reporter, meter=Meter(device),
-        bad_images=BadImages(folder / "bad_images.jsonl", max_ratio=recipe.dataset.max_bad_ratio, of=plan.num_samples),
-        facts={"class_names": splits.class_names, "preprocessing": preprocessing(recipe)},
-    )  # fmt: skip
-
-
-def _batches(recipe: Recipe, world: World, splits: Splits, plan: BatchPlan) -> Callable[[int], Any]:
-    def batches(start_step: int) -> Any:
-        return build_train_loader(
-            splits.train,
-            build_train_transform(recipe.augmentation, in_channels=recipe.model.in_channels),
-            plan,
-            seed=recipe.system.seed,
-            rank=world.rank,
-            start_step=start_step,
-            total_steps=recipe.scheduler.epoch_size * plan.steps_per_epoch,
-            num_workers=num_workers(recipe, world),
-            on_bad_image=recipe.dataset.on_bad_image,
-            pin_memory=world.device.type == "cuda",
-        )
-
-    return batches
 
 
 def _write_run_files(recipe: Recipe, world: World, folder: Path, data_facts: dict[str, Any]) -> None:

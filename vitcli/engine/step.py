@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from vitcli.data.streams import stream_seed
-from vitcli.distributed import unwrapped
+from vitcli.distributed import unsynchronised
 from vitcli.engine.training import Training
 from vitcli.optim.optimizers import drop_step_if, skips_on_device
 from vitcli.optim.schedule import learning_rate
@@ -35,8 +35,8 @@ def train_step(training: Training, batches: Iterator) -> float:
     _update(training, step_loss)
     training.progress.step = step + 1
     if training.ema:
-        training.ema.update(training.model, step + 1)
-    unwrapped(training.task).after_step(step + 1)
+        training.ema.update(step + 1)
+    training.after_step(step + 1)
     meter = training.meter
     meter.loss += step_loss
     meter.steps += 1
@@ -69,8 +69,7 @@ def _micro_step(training: Training, batches: Iterator, micro: int, num_samples: 
         images = images.contiguous(memory_format=torch.channels_last)
     torch.manual_seed(stream_seed("dropout", seed, step, block))
     last = micro == plan.accumulation - 1
-    unsynchronised = nullcontext() if last or world.size == 1 else training.task.no_sync()
-    with unsynchronised:
+    with nullcontext() if last else unsynchronised(training.task):
         with training.autocast():
             output = training.task(Batch(images, targets))
         # the mean over the global batch; DDP divides by the number of ranks, which is undone here

@@ -82,6 +82,7 @@ class Training:
     autocast: Callable[[], torch.autocast]
     facts: dict[str, Any]  #: class names and preprocessing, written into each checkpoint
     reporter: Reporter
+    after_step: Callable[[int], None]  #: the task's, called with the number of steps done
     meter: Meter
     bad_images: BadImages
     channels_last: bool = False

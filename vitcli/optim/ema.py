@@ -13,6 +13,7 @@ class ExponentialMovingAverage:
     BatchNorm's running statistics are averaged like weights (as timm, Apple and MindCV do); integers are copied.
 
     Args:
+        model: followed by reference; its parameters and buffers must stay the same tensors.
         decay: d after the ramp.
         ramp_steps: at step t the decay is d (1 - exp(-t / ramp_steps)), so that the start is soon forgotten; 0: d.
     """
@@ -21,18 +22,19 @@ class ExponentialMovingAverage:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
         self.ramp_steps = ramp_steps
+        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
+        self._averages = [average for average, _ in pairs if average.is_floating_point()]
+        self._values = [value for _, value in pairs if value.is_floating_point()]
+        self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     def decay_at(self, step: int) -> float:
         """The decay of the update after step `step` (from 1)."""
         return self.decay * (1 - math.exp(-step / self.ramp_steps)) if self.ramp_steps else self.decay
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Move towards `model` after its `step`-th step."""
-        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
-        floating = [pair for pair in pairs if pair[0].is_floating_point()]
-        averages, values = map(list, zip(*floating, strict=True))
-        torch._foreach_lerp_(averages, values, 1 - self.decay_at(step))  # pyright: ignore[reportPrivateImportUsage]
-        for average, value in pairs:
-            if not average.is_floating_point():
-                average.copy_(value)
+    def update(self, step: int) -> None:
+        """Move towards the model after its `step`-th step."""
+        weight = 1 - self.decay_at(step)
+        torch._foreach_lerp_(self._averages, self._values, weight)  # pyright: ignore[reportPrivateImportUsage]
+        for average, value in self._copied:
+            average.copy_(value)

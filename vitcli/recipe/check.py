@@ -78,10 +78,10 @@ def _schedule(recipe: Recipe) -> Iterator[Finding]:
     s = recipe.scheduler
     around = s.warmup_epochs + s.cooldown_epochs
     if around >= s.epoch_size > 1 and s.warmup_epochs:
-        help = f"at most {s.epoch_size - s.cooldown_epochs - 1} epochs of warm-up, or a larger epoch_size"
+        help = f"fewer than {s.epoch_size - s.cooldown_epochs} epochs of warm-up, or a larger epoch_size"
         yield (
             "warmup_epochs",
-            f"{around} epochs of warm-up and cool-down leave nothing of epoch_size {s.epoch_size}",
+            f"{around:g} epochs of warm-up and cool-down leave nothing of epoch_size {s.epoch_size}",
             help,
         )
     if s.min_lr > s.lr:

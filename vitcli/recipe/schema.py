@@ -137,7 +137,7 @@ class Scheduler(Section):
     )
     lr_scale: Literal["linear", "sqrt", "none"] = key("linear", "Rule of that scaling.")
     min_lr: float = key(0.0, "Floor of the learning rate.", ge=0)
-    warmup_epochs: int = key(0, "Epochs of linear warm-up.", ge=0)
+    warmup_epochs: float = key(0, "Epochs of linear warm-up; 0.5 is half an epoch.", ge=0)
     warmup_factor: float = key(0.0, "The warm-up starts at lr x warmup_factor.", ge=0)
     warmup_lr: float | None = key(None, "The warm-up starts at this rate instead.", ge=0)
     warmup_prefix: bool = key(

@@ -1,0 +1,96 @@
+"""The ways in: Python, `python train.py`, `python validate.py`, `torchrun -m vitcli`, `vitcli models`."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import vitcli
+from tests.conftest import ROOT, environment, options
+
+TINY = {"dataset": "synthetic", "image_resize": 32, "batch_size": 32, "epoch_size": 1, "num_samples": 128, "lr": 2e-3}
+
+
+def door(name: str, *words: object, cwd: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, ROOT / name, *map(str, words)]
+    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_python_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert "fastvit_t8" in vitcli.list_models()
+    result = vitcli.train(vitcli.load_recipe(None, **TINY, num_parallel_workers=0))
+    assert result.run_dir.parent.name == "runs"
+    assert result.step == 4
+    scores = vitcli.validate(vitcli.load_recipe(ckpt_path=result.run_dir, num_parallel_workers=0))
+    assert scores.num_images == 256
+    assert scores.top1 == result.last_top1
+    assert 0 <= scores.top1 <= scores.top5 <= 100
+    assert scores.nll > 0
+    model = vitcli.create_model("fastvit_t8", num_classes=10).eval()
+    vitcli.load_weights(model, result.run_dir / "checkpoints" / "best")
+    x = torch.randn(2, 3, 32, 32)
+    for fold in ("standard", "full"):
+        assert torch.allclose(vitcli.reparameterize(model, fold=fold)(x), model(x), atol=1e-5)
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = vitcli.trian
+
+
+@pytest.mark.slow
+def test_fine_tuning_story(tmp_path: Path, vitcli, image_folder: Path):
+    """Pretrain, fine-tune another data set standalone from the run, validate fused; as a new user would type it."""
+    first = door("train.py", *options(TINY), "--run_dir", "pretrained", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    words = {"data_dir": image_folder, "image_resize": 32, "batch_size": 8, "epoch_size": 3, "lr": 2e-3, "ema": True}
+    second = door(
+        "train.py", "-c", "fastvit_t8", *options(words), "--amp", "off", "--distribute", "False", "--global_batch_size",
+        8, "--warmup_epochs", 0, "--cooldown_epochs", 0, "--ckpt_path", "pretrained", "--run_dir", "tuned", cwd=tmp_path,
+    )  # fmt: skip
+    assert second.returncode == 0, second.stderr
+    assert "the file has 10 classes, the model 2" in second.stdout
+    assert "8/1024" in second.stdout, "the scaled learning rate is shown with its factors"
+    for fold in ("none", "standard", "full"):
+        done = door("validate.py", "--ckpt_path", "tuned", "--fold", fold, "--json", f"{fold}.json", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        for label in ("top-1", "top-5", "NLL", "images"):
+            assert label in done.stdout
+    plain, full = (json.loads((tmp_path / f"{fold}.json").read_text()) for fold in ("none", "full"))
+    assert plain["correct1"] == full["correct1"]
+    assert plain["nll"] == pytest.approx(full["nll"], abs=1e-4)
+    raw = vitcli("validate", "--ckpt_path", "tuned", "--use_ema", "False")
+    assert raw.returncode == 0, raw.stderr
+
+
+@pytest.mark.slow
+def test_keys_are_canonical_under_compile_and_ddp(tmp_path: Path, torchrun):
+    """A checkpoint of a compiled, distributed run has the names of the bare model."""
+    words = options({"epoch_size": 1, "num_samples": 64, "batch_size": 16, "compile": True})
+    done = torchrun(2, ROOT / "tests" / "e2e" / "norm_free.py", "run", *words)
+    assert done.returncode == 0, done.stderr
+    names = load_file(tmp_path / "run" / "checkpoints" / "best" / "model.safetensors").keys()
+    assert set(names) == {"0.weight", "0.bias", "1.weight", "1.bias", "4.weight", "4.bias"}
+
+
+def test_models(vitcli):
+    listed = vitcli("models", "ls", "fastvit_t*").stdout
+    assert "4,026,232" in listed
+    assert "3,996,040" in listed
+    assert "0.685" in listed
+    assert "sa12" not in listed
+    shown = vitcli("models", "show", "fastvit_t8", "--num_classes", 10).stdout
+    assert "3,264,922" in shown
+    assert "(48, 64, 64)" in shown
+    unknown = vitcli("models", "show", "fastvit_t9")
+    assert unknown.returncode == 2
+    assert "fastvit_t8" in unknown.stderr
+
+
+def test_installed_command_and_version():
+    command = Path(sys.executable).with_name("vitcli")
+    done = subprocess.run([command, "--help"], env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "train" in done.stdout

@@ -1,0 +1,56 @@
+"""The losses against timm's, on the same logits."""
+
+import pytest
+import timm.loss
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vitcli.recipe.schema import Loss
+from vitcli.tasks.classification import Batch, Classification
+
+torch.manual_seed(0)
+LOGITS = torch.randn(6, 5)
+LABELS = torch.tensor([0, 4, 2, 2, 1, 3])
+SOFT = 0.7 * F.one_hot(LABELS, 5).float() + 0.3 * F.one_hot(LABELS.flip(0), 5).float()
+
+
+def loss(section: Loss, targets: torch.Tensor) -> torch.Tensor:
+    return Classification(nn.Identity(), section)(Batch(LOGITS, targets)).loss
+
+
+def smoothed(targets: torch.Tensor, smoothing: float) -> torch.Tensor:
+    return targets * (1 - smoothing) + smoothing / 5
+
+
+def test_cross_entropy():
+    assert torch.allclose(loss(Loss(), LABELS), F.cross_entropy(LOGITS, LABELS))
+    theirs = timm.loss.LabelSmoothingCrossEntropy(0.1)(LOGITS, LABELS)
+    assert torch.allclose(loss(Loss(label_smoothing=0.1), LABELS), theirs)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_mixed_targets_are_smoothed_in_the_loss(smoothing: float):
+    """timm folds the smoothing into mixup's targets; the sum is the same."""
+    theirs = timm.loss.SoftTargetCrossEntropy()(LOGITS, smoothed(SOFT, smoothing))
+    assert torch.allclose(loss(Loss(label_smoothing=smoothing), SOFT), theirs)
+
+
+@pytest.mark.parametrize("targets", [LABELS, SOFT], ids=["labels", "mixed"])
+def test_binary_cross_entropy(targets: torch.Tensor):
+    theirs = timm.loss.BinaryCrossEntropy(smoothing=0.1)(LOGITS, LABELS)
+    ours = loss(Loss(loss="BCE", label_smoothing=0.1), targets)
+    if targets is SOFT:
+        theirs = F.binary_cross_entropy_with_logits(LOGITS, smoothed(SOFT, 0.1))
+        assert torch.allclose(ours, theirs)
+    else:  # timm gives the true class 1 - s, not 1 - s + s/C
+        expected = F.binary_cross_entropy_with_logits(LOGITS, smoothed(F.one_hot(LABELS, 5).float(), 0.1))
+        assert torch.allclose(ours, expected)
+        assert (ours - theirs).abs() < 0.02
+
+
+def test_loss_is_fp32_under_autocast():
+    task = Classification(nn.Linear(4, 5), Loss())
+    with torch.autocast("cpu", torch.bfloat16):
+        output = task(Batch(torch.randn(3, 4), torch.tensor([0, 1, 2])))
+    assert output.loss.dtype == torch.float32

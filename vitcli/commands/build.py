@@ -1,0 +1,128 @@
+"""Builds a training run out of a recipe: plan, network, optimizer, average, loaders, each from its section."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from vitcli.commands.setup import build_autocast, build_evaluate, build_model, num_workers, preprocessing
+from vitcli.commands.weights_path import open_weights
+from vitcli.data.datasets import Splits
+from vitcli.data.loader import build_train_loader
+from vitcli.data.mixing import BatchPreparer
+from vitcli.data.sampler import BatchPlan
+from vitcli.data.streams import stream_seed
+from vitcli.data.transforms import build_train_transform
+from vitcli.distributed import World, wrapped
+from vitcli.engine.bad_images import BadImages
+from vitcli.engine.training import Meter, Training
+from vitcli.layers.memory import keep_freed_memory
+from vitcli.log import Reporter
+from vitcli.optim.ema import ExponentialMovingAverage
+from vitcli.optim.optimizers import build_optimizer
+from vitcli.optim.param_groups import param_groups
+from vitcli.optim.schedule import accumulation_steps, scaled_lr
+from vitcli.recipe.load import Recipe
+from vitcli.tasks.classification import Classification
+from vitcli.weights.load import load_weights
+
+
+def build_training(
+    recipe: Recipe, world: World, run_dir: Path, splits: Splits, reporter: Reporter, *, fresh: bool
+) -> Training:
+    """Every part of the run. `fresh`: start from `ckpt_path` where the recipe names one (a resumed run has its own)."""
+    device, optim, num_classes = world.device, recipe.optimizer, len(splits.class_names)
+    prepare_device(recipe, device)
+    plan = build_plan(recipe, world, len(splits.train))
+    peak_lr, lr_text = scaled_lr(recipe.scheduler, plan.global_batch)
+    reporter.say(lr_text)
+    model = build_network(recipe, num_classes, reporter, fresh=fresh).to(device)
+    channels_last = recipe.system.channels_last and device.type != "cpu"
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    task = Classification(model, recipe.loss)
+    if recipe.system.compile:
+        task.compile()
+    groups = param_groups(model, weight_decay=optim.weight_decay, weight_decay_filter=optim.weight_decay_filter)
+    ema = ExponentialMovingAverage(model, decay=optim.ema_decay, ramp_steps=optim.ema_ramp_steps) if optim.ema else None
+    return Training(
+        recipe=recipe,
+        world=world,
+        run_dir=run_dir,
+        model=model,
+        task=wrapped(task, world),
+        optimizer=build_optimizer(optim, groups, device),
+        scaler=torch.amp.GradScaler(device.type, enabled=recipe.system.amp == "fp16"),
+        ema=ema,
+        plan=plan,
+        peak_lr=peak_lr,
+        channels_last=channels_last,
+        prepare=BatchPreparer(recipe.augmentation, num_classes, in_channels=recipe.model.in_channels),
+        batches=build_batches(recipe, world, splits, plan),
+        evaluate=build_evaluate(recipe, splits.val, world),
+        autocast=build_autocast(recipe, device),
+        facts={"class_names": splits.class_names, "preprocessing": preprocessing(recipe)},
+        reporter=reporter,
+        after_step=task.after_step,
+        meter=Meter(device),
+        bad_images=BadImages(run_dir / "bad_images.jsonl", max_ratio=recipe.dataset.max_bad_ratio, of=plan.num_samples),
+    )
+
+
+def prepare_device(recipe: Recipe, device: torch.device) -> None:
+    """Settings of the process that hold for the whole run."""
+    if device.type == "cpu":
+        keep_freed_memory()
+    if recipe.system.deterministic:
+        torch.use_deterministic_algorithms(True)
+
+
+def build_plan(recipe: Recipe, world: World, num_samples: int) -> BatchPlan:
+    """How the training images are dealt out to steps, micro-steps and ranks."""
+    section, optim = recipe.dataset, recipe.optimizer
+    return BatchPlan(
+        num_samples=num_samples,
+        batch_size=section.batch_size,
+        world_size=world.size,
+        accumulation=accumulation_steps(
+            section.batch_size, world.size, optim.gradient_accumulation_steps, optim.global_batch_size
+        ),
+        seed=recipe.system.seed,
+        shuffle=section.shuffle,
+        drop_remainder=section.drop_remainder,
+    )
+
+
+def build_network(recipe: Recipe, num_classes: int, reporter: Reporter, *, fresh: bool) -> nn.Module:
+    """The model with its first weights: the seed's, or those of `ckpt_path`, with a report of what was loaded."""
+    torch.manual_seed(stream_seed("init", recipe.system.seed))
+    model = build_model(recipe, num_classes)
+    if fresh and recipe.model.ckpt_path:
+        weights = open_weights(recipe.model.ckpt_path)
+        report = load_weights(model, weights, reset_head=recipe.model.reset_head)
+        reporter.say(f"weights  {weights.source}: {report.lines()[0]}")
+        for line in report.lines()[1:]:
+            reporter.note(line)
+    return model
+
+
+def build_batches(recipe: Recipe, world: World, splits: Splits, plan: BatchPlan) -> Callable[[int], Iterable]:
+    """first step -> this rank's micro-batches from there to the end of the run."""
+    transform = build_train_transform(recipe.augmentation, in_channels=recipe.model.in_channels)
+
+    def batches(start_step: int) -> Iterable:
+        return build_train_loader(
+            splits.train,
+            transform,
+            plan,
+            seed=recipe.system.seed,
+            rank=world.rank,
+            start_step=start_step,
+            total_steps=recipe.scheduler.epoch_size * plan.steps_per_epoch,
+            num_workers=num_workers(recipe, world),
+            on_bad_image=recipe.dataset.on_bad_image,
+            pin_memory=world.device.type == "cuda",
+        )
+
+    return batches
