@@ -218,6 +218,9 @@ def main(words: list[str] | None = None) -> None:
         app(_underscored(sys.argv[1:] if words is None else words))
     except VitcliError as error:
         leave(show(error))
+    except KeyboardInterrupt:  # while training, the loop turns it into a checkpoint and an `Interrupted`
+        print("stopped before training began; nothing was saved", file=sys.stderr)
+        leave(130)
 
 
 def leave(code: int) -> NoReturn:

@@ -172,6 +172,18 @@ def test_output_not_writable(tmp_path: Path, image_folder: Path, vitcli):
     )
 
 
+def test_changed_data_is_refused_on_resume(tmp_path: Path, image_folder: Path, vitcli):
+    assert vitcli("train", *TINY, "--data_dir", image_folder, "--run_dir", "run").returncode == 0
+    copied = shutil.copytree(image_folder, tmp_path / "copy", copy_function=shutil.copyfile)
+    done = vitcli("train", "--resume", "run", "--data_dir", copied)
+    assert done.returncode == 0, done.stderr
+    assert "copied or touched" in done.stdout
+    Image.new("RGB", (64, 64), (9, 8, 7)).save(copied / "train" / "cat" / "0.png")
+    refused(vitcli("train", "--resume", "run", "--data_dir", copied), 4, "train: the same number of images, but other")
+    (copied / "val" / "dog" / "0.png").unlink()
+    refused(vitcli("train", "--resume", "run", "--data_dir", copied), 4, "val: 12 images before, 11 now")
+
+
 def test_two_processes_in_one_run(tmp_path: Path, image_folder: Path, vitcli):
     words = ["train", *TINY, "--data_dir", image_folder, "--run_dir", "run"]
     assert vitcli(*words).returncode == 0

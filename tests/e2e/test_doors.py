@@ -45,7 +45,7 @@ def test_fine_tuning_story(tmp_path: Path, vitcli, image_folder: Path):
     """Pretrain, fine-tune another data set standalone from the run, validate fused; as a new user would type it."""
     first = door("train.py", *options(TINY), "--run_dir", "pretrained", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
-    words = {"data_dir": image_folder, "image_resize": 32, "batch_size": 8, "epoch_size": 3, "lr": 2e-3, "ema": True}
+    words = {"data_dir": image_folder, "image_resize": 32, "batch_size": 8, "epoch_size": 3, "lr": 2e-3}
     second = door(
         "train.py", "-c", "fastvit_t8", *options(words), "--amp", "off", "--distribute", "False", "--global_batch_size",
         8, "--warmup_epochs", 0, "--cooldown_epochs", 0, "--ckpt_path", "pretrained", "--run_dir", "tuned", cwd=tmp_path,

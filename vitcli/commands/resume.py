@@ -59,14 +59,14 @@ def claim_run_dir(recipe: Recipe, world: World) -> tuple[Path, Path | None, list
     return decision
 
 
-def check_resume(recipe: Recipe, folder: Path, resumed_from: Path | None, data_facts: dict[str, Any]) -> None:
-    """Refuse to continue with other data or with another recipe.
+def check_resume(recipe: Recipe, folder: Path, resumed_from: Path | None, data_facts: dict[str, Any]) -> list[str]:
+    """Refuse to continue with other data or with another recipe; returns notes.
 
     Raises:
         ResumeError: with the differences.
     """
     if resumed_from is None:
-        return
+        return []
     state = checkpoint.load_state(resumed_from)
     differences = _recipe_differences(state["recipe"], recipe.flat())
     if differences:
@@ -74,12 +74,13 @@ def check_resume(recipe: Recipe, folder: Path, resumed_from: Path | None, data_f
         help = "take the old values, or start a new run from these weights with --ckpt_path"
         raise ResumeError(f"the recipe changed since {resumed_from.name}:\n{table}", help=help)
     before = run_dir.read_json(folder / "data.json")
-    if before is not None and before != data_facts:
-        changes = "\n".join(_data_differences(before, data_facts))
-        raise ResumeError(
-            f"the data changed since the run began:\n{changes}",
-            help="restore the data, or start a new run with --ckpt_path",
-        )
+    if before is None or before == data_facts:
+        return []
+    if changes := _data_differences(before, data_facts):
+        listed = "\n".join(changes)
+        help = "restore the data, or start a new run with --ckpt_path"
+        raise ResumeError(f"the data changed since the run began:\n{listed}", help=help)
+    return ["image files were copied or touched since the run began; their names and sizes are the same"]
 
 
 def check_global_batch(state: dict[str, Any], global_batch: int) -> None:
@@ -104,18 +105,17 @@ def _recipe_differences(before: dict[str, Any], now: dict[str, Any]) -> list[tup
 
 
 def _data_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What is another image now. Times alone do not count: copying a folder changes them."""
     lines = []
     if before["class_names"] != now["class_names"]:
         gone = sorted(set(before["class_names"]) - set(now["class_names"]))
         new = sorted(set(now["class_names"]) - set(before["class_names"]))
         lines.append(f"  classes: gone {gone or '-'}, new {new or '-'}")
     for split in ("train", "val"):
-        if before[split] != now[split]:
-            counts = before[split]["num_images"], now[split]["num_images"]
-            what = (
-                f"{counts[0]} images before, {counts[1]} now"
-                if counts[0] != counts[1]
-                else "same number of images, but other files or sizes"
-            )
-            lines.append(f"  {split}: {what}")
+        old, new = before[split], now[split]
+        digest = "contents_sha256" if "contents_sha256" in old else "sha256"
+        if old["num_images"] != new["num_images"]:
+            lines.append(f"  {split}: {old['num_images']} images before, {new['num_images']} now")
+        elif old[digest] != new.get(digest):
+            lines.append(f"  {split}: the same number of images, but other files or sizes")
     return lines

@@ -61,7 +61,7 @@ def _train(recipe: Recipe, world: World, folder: Path, resumed_from: Path | None
         "train": splits.train.fingerprint(),
         "val": splits.val.fingerprint(),
     }
-    check_resume(recipe, folder, resumed_from, data_facts)
+    say_notes(reporter, check_resume(recipe, folder, resumed_from, data_facts))
     training = build_training(recipe, world, folder, splits, reporter, fresh=resumed_from is None)
     if resumed_from:
         check_global_batch(checkpoint.load_state(resumed_from), training.plan.global_batch)

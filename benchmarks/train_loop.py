@@ -1,0 +1,85 @@
+"""Images per second of a whole training loop, data included: `vitcli train` beside timm's model, loader and loss.
+
+    python benchmarks/train_loop.py --data-dir CIFAR10
+
+Both train FastViT-T8 on the same folder with the settings of recipes/cifar10_fastvit_t8.yaml, one loader process each,
+by turns in the same process; the median of the rounds counts. The first steps, in which workers start, are left out.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import timm
+import timm.data
+import timm.loss
+import torch
+
+from vitcli import load_recipe, train
+from vitcli.recipe.load import Recipe
+
+WARM_UP_STEPS = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True, help="CIFAR-10 as an image folder")
+    parser.add_argument("--steps", type=int, default=60, help="steps of a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    recipe = load_recipe("cifar10_fastvit_t8", data_dir=options.data_dir)
+    print(f"torch {torch.__version__}, timm {timm.__version__}, {torch.get_num_threads()} threads")
+    rates: dict[str, list[float]] = {"timm": [], "vitcli": []}
+    for _ in range(options.rounds):
+        rates["timm"].append(timm_rate(recipe, options.steps))
+        rates["vitcli"].append(vitcli_rate(recipe, options.steps))
+    for name, values in rates.items():
+        print(f"{name:>7}: {statistics.median(values):6.0f} img/s  (rounds: {', '.join(f'{v:.0f}' for v in values)})")
+    print(f"  ratio: {statistics.median(rates['vitcli']) / statistics.median(rates['timm']):6.2f}")
+
+
+def timm_rate(recipe: Recipe, steps: int) -> float:
+    """The loop of timm's train.py with its defaults for the CPU: create_dataset, create_loader, AdamW."""
+    aug, batch_size = recipe.augmentation, recipe.dataset.batch_size
+    dataset = timm.data.create_dataset("", root=str(recipe.dataset.data_dir), split="train", is_training=True)
+    loader = timm.data.create_loader(
+        dataset, input_size=(3, aug.image_resize, aug.image_resize), batch_size=batch_size, is_training=True,
+        use_prefetcher=False, scale=aug.scale, ratio=aug.ratio, hflip=aug.hflip, color_jitter=None,
+        interpolation=aug.interpolation, mean=aug.mean, std=aug.std, num_workers=1, persistent_workers=False,
+    )  # fmt: skip
+    model = timm.create_model("fastvit_t8", num_classes=10).train()
+    loss_function = timm.loss.LabelSmoothingCrossEntropy(recipe.loss.label_smoothing)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
+    start = 0.0
+    for step, (images, labels) in enumerate(loader):
+        if step == WARM_UP_STEPS:
+            start = time.perf_counter()
+        if step == steps + WARM_UP_STEPS:
+            break
+        loss = loss_function(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()  # timm's train.py keeps a running mean of it
+    return steps * batch_size / (time.perf_counter() - start)
+
+
+def vitcli_rate(recipe: Recipe, steps: int) -> float:
+    """`vitcli train`, as the log lines measure it."""
+    batch_size = recipe.dataset.batch_size
+    with tempfile.TemporaryDirectory() as folder:
+        short = recipe.changed(
+            run_dir=f"{folder}/run", num_samples=(steps + WARM_UP_STEPS) * batch_size, epoch_size=1,
+            log_interval=WARM_UP_STEPS, num_parallel_workers=1, val_split="val",
+        )  # fmt: skip
+        train(short)
+        lines = [json.loads(line) for line in Path(folder, "run", "metrics.jsonl").read_text().splitlines()]
+    seconds = sum(WARM_UP_STEPS * batch_size / x["images_per_second"] for x in lines[1:] if x["kind"] == "train")
+    return steps * batch_size / seconds
+
+
+if __name__ == "__main__":
+    main()
