@@ -27,9 +27,9 @@ quickstart: $(VENV)/.installed  ## train FastViT-T8 on the embedded digits, vali
 	$(BIN)/vitcli train -c quickstart --run_dir $$run && \
 	$(BIN)/vitcli validate --ckpt_path $$run && \
 	echo "next: activate the environment (source $(BIN)/activate), then" && \
-	echo "  vitcli recipes ls                                          the recipes that are shipped" && \
-	echo "  vitcli train -c fastvit_t8 --data_dir DIR --image_resize 128 --epoch_size 20    your own images" && \
-	echo "  vitcli validate --ckpt_path $$run --fold full              the same network, reparameterized"
+	echo "  vitcli recipes ls                                             the recipes that are shipped" && \
+	echo "  vitcli train -c finetune --data_dir PHOTOS --ckpt_path FILE   your photographs, from given weights" && \
+	echo "  vitcli validate --ckpt_path $$run --fold full"
 
 test: setup  ## the whole test suite
 	$(BIN)/python -m pytest -m "not gpu"

@@ -125,7 +125,7 @@ def wrapped(task: nn.Module, world: World) -> nn.Module:
     if world.size == 1:
         return task
     ddp = nn.parallel.DistributedDataParallel
-    no_sync_of_buffers = {_BUFFERS_OPTION: False}
+    no_sync_of_buffers: dict[str, Any] = {_BUFFERS_OPTION: False}
     device_ids = [world.device.index] if world.device.type == "cuda" else None
     return ddp(task, device_ids=device_ids, gradient_as_bucket_view=True, **no_sync_of_buffers)
 

@@ -47,8 +47,9 @@ def test_fine_tuning_story(tmp_path: Path, vitcli, image_folder: Path):
     assert first.returncode == 0, first.stderr
     words = {"data_dir": image_folder, "image_resize": 32, "batch_size": 8, "epoch_size": 3, "lr": 2e-3}
     second = door(
-        "train.py", "-c", "fastvit_t8", *options(words), "--amp", "off", "--distribute", "False", "--global_batch_size",
-        8, "--warmup_epochs", 0, "--cooldown_epochs", 0, "--ckpt_path", "pretrained", "--run_dir", "tuned", cwd=tmp_path,
+        "train.py", "-c", "fastvit_t8", *options(words), "--amp", "off", "--distribute", "False",
+        "--global_batch_size", 8, "--warmup_epochs", 0, "--cooldown_epochs", 0,
+        "--ckpt_path", "pretrained", "--run_dir", "tuned", cwd=tmp_path,
     )  # fmt: skip
     assert second.returncode == 0, second.stderr
     assert "the file has 10 classes, the model 2" in second.stdout

@@ -9,7 +9,7 @@ from vitcli.recipe.load import load_recipe
 
 EXPECTED = [
     "cifar10_fastvit_t8", "fastvit_ma36", "fastvit_ma36_finetune_384", "fastvit_s12", "fastvit_sa12", "fastvit_sa24",
-    "fastvit_sa36", "fastvit_t12", "fastvit_t8", "mindcv_fastvit_t8", "quickstart",
+    "fastvit_sa36", "fastvit_t12", "fastvit_t8", "finetune", "mindcv_fastvit_t8", "quickstart",
 ]  # fmt: skip
 
 

@@ -60,7 +60,9 @@ class BatchPlan:
         if self.steps_per_epoch < 1:
             blocks = f"batch_size {self.batch_size} x {self.world_size} processes x {self.accumulation} micro-steps"
             largest = self.num_samples // self.num_blocks
-            cure = f"set batch_size to {largest} or less" if largest else "use fewer processes or micro-steps"
+            cure = f"set batch_size to {largest} or less" if largest else "use fewer processes"
+            if self.accumulation > 1:
+                cure = f"set --global_batch_size to {self.num_samples} or less, or gradient_accumulation_steps to 1"
             raise DataError(
                 f"the training split has {self.num_samples} images, "
                 f"fewer than one global batch of {self.global_batch} ({blocks})",
