@@ -7,10 +7,12 @@ by turns in the same process; the median of the rounds counts. The first steps, 
 """
 
 import argparse
+import io
 import json
 import statistics
 import tempfile
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import timm
@@ -75,7 +77,8 @@ def vitcli_rate(recipe: Recipe, steps: int) -> float:
             run_dir=f"{folder}/run", num_samples=(steps + WARM_UP_STEPS) * batch_size, epoch_size=1,
             log_interval=WARM_UP_STEPS, num_parallel_workers=1, val_split="val",
         )  # fmt: skip
-        train(short)
+        with redirect_stdout(io.StringIO()):
+            train(short)
         lines = [json.loads(line) for line in Path(folder, "run", "metrics.jsonl").read_text().splitlines()]
     seconds = sum(WARM_UP_STEPS * batch_size / x["images_per_second"] for x in lines[1:] if x["kind"] == "train")
     return steps * batch_size / seconds

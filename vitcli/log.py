@@ -72,6 +72,8 @@ class Reporter:
 
     def table(self, title: str, rows: list[tuple[str, str]]) -> None:
         table = Table(title=title, show_header=False, title_justify="left", title_style="bold")
+        table.add_column()
+        table.add_column(overflow="fold")
         for name, value in rows:
             table.add_row(escape(name), escape(value))
         self.console.print(table)

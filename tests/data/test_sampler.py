@@ -79,8 +79,13 @@ def test_without_drop_remainder_each_sample_is_seen_and_no_block_is_empty(num_sa
 def test_too_small_a_data_set_says_which_batch_size_fits():
     with pytest.raises(DataError, match="batch_size to 25 or less"):
         BatchPlan(50, 64, world_size=2)
+    assert BatchPlan(50, 25, world_size=2).steps_per_epoch == 1
     with pytest.raises(DataError, match="global_batch_size to 50 or less"):
         BatchPlan(50, 64, world_size=2, accumulation=2)
+    with pytest.raises(DataError, match="fewer processes"):
+        BatchPlan(3, 64, world_size=4)
+    with pytest.raises(DataError, match="no images"):
+        BatchPlan(0, 1)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vitcli.commands.setup import build_autocast, build_evaluate, build_model, num_workers, preprocessing
+from vitcli.commands.parts import build_autocast, build_evaluate, build_model, num_workers, preprocessing
 from vitcli.commands.weights_path import open_weights
 from vitcli.data.datasets import Splits
 from vitcli.data.loader import build_train_loader

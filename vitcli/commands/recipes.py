@@ -5,10 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from vitcli.errors import UsageError
-from vitcli.recipe.describe import help_of
 from vitcli.recipe.library import find_recipe, header, shipped_recipes
 from vitcli.recipe.load import load_recipe
 from vitcli.recipe.schema import SECTION_OF, SECTIONS
@@ -19,24 +17,24 @@ _console = Console(highlight=False, soft_wrap=True)
 
 def ls() -> None:
     """The shipped recipes, each with the first line of its header."""
-    table = Table("recipe", "what it is")
-    for name, path in shipped_recipes().items():
-        table.add_row(escape(name), escape((header(path) or [""])[0]))
-    _console.print(table)
-    _console.print("vitcli recipes cp NAME copies one here; vitcli train -c NAME uses it as it is")
+    recipes = shipped_recipes()
+    width = max(map(len, recipes))
+    for name, path in recipes.items():
+        _console.print(f"[bold]{name:<{width}}[/bold]  {escape((header(path) or [''])[0])}")
+    _console.print("\nvitcli train -c NAME --data_dir DIR uses one as it is, vitcli recipes cp NAME copies it here")
 
 
 def show(source: str, overrides: Mapping[str, str]) -> None:
-    """Every value of the recipe and where it comes from."""
+    """Every value of the recipe and where it comes from, as YAML with a comment per line."""
     recipe = load_recipe(source, overrides)
     flat = recipe.flat()
+    _console.print(escape(f"# {find_recipe(source)}"), style="bold")
     for section, model in SECTIONS.items():
-        table = Table("key", "value", "from", title=section, title_justify="left", title_style="bold", expand=False)
+        _console.print(escape(f"\n# {section}"), style="bold")
         for name in model.model_fields:
             origin = origin_text(recipe, name)
-            style = "dim" if origin == "default" else ""
-            table.add_row(name, escape(yaml_value(flat[name])), escape(origin), style=style)
-        _console.print(table)
+            line = f"{f'{name}: {yaml_value(flat[name])}':<52} # {origin}"
+            _console.print(escape(line), style="dim" if origin == "default" else "")
     for note in recipe.notes:
         _console.print(f"[yellow]note:[/yellow] {escape(note)}")
 
@@ -67,8 +65,12 @@ def check(sources: list[str], overrides: Mapping[str, str]) -> None:
 def diff(first: str, second: str) -> None:
     """The keys in which two recipes differ."""
     one, two = load_recipe(first).flat(), load_recipe(second).flat()
-    table = Table("key", escape(first), escape(second), "meaning")
-    for name in SECTION_OF:
-        if one[name] != two[name]:
-            table.add_row(name, escape(yaml_value(one[name])), escape(yaml_value(two[name])), escape(help_of(name)))
-    _console.print(table if table.row_count else "the two recipes say the same")
+    rows = [("", first, second)]
+    rows += [(name, yaml_value(one[name]), yaml_value(two[name])) for name in SECTION_OF if one[name] != two[name]]
+    if len(rows) == 1:
+        _console.print("the two recipes say the same")
+        return
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    for row in rows:
+        line = f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}"
+        _console.print(escape(line), style="" if row[0] else "bold")

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from vitcli.commands.build import build_training
+from vitcli.commands.parts import check_device, check_launch, check_num_classes, relative, say_notes
 from vitcli.commands.resume import check_global_batch, check_resume, claim_run_dir
-from vitcli.commands.setup import check_device, check_launch, check_num_classes, relative, say_notes
 from vitcli.data.datasets import Splits, build_splits
 from vitcli.distributed import World, gathered, joined, num_launched
 from vitcli.engine import checkpoint, run_dir

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from vitcli.commands.setup import (
+from vitcli.commands.parts import (
     PREPROCESSING,
     build_evaluate,
     build_model,

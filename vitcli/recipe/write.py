@@ -1,6 +1,7 @@
-"""Writes a recipe out: as a YAML file that repeats the run, and as the table of `recipes show`."""
+"""Writes a recipe out: as a YAML file that repeats the run, and line by line for `recipes show`."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from vitcli.errors import Place
@@ -24,6 +25,6 @@ def yaml_value(value: Any) -> str:
 
 
 def origin_text(recipe: Recipe, name: str) -> str:
-    """Where the value of the key came from: default, file:line, command line."""
+    """Where the value of the key came from: default, the file's name and line, command line."""
     origin = recipe.origins.get(name, "default")
-    return f"{origin.file}:{origin.line}" if isinstance(origin, Place) else origin
+    return f"{Path(origin.file).name}:{origin.line}" if isinstance(origin, Place) else origin
