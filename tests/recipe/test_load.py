@@ -42,7 +42,7 @@ MISTAKES = [
     ("scheduler: cosine", "`scheduler` must be one of cosine_decay", 12),
     ("dataset: cifar", "must be one of imagefolder", 10),
     ("loss: ce", "did you mean `CE`?", 7),
-    ("amp: O2", "must be one of off, bf16, fp16", 6),
+    ("amp: O2", "must be one of off, auto, bf16, fp16", 6),
     ("distribute: maybe", "must be true or false or auto", 13),
     ("hflip: 1.5", "must be a number >= 0 and <= 1, not 1.5", 8),
     ("ema: perhaps", "must be true or false", 6),
@@ -146,6 +146,7 @@ def test_precedence_and_origins(tmp_path: Path):
     assert recipe.optimizer.ema is True
     assert recipe.dataset.val_split == "1e3", "keys that take text keep it as typed"
     assert recipe.augmentation.auto_augment is None
+    assert load_recipe(None, {"mean": "0.5", "std": "0.25", "in_channels": "1"}).augmentation.mean == (0.5,)
 
 
 def test_frozen_and_changed():

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vitcli.commands.parts import build_autocast, build_evaluate, build_model, num_workers, preprocessing
+from vitcli.commands.parts import build_autocast, build_evaluate, build_model, chosen_amp, num_workers, preprocessing
 from vitcli.commands.weights_path import open_weights
 from vitcli.data.datasets import Splits
 from vitcli.data.loader import build_train_loader
@@ -53,7 +53,7 @@ def build_training(
         model=model,
         task=wrapped(task, world),
         optimizer=build_optimizer(optim, groups, device),
-        scaler=torch.amp.GradScaler(device.type, enabled=recipe.system.amp == "fp16"),
+        scaler=torch.amp.GradScaler(device.type, enabled=chosen_amp(recipe, device) == "fp16"),
         ema=ema,
         plan=plan,
         peak_lr=peak_lr,

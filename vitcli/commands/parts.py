@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -79,9 +79,20 @@ def build_model(recipe: Recipe, num_classes: int) -> nn.Module:
     )
 
 
+def chosen_amp(recipe: Recipe, device: torch.device) -> Literal["off", "bf16", "fp16"]:
+    """The recipe's `amp`, with `auto` decided for this device."""
+    amp = recipe.system.amp
+    if amp != "auto":
+        return amp
+    if device.type != "cuda":
+        return "off"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
 def build_autocast(recipe: Recipe, device: torch.device) -> Callable[[], torch.autocast]:
-    dtype = {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[recipe.system.amp]
-    return partial(torch.autocast, device.type, dtype=dtype, enabled=recipe.system.amp != "off")
+    amp = chosen_amp(recipe, device)
+    dtype = {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
+    return partial(torch.autocast, device.type, dtype=dtype, enabled=amp != "off")
 
 
 def build_evaluate(recipe: Recipe, images: ImageSet, world: World) -> Callable[..., EvalResult]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vitcli.commands.build import build_training
-from vitcli.commands.parts import check_device, check_launch, check_num_classes, relative, say_notes
+from vitcli.commands.parts import check_device, check_launch, check_num_classes, chosen_amp, relative, say_notes
 from vitcli.commands.resume import check_global_batch, check_resume, claim_run_dir
 from vitcli.data.datasets import Splits, build_splits
 from vitcli.distributed import World, gathered, joined, num_launched
@@ -110,7 +110,8 @@ def _announce(training: Training, splits: Splits) -> None:
     say = training.reporter.say
     say(f"run      {relative(training.run_dir)}")
     say(f"data     {len(splits.train):,} + {len(splits.val):,} images, {len(splits.class_names)} classes")
-    where = f"{recipe.augmentation.image_resize} px, {world.device.type}{processes}"
+    amp = chosen_amp(recipe, world.device)
+    where = f"{recipe.augmentation.image_resize} px, {world.device.type}{processes}, {'fp32' if amp == 'off' else amp}"
     say(f"model    {recipe.model.model}, {num_parameters:,} parameters, {where}")
     epochs = recipe.scheduler.epoch_size
     say(f"training {epochs} epochs x {plan.steps_per_epoch} steps of {plan.global_batch} images{split}")

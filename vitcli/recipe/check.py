@@ -78,7 +78,7 @@ def _schedule(recipe: Recipe) -> Iterator[Finding]:
     s = recipe.scheduler
     around = s.warmup_epochs + s.cooldown_epochs
     if around >= s.epoch_size > 1 and s.warmup_epochs:
-        help = f"fewer than {s.epoch_size - s.cooldown_epochs} epochs of warm-up, or a larger epoch_size"
+        help = "lower warmup_epochs or cooldown_epochs, or raise epoch_size"
         yield (
             "warmup_epochs",
             f"{around:g} epochs of warm-up and cool-down leave nothing of epoch_size {s.epoch_size}",

@@ -113,7 +113,11 @@ def _parsed(name: str, text: Any) -> Any:
     takes_numbers = name not in schema.SECTION_OF or any(
         accepts(name, kind) for kind in ("boolean", "integer", "number", "array")
     )
-    return command_line_value(text) if takes_numbers else text
+    if not takes_numbers:
+        return text
+    value = command_line_value(text)
+    only_list = name in schema.SECTION_OF and accepts(name, "array") and not accepts(name, "number")
+    return [value] if only_list and isinstance(value, int | float) else value
 
 
 def _own_spelling(name: str, value: Any, notes: list[str]) -> Any:

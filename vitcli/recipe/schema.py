@@ -34,7 +34,9 @@ class System(Section):
         "auto", "Where to compute; auto: a GPU when there is one.", free=True
     )
     seed: int = key(42, "Everything random follows from this number.", ge=0, lt=2**31)
-    amp: Literal["off", "bf16", "fp16"] = key("off", "Data type of mixed precision (fp16 with a loss scaler).")
+    amp: Literal["off", "auto", "bf16", "fp16"] = key(
+        "off", "Data type of mixed precision; auto: bf16 on a GPU that has it, fp16 on another, off on a CPU."
+    )
     channels_last: bool = key(False, "Memory layout NHWC; on GPUs only (PyTorch crashes with it on CPUs).")
     compile: bool = key(False, "Compile model and loss by torch.compile: slower start, faster steps.", free=True)
     deterministic: bool = key(False, "Only deterministic kernels on GPUs (CPU training always is).", free=True)
