@@ -1,5 +1,6 @@
 """Turns what PyTorch raises when a machine fails into an error that says what happened and how to go on."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,5 @@ def accidents_in_words(run_dir: Path, global_batch: int) -> Iterator[None]:
     except RuntimeError as error:
         if not (dist.is_initialized() and any(words in str(error) for words in _LOST_CONTACT)):
             raise
-        raise Interrupted(
-            f"another process of the run died or hangs: {str(error).splitlines()[0]}", help=resume
-        ) from None
+        reason = re.sub(r"^\[[^]]*\] ", "", str(error).splitlines()[0]).split(". ")[0]
+        raise Interrupted(f"another process of the run died or hangs: {reason}", help=resume) from None
