@@ -1,6 +1,7 @@
 """What a run says: progress on the console (rank 0), metrics.jsonl and TensorBoard in the run's folder."""
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -15,12 +16,20 @@ from rich.table import Table
 TIMINGS = ("images_per_second", "data_wait_ratio", "seconds", "time")
 
 
+class SteadyConsole(Console):
+    """Goes quiet, instead of ending the process, when nobody reads its output any more (`vitcli train | head`)."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Reporter:
     """The voice of rank 0; on other ranks every call does nothing."""
 
     def __init__(self, *, enabled: bool) -> None:
         self.enabled = enabled
-        self.console = Console(highlight=False, soft_wrap=True, quiet=not enabled)
+        self.console = SteadyConsole(highlight=False, soft_wrap=True, quiet=not enabled)
         self.metrics_file: Path | None = None
         self.writer: Any = None
         self.progress: Progress | None = None

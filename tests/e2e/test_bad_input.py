@@ -195,6 +195,27 @@ def test_two_processes_in_one_run(tmp_path: Path, image_folder: Path, vitcli):
     assert vitcli("train", "--resume", "run").returncode == 0
 
 
+def test_reader_goes_away(tmp_path: Path, image_folder: Path):
+    """`vitcli train … | head -1` trains to the end."""
+    command = [
+        sys.executable,
+        "-m",
+        "vitcli",
+        "train",
+        *TINY,
+        "--data_dir",
+        image_folder,
+        "--run_dir",
+        tmp_path / "run",
+    ]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert process.returncode == 0, errors
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["status"] == "done"
+
+
 @pytest.mark.slow
 def test_divergence_ends_the_run_before_it_reaches_the_weights(tmp_path: Path, vitcli):
     words = ["--lr", 1e30, "--warmup_epochs", 0, "--epoch_size", 3, "--opt", "sgd", "--log_interval", 1, "--seed", 1]
