@@ -1,0 +1,133 @@
+"""One step: accumulation is arithmetic, NaN never reaches a weight, clipping clips, the loss scaler is saved."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from vitcli.commands import build
+from vitcli.data.datasets import build_splits
+from vitcli.distributed import World
+from vitcli.engine.loop import fit
+from vitcli.engine.step import train_step
+from vitcli.engine.training import Training
+from vitcli.errors import DivergedError
+from vitcli.log import Reporter
+from vitcli.recipe.load import load_recipe
+
+BASE = {
+    "dataset": "synthetic", "num_samples": 64, "image_resize": 16, "batch_size": 16, "epoch_size": 2, "lr": 0.1,
+    "opt": "sgd", "momentum": 0.9, "num_parallel_workers": 0, "hflip": 0.0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A `Training` of a small network without BatchNorm, from recipe keys."""
+
+    def network(recipe, num_classes: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), nn.GELU(), nn.Flatten(), nn.Linear(64, num_classes))
+
+    monkeypatch.setattr(build, "build_model", network)
+
+    def training(**keys: object) -> Training:
+        recipe = load_recipe(None, **(BASE | keys))
+        world = World(0, 1, 0, 1, torch.device("cpu"))
+        run_dir = tmp_path / "run"
+        run_dir.mkdir(exist_ok=True)
+        splits = build_splits(recipe.dataset)
+        return build.build_training(recipe, world, run_dir, splits, Reporter(enabled=False), fresh=True)
+
+    return training
+
+
+def weights(training: Training) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in training.model.parameters()])
+
+
+def test_accumulation_equals_the_large_batch(make):
+    """4 x 4 images, 2 x 8 and 1 x 16 give the same weights, up to rounding, because a step's images are the same."""
+    results = []
+    for batch_size in (4, 8, 16):
+        training = make(batch_size=batch_size, global_batch_size=16)
+        batches = iter(training.batches(0))
+        for _ in range(3):
+            train_step(training, batches)
+        results.append(weights(training))
+    assert torch.allclose(results[0], results[2], atol=1e-6)
+    assert torch.allclose(results[1], results[2], atol=1e-6)
+
+
+def test_ragged_last_step_is_the_mean_over_its_images(make):
+    """22 images by 16: the last step holds 6, in blocks of 2 and 1; its loss is the mean over the 6."""
+    losses = []
+    for batch_size in (4, 16):
+        training = make(batch_size=batch_size, global_batch_size=16, num_samples=22, drop_remainder=False)
+        batches = iter(training.batches(0))
+        train_step(training, batches)
+        training.meter.reset()
+        train_step(training, batches)
+        assert training.meter.images == 6
+        losses.append(training.meter.loss.item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("opt", ["adamw", "sgd", "rmsprop", "muon"])
+def test_nan_never_reaches_a_weight(make, opt: str):
+    """Optimizers that can drop a step on the device, and those that cannot."""
+    training = make(opt=opt, log_interval=1)
+    prepare, before = training.prepare, {}
+
+    def poisoned(images, labels, *, step: int, **place):
+        if step == 2:
+            before["weights"] = weights(training)
+            return torch.full_like(images, float("inf"), dtype=torch.float32), labels
+        return prepare(images, labels, step=step, **place)
+
+    training.prepare = poisoned
+    with pytest.raises(DivergedError, match="before step 3"):
+        fit(training)
+    assert torch.equal(weights(training), before["weights"])
+    assert weights(training).isfinite().all()
+    assert not (training.run_dir / "checkpoints").exists()
+
+
+def test_clipping(make):
+    """With a norm of at most 1e-3 and a rate of 1, plain SGD moves by at most 1e-3."""
+    training = make(clip_grad=True, clip_value=1e-3, lr=1.0, momentum=0.0, weight_decay=0.0)
+    before = weights(training)
+    train_step(training, iter(training.batches(0)))
+    assert (weights(training) - before).norm() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_loss_scaler_is_saved(make):
+    """fp16: a scale too large drops steps until it fits, no weight is hurt, and the scale survives a checkpoint."""
+    training = make(amp="fp16")
+    training.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    batches = iter(training.batches(0))
+    before = weights(training)
+    train_step(training, batches)
+    assert torch.equal(weights(training), before), "infinite gradients: the step is dropped"
+    for _ in range(3):
+        train_step(training, batches)
+    assert training.scaler.get_scale() == 2.0**36
+    training.save()
+    again = make(amp="fp16")
+    again.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    again.restore(training.run_dir / "checkpoints" / "step-00000004")
+    assert again.scaler.get_scale() == 2.0**36
+    assert torch.equal(weights(again), weights(training))
+    assert not training.meter.diverged.item(), "a dropped step is no divergence"
+
+
+def test_a_step_does_not_depend_on_the_generators_state(make):
+    """Dropout's seed is a function of the step, not of what was drawn before."""
+    one, two = make(), make()
+    for training in (one, two):
+        training.model.append(nn.Dropout(0.5))
+    torch.manual_seed(1)
+    train_step(one, iter(one.batches(0)))
+    torch.manual_seed(2)
+    train_step(two, iter(two.batches(0)))
+    assert torch.equal(weights(one), weights(two))
