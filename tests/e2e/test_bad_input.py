@@ -159,6 +159,7 @@ def test_validate_takes_preprocessing_and_classes_from_the_checkpoint(tmp_path: 
     assert done.returncode == 0, done.stderr
     assert "`image_resize`: the checkpoint was trained with 32" in done.stdout
     assert "│ 6" in done.stdout
+    refused(vitcli("validate", "--ckpt_path", "run", "--json", "no/such/folder/x.json"), 2, "cannot write no/such")
     shutil.copytree(image_folder / "val" / "dog", image_folder / "val" / "yak")
     refused(vitcli("validate", "--ckpt_path", "run"), 3, "yak")
 

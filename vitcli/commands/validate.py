@@ -70,13 +70,22 @@ def validate(
         result = build_evaluate(recipe, images, world)(model.to(world.device).eval())
         _show(recipe, weights, result, fold, reporter)
         if json_file and world.is_main:
-            write_json(json_file, result.as_dict() | {"ckpt_path": weights.source, "fold": fold})
+            _write(json_file, result.as_dict() | {"ckpt_path": weights.source, "fold": fold})
         return result
+
+
+def _write(file: Path, facts: dict[str, Any]) -> None:
+    try:
+        write_json(file, facts)
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}", help="the result stands above") from None
 
 
 def _adopt(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[str]]:
     """The recipe with what the checkpoint knows better, and a note for each value of the file that it overrules."""
-    known: dict[str, Any] = weights.meta.get("recipe", {})
+    known = weights.meta.get("recipe")
+    if not isinstance(known, dict):  # not a checkpoint of ours
+        known = {}
     names = _OF_THE_WEIGHTS if recipe.from_file else _OF_THE_WEIGHTS + _OF_THE_DATA
     flat = recipe.flat()
     better = {
