@@ -9,6 +9,7 @@
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -68,7 +69,7 @@ def quickstart(device: str) -> dict:
         subprocess.run([*train, *words], check=True)
         seconds = time.perf_counter() - start
         newest = max(Path(run, "checkpoints").glob("step-*"))
-        subprocess.run(["rm", "-r", str(newest)], check=True)
+        shutil.rmtree(newest)
         subprocess.run([*train, "--resume", run], check=True)
         status = json.loads(Path(run, "status.json").read_text())
     return {"seconds": round(seconds, 1), "best_top1": status["best_top1"], "resumed_to_step": status["step"]}

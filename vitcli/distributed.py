@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from vitcli.errors import UsageError
+
 #: a rank that hangs longer than this ends the run instead of blocking it for torch's 30 minutes
 TIMEOUT = timedelta(seconds=int(os.environ.get("VITCLI_TIMEOUT_SECONDS", "600")))
 
@@ -45,9 +47,19 @@ def num_launched() -> int:
 
 
 def choose_device(name: str, local_rank: int) -> torch.device:
-    """`auto`: this rank's GPU, else Apple's, else the CPU."""
+    """`auto`: this rank's GPU, else Apple's, else the CPU.
+
+    Raises:
+        UsageError: there is no such device, or fewer GPUs than processes.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = next(kind for kind, there in available.items() if there)
+    if not available[name]:
+        raise UsageError(f"device {name} was asked for, but PyTorch sees none here", help="use --device auto")
+    if name == "cuda" and local_rank >= torch.cuda.device_count():
+        message = f"process {local_rank} on this machine has no GPU: there are {torch.cuda.device_count()}"
+        raise UsageError(message, help="start as many processes as GPUs with torchrun --nproc_per_node")
     return torch.device(name, local_rank) if name == "cuda" else torch.device(name)
 
 

@@ -185,6 +185,15 @@ def test_changed_data_is_refused_on_resume(tmp_path: Path, image_folder: Path, v
     refused(vitcli("train", "--resume", "run", "--data_dir", copied), 4, "val: 12 images before, 11 now")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu(tmp_path: Path, vitcli):
+    for command in ("train", "validate"):
+        words = [command, "-c", "quickstart", "--device", "cuda", "--ckpt_path", "x"]
+        refused(vitcli(*words), 2, "device cuda was asked for", "--device auto")
+    refused(vitcli("train", "-c", "quickstart", "--amp", "fp16"), 2, "fp16 needs a GPU")
+    assert not list((tmp_path / "runs").glob("*"))
+
+
 def test_two_processes_in_one_run(tmp_path: Path, image_folder: Path, vitcli):
     words = ["train", *TINY, "--data_dir", image_folder, "--run_dir", "run"]
     assert vitcli(*words).returncode == 0

@@ -114,7 +114,7 @@ def write(tmp_path: Path, text: str) -> Path:
 def test_fastvit(tmp_path: Path):
     recipe = load_recipe(write(tmp_path, FASTVIT))
     assert recipe.dataset.dataset == "imagefolder"
-    assert recipe.system.amp == "fp16"
+    assert recipe.system.amp == "auto"
     assert recipe.optimizer.weight_decay_filter == "norm_and_bias"
     assert recipe.optimizer.ema is False
     assert recipe.scheduler.decay_epochs == 295

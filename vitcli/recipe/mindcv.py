@@ -12,11 +12,9 @@ Translation = tuple[dict[str, Any], str]
 
 
 def _amp(level: Any) -> Translation:
-    table = {"O0": "off", "O1": "fp16", "O2": "fp16", "O3": "fp16"}
-    amp = table.get(str(level), "off")
-    return {"amp": amp}, f"became amp: {amp}" + (
-        "" if amp == "off" else " (norms and loss in fp32; `--amp bf16` needs no loss scaler)"
-    )
+    if str(level) == "O0":
+        return {"amp": "off"}, "became amp: off"
+    return {"amp": "auto"}, "became amp: auto (bf16, or fp16 on a GPU without it; norms and loss in fp32)"
 
 
 def _filter(value: Any) -> Translation:
