@@ -54,7 +54,7 @@ def device_name(device: torch.device) -> str:
 
 def gpu_tests() -> str:
     """The last line of pytest."""
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "--no-header"]
+    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-m", "gpu", "-q", "--no-header"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return (done.stdout.strip().splitlines() or [done.stderr])[-1]
 

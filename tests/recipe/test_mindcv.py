@@ -182,3 +182,11 @@ def test_distribute_under_torchrun(tmp_path: Path):
 def test_misspelt_foreign_key(tmp_path: Path):
     with pytest.raises(RecipeError, match=r"did you mean `amp_level`"):
         load_recipe(write(tmp_path, "amp_levell: O2\n"))
+
+
+def test_foreign_keys_on_the_command_line(tmp_path: Path):
+    recipe = load_recipe("quickstart", {"amp_level": "O2", "mode": "1"})
+    assert recipe.system.amp == "auto"
+    assert recipe.origins["amp"] == check.COMMAND_LINE
+    assert len(recipe.notes) == 2
+    assert not recipe.from_mindcv, "the file is ours, so are the defaults"

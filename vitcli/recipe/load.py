@@ -75,33 +75,54 @@ def load_recipe(source: str | Path | None = None, overrides: Mapping[str, Any] |
     """
     path = find_recipe(source) if source is not None else None
     entries, problems = read_flat_yaml(path) if path else ([], [])
-    sources: dict[str, tuple[Any, Place | str]] = {}
-    notes: list[str] = []
-    places: dict[str, Place | str] = {}
-    foreign = any(entry.key in mindcv.TRANSLATIONS for entry in entries)
+    given = _Given(problems)
     for entry in entries:
-        places[entry.key] = entry.key_place
-        if entry.key in mindcv.TRANSLATIONS:
-            translated, said = mindcv.TRANSLATIONS[entry.key](entry.value)
-            sources |= {name: (value, entry.value_place) for name, value in translated.items()}
-            notes.append(f"{entry.key_place.file}:{entry.key_place.line}: `{entry.key}` {said}")
-        else:
-            sources[entry.key] = (_own_spelling(entry.key, entry.value, notes), entry.value_place)
-    if sources.get("re_value", (0,))[0] == "random":  # MindCV's way to ask for noise
-        sources["re_mode"], sources["re_value"] = ("pixel", sources["re_value"][1]), (0.0, sources["re_value"][1])
-    if foreign:
-        for name, value in mindcv.DEFAULTS.items():
-            sources.setdefault(name, (value, MINDCV_DEFAULT))
+        given.take(entry.key, entry.value, entry.key_place, entry.value_place)
+    from_mindcv = any(entry.key in mindcv.TRANSLATIONS for entry in entries)
     typed = {name: _parsed(name, text) for name, text in (overrides or {}).items()} | values
-    sources |= {name: (_own_spelling(name, value, notes), COMMAND_LINE) for name, value in typed.items()}
-    problems += [
-        _unknown(name, places.get(name, origin))
-        for name, (_, origin) in sources.items()
-        if name not in schema.SECTION_OF
-    ]
-    known = {name: pair for name, pair in sources.items() if name in schema.SECTION_OF}
-    recipe = _build(path.stem if path else "defaults", known, problems)
-    return replace(recipe, notes=(*notes, *check.notes(recipe)), from_mindcv=foreign)
+    for name, value in typed.items():
+        given.take(name, value, COMMAND_LINE, COMMAND_LINE)
+    if from_mindcv:
+        for name, value in mindcv.DEFAULTS.items():
+            given.sources.setdefault(name, (value, MINDCV_DEFAULT))
+    recipe = _build(path.stem if path else "defaults", given.sources, given.problems)
+    return replace(recipe, notes=(*given.notes, *check.notes(recipe)), from_mindcv=from_mindcv)
+
+
+class _Given:
+    """The values that were given, by key, later ones over earlier ones; what is wrong with the keys; what to say."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.sources: dict[str, tuple[Any, Place | str]] = {}
+        self.problems = problems
+        self.notes: list[str] = []
+
+    def take(self, key: str, value: Any, key_place: Place | str, value_place: Place | str) -> None:
+        if key in mindcv.TRANSLATIONS:
+            translated, said = mindcv.TRANSLATIONS[key](value)
+            where = f"{key_place.file}:{key_place.line}: " if isinstance(key_place, Place) else ""
+            self.notes.append(f"{where}`{key}` {said}")
+        elif key not in schema.SECTION_OF:
+            self.problems.append(_unknown(key, key_place))
+            return
+        else:
+            translated = self._own_spelling(key, value)
+        self.sources |= {name: (own, value_place) for name, own in translated.items()}
+
+    def _own_spelling(self, key: str, value: Any) -> dict[str, Any]:
+        """MindCV's way of writing a value, turned into ours."""
+        if key == "re_value" and value == "random":
+            return {"re_mode": "pixel"}
+        if isinstance(value, str | int | None) and (key, value) in mindcv.VALUES:
+            return {key: mindcv.VALUES[key, value]}
+        if key in ("mean", "std") and isinstance(value, list) and _beyond_one(value):
+            self.notes.append(f"`{key}` is given in units of 0..255; divided by 255")
+            return {key: [x / 255 for x in value]}
+        return {key: value}
+
+
+def _beyond_one(values: list[Any]) -> bool:
+    return all(isinstance(x, int | float) for x in values) and any(x > 1 for x in values)
 
 
 def _parsed(name: str, text: Any) -> Any:
@@ -118,16 +139,6 @@ def _parsed(name: str, text: Any) -> Any:
     value = command_line_value(text)
     only_list = name in schema.SECTION_OF and accepts(name, "array") and not accepts(name, "number")
     return [value] if only_list and isinstance(value, int | float) else value
-
-
-def _own_spelling(name: str, value: Any, notes: list[str]) -> Any:
-    """MindCV's way of writing a value, turned into ours."""
-    if isinstance(value, str | int | None) and (name, value) in mindcv.VALUES:
-        return mindcv.VALUES[name, value]
-    if name in ("mean", "std") and isinstance(value, list) and any(isinstance(x, int | float) and x > 1 for x in value):
-        notes.append(f"`{name}` is given in units of 0..255; divided by 255")
-        return [x / 255 if isinstance(x, int | float) else x for x in value]
-    return value
 
 
 def _unknown(name: str, place: Place | str) -> Problem:
