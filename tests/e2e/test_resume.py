@@ -107,11 +107,13 @@ def test_best_metric_survives(uninterrupted: Path, tmp_path: Path, vitcli):
     state_file.write_text(json.dumps(state))
     write_manifest(state_file.parent)
     shutil.rmtree(run / "checkpoints" / "step-00000016")
+    (run / "checkpoints" / "best").unlink()  # as if killed before the link was set
     resumed = vitcli("train", "--resume", run)
     assert resumed.returncode == 0, resumed.stderr
     progress = json.loads((run / "checkpoints" / "step-00000016" / "state.json").read_text())["progress"]
     assert progress["best_step"] == 8
     assert progress["best_top1"] == 99.0
+    assert (run / "checkpoints" / "best").resolve().name == "step-00000008"
 
 
 def test_refusals(tmp_path: Path, vitcli):

@@ -33,8 +33,8 @@ def save_checkpoint(run_dir: Path, step: int, tensors: dict[str, Tensors], state
     Raises:
         DiskError: there is no room; older checkpoints are untouched and nothing is left behind.
     """
-    folder = run_dir / "checkpoints"
-    final, temporary = folder / f"step-{step:08d}", folder / f".writing-{step:08d}-{os.getpid()}"
+    folder, final = run_dir / "checkpoints", folder_of(run_dir, step)
+    temporary = folder / f".writing-{step:08d}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
@@ -103,7 +103,9 @@ def load_tensors(folder: Path, stem: str) -> Tensors:
 
 
 def mark_best(checkpoint: Path) -> None:
-    """Let the link `best` point to this checkpoint; replaced in one step."""
+    """Let the link `best` point to this checkpoint, if it is there; replaced in one step."""
+    if not checkpoint.exists():
+        return
     link, temporary = checkpoint.parent / "best", checkpoint.parent / f".best-{os.getpid()}"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(checkpoint.name)
@@ -128,6 +130,10 @@ def prune(run_dir: Path, *, policy: str | None, keep: int, top1: dict[int, float
             trash = folder.with_name(f".trash-{folder.name}")
             folder.rename(trash)
             shutil.rmtree(trash, ignore_errors=True)
+
+
+def folder_of(run_dir: Path, step: int) -> Path:
+    return run_dir / "checkpoints" / f"step-{step:08d}"
 
 
 def step_of(checkpoint: Path) -> int:

@@ -162,6 +162,8 @@ class Training:
         self.progress.top1 = {int(step): top1 for step, top1 in self.progress.top1.items()}
         self.meter.loss.fill_(self.progress.loss_sum if self.world.is_main else 0.0)
         self.meter.steps = self.progress.loss_steps
+        if self.world.is_main and self.progress.best_step is not None:  # it was killed before the link was set, perhaps
+            checkpoint.mark_best(checkpoint.folder_of(self.run_dir, self.progress.best_step))
 
 
 DIVERGED_HELP = (
