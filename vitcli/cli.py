@@ -86,7 +86,6 @@ def _recipe(config: str | None, keys: dict[str, str]) -> Recipe:
     """The recipe of the command; a run that is continued brings its own."""
     if config is None and (resumed := keys.get("resume")):
         folder = Path(keys.get("run_dir", "") if resumed == "auto" else resumed)
-        folder = folder.parents[1] if folder.parent.name == "checkpoints" else folder
         if (folder / "recipe.yaml").is_file():
             config = str(folder / "recipe.yaml")
     return load_recipe(config, keys)

@@ -136,4 +136,7 @@ def test_refusals(tmp_path: Path, vitcli):
     assert "global batch" in batch.stderr
     nowhere = vitcli("train", "--resume", tmp_path / "no")
     assert nowhere.returncode == 4
+    inside = vitcli("train", "--resume", run / "checkpoints" / "best")
+    assert inside.returncode == 4
+    assert "is a checkpoint, not a run" in inside.stderr
     assert sorted((p, p.stat().st_mtime) for p in run.rglob("*") if p.name != ".lock") == before

@@ -25,7 +25,11 @@ def find_resume(recipe: Recipe) -> tuple[Path | None, Path | None, list[str]]:
             return (folder if (folder / "recipe.yaml").exists() else None), None, []
     else:
         folder = Path(wanted)
-        folder = folder.parents[1] if folder.parent.name == "checkpoints" else folder
+        if folder.parent.name == "checkpoints":
+            help = (
+                f"--resume {folder.parents[1]} continues from its newest; a new run from this one: --ckpt_path {wanted}"
+            )
+            raise ResumeError(f"{wanted} is a checkpoint, not a run", help=help)
         if not folder.is_dir():
             raise ResumeError(f"there is no run {wanted}", help="give the folder of a run, as printed when it started")
     newest, damaged = checkpoint.newest_valid(folder)
