@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from vitcli.errors import VitcliError, show
+from vitcli.errors import VitcliError, show, show_brief
 from vitcli.recipe.describe import help_of, metavar
 from vitcli.recipe.load import Recipe, load_recipe
 from vitcli.recipe.schema import SECTIONS, default
@@ -216,10 +216,7 @@ def main(words: list[str] | None = None) -> None:
     try:
         app(_underscored(sys.argv[1:] if words is None else words))
     except VitcliError as error:
-        leave(show(error))
-    except KeyboardInterrupt:  # while training, the loop turns it into a checkpoint and an `Interrupted`
-        print("stopped before training began; nothing was saved", file=sys.stderr)
-        leave(130)
+        leave(show(error) if os.environ.get("RANK", "0") == "0" else show_brief(error))
 
 
 def leave(code: int) -> NoReturn:

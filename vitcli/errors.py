@@ -1,15 +1,15 @@
 """What can go wrong, the exit code of each, and how it is shown: where it is, what is wrong, what to do."""
 
 import errno
+import os
 import sys
 from dataclasses import dataclass
-from typing import ClassVar
 
 
 class VitcliError(Exception):
     """A mistake or an accident that the user is told about in words, never by a traceback."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code = 1
 
     def __init__(self, message: str, *, help: str | None = None) -> None:
         super().__init__(message)
@@ -60,6 +60,10 @@ class Interrupted(VitcliError):
     """Stopped by a signal after a checkpoint was written; the same command with `--resume auto` goes on."""
 
     exit_code = 75
+
+
+class LostContact(Interrupted):
+    """Another process of the run died or stopped answering; what it knew of the reason may follow."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,12 @@ def show(error: VitcliError) -> int:
     if sys.stderr.isatty():
         text = text.replace("error:", "\x1b[1;31merror:\x1b[0m").replace("help:", "\x1b[1;36mhelp:\x1b[0m")
     print(text, file=sys.stderr, flush=True)
+    return error.exit_code
+
+
+def show_brief(error: VitcliError) -> int:
+    """One line for a rank other than 0: most errors are met by all ranks alike, and rank 0 shows them."""
+    print(f"rank {os.environ.get('RANK')}: {error.message.splitlines()[0]}", file=sys.stderr, flush=True)
     return error.exit_code
 
 

@@ -29,7 +29,7 @@ class Reporter:
 
     def __init__(self, *, enabled: bool) -> None:
         self.enabled = enabled
-        self.console = SteadyConsole(highlight=False, soft_wrap=True, quiet=not enabled)
+        self.console = SteadyConsole(highlight=False, emoji=False, soft_wrap=True, quiet=not enabled)
         self.metrics_file: Path | None = None
         self.writer: Any = None
         self.progress: Progress | None = None
@@ -129,4 +129,4 @@ def _tensorboard(run_dir: Path, step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:  # a minimal installation: metrics.jsonl has the same numbers
         return None
-    return SummaryWriter(str(run_dir), purge_step=step + 1 if step else None, flush_secs=30)
+    return SummaryWriter(str(run_dir), purge_step=step + 1, flush_secs=30)

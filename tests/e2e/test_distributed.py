@@ -82,6 +82,20 @@ def test_sigterm_to_one_rank_stops_both(tmp_path: Path):
     assert json.loads((run / "status.json").read_text())["step"] == 16
 
 
+@pytest.mark.slow
+def test_data_error_of_one_rank_is_the_runs(tmp_path: Path, torchrun, image_folder: Path):
+    """Rank 1 meets an unreadable image: the run has failed for that reason, it was not interrupted."""
+    for name in ("cat", "dog"):
+        for i in range(1, 12):
+            (image_folder / "train" / name / f"{i}.png").write_bytes(b"no image")
+    words = options({"data_dir": image_folder, "image_resize": 32, "batch_size": 1, "shuffle": False, "epoch_size": 1})
+    done = torchrun(2, "-m", "vitcli", "train", *words, "--run_dir", "run", "--drop_remainder", "False")
+    assert done.returncode != 0
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert status["status"] == "failed"
+    assert status["exit_code"] in (2, 3)
+
+
 def test_distribute_contradicts_launch(tmp_path: Path, vitcli):
     said = vitcli("train", "-c", "quickstart", "--distribute", "False", WORLD_SIZE="8")
     assert said.returncode == 2

@@ -59,6 +59,24 @@ def test_found_inf_drops_the_step():
     assert torch.equal(weight.detach(), torch.ones(3))
 
 
+@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov"])
+def test_a_dropped_first_step_leaves_clean_momentum(name: str):
+    """As a loss scaler drops it: torch's own buffer would be uninitialised memory. And the first step is torch's."""
+    weight, twin = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+    ours = build_optimizer(Section(opt=name), [{"params": [weight], "weight_decay": 0.1}], CPU)
+    theirs = torch.optim.SGD([twin], lr=0.1, momentum=0.9, weight_decay=0.1, nesterov=name == "nesterov")
+    ours.param_groups[0]["lr"] = 0.1
+    weight.grad = torch.full((3,), float("nan"))
+    ours.grad_scale, ours.found_inf = None, torch.tensor(1.0)
+    ours.step()
+    ours.found_inf = torch.tensor(0.0)
+    for _ in range(2):
+        weight.grad, twin.grad = torch.full((3,), 0.5), torch.full((3,), 0.5)
+        ours.step()
+        theirs.step()
+        assert torch.allclose(weight, twin)
+
+
 def test_auto_filter_is_timms():
     """Names that are spared by `auto` are those timm spares; layer scales (C, 1, 1) are decayed (20 of 20 for T8)."""
     model = create_model("fastvit_t8", num_classes=10)

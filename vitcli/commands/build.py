@@ -1,5 +1,6 @@
 """Builds a training run out of a recipe: plan, network, optimizer, average, loaders, each from its section."""
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -75,6 +76,7 @@ def prepare_device(recipe: Recipe, device: torch.device) -> None:
     if device.type == "cpu":
         keep_freed_memory()
     if recipe.system.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
 
 

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vitcli.layers.reparam import reparameterize
 from vitcli.models.registry import create_model, list_models, model_info
 
-_console = Console(highlight=False, soft_wrap=True)
+_console = Console(highlight=False, emoji=False, soft_wrap=True)
 
 
 def _sizes(name: str, img_size: int, num_classes: int) -> tuple[int, int, int, float]:

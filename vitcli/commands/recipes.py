@@ -12,7 +12,7 @@ from vitcli.recipe.load import load_recipe
 from vitcli.recipe.schema import SECTION_OF, SECTIONS
 from vitcli.recipe.write import origin_text, yaml_value
 
-_console = Console(highlight=False, soft_wrap=True)
+_console = Console(highlight=False, emoji=False, soft_wrap=True)
 
 
 def ls() -> None:

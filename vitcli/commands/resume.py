@@ -7,7 +7,7 @@ from vitcli.distributed import World, from_main
 from vitcli.engine import checkpoint, run_dir
 from vitcli.errors import ResumeError, VitcliError
 from vitcli.recipe import schema
-from vitcli.recipe.load import Recipe
+from vitcli.recipe.load import Recipe, load_recipe
 
 
 def find_resume(recipe: Recipe) -> tuple[Path | None, Path | None, list[str]]:
@@ -48,6 +48,7 @@ def claim_run_dir(recipe: Recipe, world: World) -> tuple[Path, Path | None, list
             folder = run_dir.new_run_dir(recipe.name, recipe.checkpoint.run_dir)
         run_dir.ensure_writable(folder)
         run_dir.lock(folder)
+        run_dir.forget_words(folder)
         checkpoint.clean_up(folder)
         return folder, resumed_from, damaged
 
@@ -102,10 +103,9 @@ def check_global_batch(state: dict[str, Any], global_batch: int) -> None:
 
 def _recipe_differences(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """The keys that define the run and have another value now."""
+    before = load_recipe(None).flat() | before  # a key that is younger than the run had its default
     fixed = [name for name in schema.SECTION_OF if not schema.extra(name)["free"]]
-    return [
-        (name, before.get(name), now[name]) for name in fixed if before.get(name, schema.default(name)) != now[name]
-    ]
+    return [(name, before[name], now[name]) for name in fixed if before[name] != now[name]]
 
 
 def _data_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ from vitcli.engine import checkpoint, run_dir
 from vitcli.engine.accidents import accidents_in_words
 from vitcli.engine.loop import fit
 from vitcli.engine.training import Training
-from vitcli.errors import DivergedError, Interrupted, VitcliError
+from vitcli.errors import DivergedError, Interrupted, LostContact, VitcliError
 from vitcli.log import Reporter
 from vitcli.recipe.load import Recipe
 from vitcli.recipe.write import recipe_text
@@ -39,6 +39,7 @@ def train(recipe: Recipe) -> TrainResult:
         VitcliError: see `errors.py`; nothing that was saved is lost by any of them.
     """
     launch_notes = check_launch(recipe)
+    recipe = _with_absolute_paths(recipe)
     with joined(recipe.system.device, num_launched() > 1) as world:
         folder, resumed_from, damaged = claim_run_dir(recipe, world)
         reporter = Reporter(enabled=world.is_main)
@@ -49,6 +50,12 @@ def train(recipe: Recipe) -> TrainResult:
             reporter.close()
             if world.is_main:
                 run_dir.leave(folder)
+
+
+def _with_absolute_paths(recipe: Recipe) -> Recipe:
+    """So that a checkpoint finds its data from wherever it is used."""
+    paths = {"data_dir": recipe.dataset.data_dir, "ckpt_path": recipe.model.ckpt_path}
+    return recipe.changed(**{name: path.absolute() for name, path in paths.items() if path})
 
 
 def _train(recipe: Recipe, world: World, folder: Path, resumed_from: Path | None, reporter: Reporter) -> TrainResult:
@@ -82,12 +89,27 @@ def _fit(training: Training) -> TrainResult:
     try:
         with accidents_in_words(training.run_dir, training.plan.global_batch):
             fit(training)
-    except VitcliError as error:
-        if training.world.is_main:
-            status = {Interrupted: "interrupted", DivergedError: "diverged"}.get(type(error), "failed")
-            run_dir.write_status(training.run_dir, status, exit_code=error.exit_code, message=error.message)
+    except LostContact as error:
+        cause = run_dir.word_of_another(training.run_dir) or error
+        _record_end(training, cause)
+        raise cause from None
+    except BaseException as error:
+        _record_end(training, error)
         raise
     return _finish(training, time.perf_counter() - start)
+
+
+def _record_end(training: Training, error: BaseException) -> None:
+    """status.json on rank 0, word for rank 0 on the others."""
+    if not training.world.is_main:
+        if isinstance(error, VitcliError) and not isinstance(error, Interrupted):
+            run_dir.leave_word(training.run_dir, training.world.rank, error)
+        return
+    kind = "interrupted" if isinstance(error, Interrupted) else "failed"
+    status = "diverged" if isinstance(error, DivergedError) else kind
+    known = isinstance(error, VitcliError)
+    message = error.message if known else f"{type(error).__name__}: {error}"
+    run_dir.write_status(training.run_dir, status, exit_code=error.exit_code if known else 1, message=message)
 
 
 def _write_run_files(recipe: Recipe, world: World, folder: Path, data_facts: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from vitcli.commands.parts import (
 from vitcli.commands.weights_path import open_weights
 from vitcli.data.datasets import build_val
 from vitcli.distributed import joined, num_launched
+from vitcli.engine.accidents import memory_in_words
 from vitcli.engine.evaluate import EvalResult
 from vitcli.engine.run_dir import write_json
 from vitcli.errors import UsageError, WeightsError
@@ -31,7 +32,7 @@ from vitcli.weights.read import Weights
 #: what a checkpoint knows better than a recipe file: how the network was built and what it was fed
 _OF_THE_WEIGHTS = ("model", *PREPROCESSING)
 #: what it can also supply when no recipe file is given
-_OF_THE_DATA = ("dataset", "data_dir", "train_split", "val_split", "batch_size", "val_batch_size", "amp")
+_OF_THE_DATA = ("dataset", "data_dir", "train_split", "val_split", "batch_size", "val_batch_size")
 
 Fold = Literal["none", "standard", "full"]
 
@@ -53,9 +54,12 @@ def validate(
     """
     if recipe.model.ckpt_path is None:
         raise UsageError("nothing to validate", help="give --ckpt_path: a run, a checkpoint or a weights file")
+    if json_file and not json_file.parent.is_dir():
+        raise UsageError(f"cannot write {json_file}: there is no folder {json_file.parent}")
     launch_notes = check_launch(recipe)
     with joined(recipe.system.device, num_launched() > 1) as world:
         reporter = Reporter(enabled=world.is_main)
+        say_notes(reporter, recipe.notes)
         weights = open_weights(recipe.model.ckpt_path, use_ema=use_ema)
         recipe, adopted = _adopt(recipe, weights)
         say_notes(reporter, launch_notes, adopted, check_device(recipe, world.device))
@@ -67,7 +71,8 @@ def validate(
         model = _load(recipe, num_classes, weights)
         if fold != "none":
             model = reparameterize(model, fold=fold)
-        result = build_evaluate(recipe, images, world)(model.to(world.device).eval())
+        with memory_in_words("lower --val_batch_size"):
+            result = build_evaluate(recipe, images, world)(model.to(world.device).eval())
         _show(recipe, weights, result, fold, reporter)
         if json_file and world.is_main:
             _write(json_file, result.as_dict() | {"ckpt_path": weights.source, "fold": fold})
@@ -93,6 +98,8 @@ def _adopt(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[str]]:
         for name in names
         if name in known and known[name] != flat[name] and recipe.origins.get(name) != COMMAND_LINE
     }
+    if known.get("amp", "off") != "off" and not recipe.from_file and recipe.origins.get("amp") != COMMAND_LINE:
+        better["amp"] = "auto"  # mixed precision where this device has it
     notes = [
         f"`{name}`: the checkpoint was trained with {value}, the recipe says {flat[name]}; using {value}"
         for name, value in better.items()
@@ -105,7 +112,8 @@ def _load(recipe: Recipe, num_classes: int, weights: Weights) -> nn.Module:
     """The model with all of the weights in it; a classifier that does not fit is refused here."""
     model = build_model(recipe, num_classes)
     if is_fused(weights.tensors):
-        model = reparameterize(model)
+        folded = not any(".bn." in name for name in weights.tensors)
+        model = reparameterize(model, fold="full" if folded else "standard")
     report = load_weights(model, weights)
     if report.missing or report.resized:
         names = ", ".join([*report.missing, *report.resized][:3])

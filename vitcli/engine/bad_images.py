@@ -19,7 +19,8 @@ class BadImages:
     def __init__(self, file: Path, *, max_ratio: float, of: int) -> None:
         self.file = file
         self.most = max(1, int(max_ratio * of))
-        self.names: set[str] = set()
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []  # of the run that is continued
+        self.names: set[str] = {json.loads(line)["name"] for line in lines if line.endswith("}")}
 
     def watch(self, batches: Iterable) -> Iterator[Any]:
         """The same batches, looked through.

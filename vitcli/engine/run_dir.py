@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from vitcli.errors import DiskError, UsageError, is_disk_full
+from vitcli.errors import DiskError, UsageError, VitcliError, is_disk_full
 
 _HELD: list[Any] = []  #: open lock files; closed by the end of the process
 
@@ -63,11 +63,14 @@ def lock(run_dir: Path) -> None:
     file = (run_dir / ".lock").open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         file.seek(0)
         holder = file.read().strip() or "another process"
         file.close()
         raise UsageError(f"{run_dir} is in use by {holder}", help="wait for it, or choose another --run_dir") from None
+    except OSError:  # a file system without locks: nothing keeps others out, but nothing is wrong either
+        file.close()
+        return
     file.truncate(0)
     file.write(f"process {os.getpid()} on {platform.node()}")
     file.flush()
@@ -98,6 +101,32 @@ def read_json(path: Path) -> Any:
 def write_status(run_dir: Path, status: str, **facts: Any) -> None:
     """status: running, done, interrupted, diverged, failed."""
     write_json(run_dir / "status.json", {"status": status, "time": time.strftime("%Y-%m-%dT%H:%M:%S"), **facts})
+
+
+def leave_word(run_dir: Path, rank: int, error: VitcliError) -> None:
+    """Tell the other ranks why this one ends; they only notice that it is gone."""
+    facts = {"message": error.message, "help": error.help, "exit_code": error.exit_code}
+    with suppress(OSError):
+        write_json(run_dir / f".error-rank-{rank}.json", facts)
+
+
+def word_of_another(run_dir: Path, wait_seconds: float = 3.0) -> VitcliError | None:
+    """The error that ended another rank, if it left word within the time."""
+    deadline = time.monotonic() + wait_seconds
+    while time.monotonic() < deadline:
+        for path in run_dir.glob(".error-rank-*.json"):
+            facts = read_json(path)
+            error = VitcliError(facts["message"], help=facts["help"])
+            error.exit_code = facts["exit_code"]
+            return error
+        time.sleep(0.1)
+    return None
+
+
+def forget_words(run_dir: Path) -> None:
+    """Remove what was left by ranks of an earlier attempt."""
+    for path in run_dir.glob(".error-rank-*.json"):
+        path.unlink(missing_ok=True)
 
 
 def environment(device: torch.device, world_size: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -26,8 +27,11 @@ class StopFlag:
 
 @contextmanager
 def stop_flag() -> Iterator[StopFlag]:
-    """Watch the signals for the duration of the block."""
+    """Watch the signals for the duration of the block (in the main thread; Python lets no other do it)."""
     flag = StopFlag()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
     before = {number: signal.signal(number, flag) for number in WATCHED}
     try:
         yield flag

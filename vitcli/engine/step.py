@@ -1,6 +1,7 @@
 """One optimizer step: micro-steps forward and backward, clipping, the guard against NaN, the update, the average.
 
-Nothing here asks a GPU for a number, so that the host runs ahead of it; what the console shows is read from the
+With torch's fused optimizers (adamw, adam, sgd and its kin) nothing here asks a GPU for a number, so that the host runs
+ahead of it; the others are asked once a step whether the gradients are finite. What the console shows is read from the
 meter at log lines only.
 """
 

@@ -132,11 +132,14 @@ class Training:
                 if value.is_floating_point() and not torch.isfinite(value).all():
                     raise DivergedError(f"{name} is not finite after step {self.progress.step}", help=DIVERGED_HELP)
         folder = checkpoint.save_checkpoint(self.run_dir, self.progress.step, tensors, self._state())
-        if self.progress.best_step == self.progress.step:
-            checkpoint.mark_best(folder)
-        section = self.recipe.checkpoint
-        top1 = self.progress.top1
-        checkpoint.prune(self.run_dir, policy=section.ckpt_save_policy, keep=section.keep_checkpoint_max, top1=top1)
+        section, top1 = self.recipe.checkpoint, self.progress.top1
+        try:
+            if self.progress.best_step == self.progress.step:
+                checkpoint.mark_best(folder)
+            checkpoint.prune(self.run_dir, policy=section.ckpt_save_policy, keep=section.keep_checkpoint_max, top1=top1)
+        except OSError as error:
+            message = f"checkpoint {self.progress.step} is written, but older ones or the link `best` cannot be changed"
+            raise DiskError(f"{message}: {error.strerror or error}") from None
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -168,5 +171,5 @@ class Training:
 
 DIVERGED_HELP = (
     "lower lr, lengthen warmup_epochs, or set clip_grad: true; with amp fp16 try bf16. "
-    "The last checkpoint is intact: --resume auto with a changed lr is refused, start a new run from it by --ckpt_path"
+    "Checkpoints written before are intact; a run with another lr is a new one and can start from them by --ckpt_path"
 )

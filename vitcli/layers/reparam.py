@@ -10,11 +10,13 @@ kernel s*K and the bias b - s*m, where s = g / sqrt(v + eps) (RepVGG, arXiv 2101
 """
 
 from copy import deepcopy
-from typing import Literal, Protocol, TypeVar, cast, runtime_checkable
+from typing import Literal, Protocol, TypeVar, cast, get_args, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vitcli.errors import UsageError
 
 Fold = Literal["standard", "full"]
 Norm = nn.modules.batchnorm._BatchNorm  # BatchNorm2d, SyncBatchNorm
@@ -42,6 +44,8 @@ def reparameterize(model: Model, *, fold: Fold = "standard") -> Model:
 
     The sums are done in float32 at least, and so is the result: fold first, cast to bfloat16 afterwards.
     """
+    if fold not in get_args(Fold):
+        raise UsageError(f"fold is {fold!r}", help="give 'standard' or 'full'")
     fused = deepcopy(model).eval()
     if any(p.is_floating_point() and p.itemsize < 4 for p in fused.parameters()):
         fused.float()

@@ -61,6 +61,8 @@ def create_model(
     Raises:
         UsageError: no model has this name; the text names the nearest one.
     """
+    if num_classes < 0:
+        raise UsageError(f"num_classes is {num_classes}", help="0 leaves the head out, otherwise give the number")
     return _file_of(name).create(
         name,
         num_classes=num_classes,

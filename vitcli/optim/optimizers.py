@@ -25,11 +25,22 @@ def _nadam(groups: Groups, s: Section, fused: bool) -> Optimizer:
 
 
 def _sgd(groups: Groups, s: Section, fused: bool) -> Optimizer:
-    return SGD(groups, momentum=s.momentum, nesterov=s.use_nesterov and s.momentum > 0, fused=fused)
+    return _with_momentum(SGD(groups, momentum=s.momentum, nesterov=s.use_nesterov and s.momentum > 0, fused=fused))
 
 
 def _nesterov(groups: Groups, s: Section, fused: bool) -> Optimizer:
-    return SGD(groups, momentum=s.momentum or 0.9, nesterov=True, fused=fused)
+    return _with_momentum(SGD(groups, momentum=s.momentum or 0.9, nesterov=True, fused=fused))
+
+
+def _with_momentum(optimizer: SGD) -> SGD:
+    """Momentum starts at zero, which gives the same first step as torch's way to start it with the gradient.
+
+    torch's fused kernel leaves a new buffer uninitialised when a loss scaler lets it drop the first step.
+    """
+    for group in optimizer.param_groups:
+        for p in group["params"] if group["momentum"] else ():
+            optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
+    return optimizer
 
 
 def _rmsprop(groups: Groups, s: Section, fused: bool) -> Optimizer:

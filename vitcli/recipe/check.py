@@ -146,6 +146,12 @@ def _long_decay(recipe: Recipe) -> Iterator[str]:
         yield f"warm-up and decay_epochs {length} are longer than epoch_size {s.epoch_size}: min_lr is not reached"
 
 
+def _own_shape(recipe: Recipe) -> Iterator[str]:
+    ignored = [name for name in ("warmup_epochs", "min_lr", "decay_epochs", "cooldown_epochs") if _set(recipe, name)]
+    if recipe.scheduler.scheduler == "one_cycle" and ignored:
+        yield f"one_cycle has its own warm-up and floor: {', '.join(f'`{name}`' for name in ignored)} has no effect"
+
+
 def _no_scaling(recipe: Recipe) -> Iterator[str]:
     if _set(recipe, "lr_scale") and recipe.scheduler.lr_base_batch is None:
         yield "`lr_scale` has no effect without `lr_base_batch`: lr is used as it stands"
@@ -157,6 +163,7 @@ NOTES: tuple[Callable[[Recipe], Iterator[str]], ...] = (
     _no_clip,
     _no_mixing,
     _long_decay,
+    _own_shape,
     _no_scaling,
 )
 

@@ -35,7 +35,7 @@ def scalar(text: str) -> Any:
     """The value of the plain word `text`: None, bool, int, float or str."""
     if text.lower() in _CONSTANTS and text in (text.lower(), text.capitalize(), text.upper()):
         return _CONSTANTS[text.lower()]
-    if _INT.fullmatch(text):
+    if _INT.fullmatch(text) and len(text) < 100:  # Python refuses to read numbers of thousands of digits
         return int(text, 0) if text.startswith(("0o", "0x")) else int(text)
     if _FLOAT.fullmatch(text):
         return float(

@@ -79,7 +79,7 @@ class Dataset(Section):
 
 
 class Augmentation(Section):
-    image_resize: int = key(224, "Side of the network's input in pixels.", ge=8)
+    image_resize: int = key(224, "Side of the network's input in pixels.", ge=8, le=8192)
     scale: Range = key((0.08, 1.0), "Area of the random crop as a share of the image.")
     ratio: Range = key((3 / 4, 4 / 3), "Aspect ratio of the random crop.")
     hflip: Probability = key(0.5, "Probability of a horizontal flip.")
@@ -104,7 +104,7 @@ class Augmentation(Section):
     cutmix_prob: Probability = key(1.0, "Probability that a batch is mixed at all.")
     mixup_switch_prob: Probability = key(0.5, "Probability of cutmix when both are on.")
     mixup_off_epoch: int = key(0, "Stop mixing from this epoch on; 0: never.", ge=0)
-    crop_pct: float = key(0.875, "Evaluation: share of the resized image that the centre crop keeps.", gt=0, le=1)
+    crop_pct: float = key(0.875, "Evaluation: share of the resized image that the centre crop keeps.", ge=0.1, le=1)
     mean: tuple[float, ...] = key((0.485, 0.456, 0.406), "Mean of each channel, in units of the full range.")
     std: tuple[Positive, ...] = key((0.229, 0.224, 0.225), "Standard deviation of each channel.")
 
@@ -120,7 +120,7 @@ class Model(Section):
         False, "Recompute activations in the backward pass: less memory, more time.", free=True
     )
     pretrained: bool = key(False, "Not supported: nothing is downloaded unasked; give ckpt_path.")
-    ckpt_path: Path | None = key(None, "Start from these weights: a run, a checkpoint, .safetensors, .pth.")
+    ckpt_path: Path | None = key(None, "Start from these weights: a run, a checkpoint, .safetensors, .pth.", free=True)
     reset_head: bool = key(False, "Start with a new classifier even where the one in ckpt_path would fit.")
 
 
@@ -131,7 +131,7 @@ class Loss(Section):
 
 
 class Scheduler(Section):
-    epoch_size: int = key(90, "Number of epochs to train.", ge=1)
+    epoch_size: int = key(90, "Number of epochs to train.", ge=1, le=1_000_000)
     scheduler: Name = key("cosine_decay", "Shape of the learning rate.", registry="schedules")
     lr: float = key(1e-3, "Peak learning rate (for lr_base_batch images where that is given).", gt=0)
     lr_base_batch: int | None = key(

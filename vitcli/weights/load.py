@@ -103,6 +103,8 @@ def _settle_head(
         report.notes.append("head not loaded: a fresh one was asked for")
     elif file_classes and file_classes != model_classes:
         report.notes.append(f"head not loaded: the file has {file_classes} classes, the model {model_classes}")
+    elif model_classes and not file_classes:
+        report.notes.append("head not loaded: the file has none")
     else:
         return
     report.unexpected += in_file

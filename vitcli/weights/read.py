@@ -55,6 +55,10 @@ def read_weights(path: str | Path, *, use_ema: bool = False) -> Weights:
 
 
 def _read_checkpoint(directory: Path, *, use_ema: bool) -> Weights:
+    if (directory / "checkpoints").is_dir():
+        raise WeightsError(
+            f"{directory} is a run", help=f"give one of its checkpoints: {directory / 'checkpoints' / 'best'}"
+        )
     problems = verify_manifest(directory)
     if problems:
         raise DataError(f"checkpoint {directory} is damaged: {'; '.join(problems)}", help="use an older checkpoint")
@@ -66,7 +70,7 @@ def _read_checkpoint(directory: Path, *, use_ema: bool) -> Weights:
         meta = json.loads((directory / "state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"checkpoint {directory}: state.json cannot be read ({error})") from error
-    return Weights(tensors, meta, str(directory))
+    return Weights(tensors, meta, str(path))
 
 
 def _kind_of(path: Path) -> str:
