@@ -197,7 +197,7 @@ def test_no_gpu(tmp_path: Path, vitcli):
 def test_two_processes_in_one_run(tmp_path: Path, image_folder: Path, vitcli):
     words = ["train", *TINY, "--data_dir", image_folder, "--run_dir", "run"]
     assert vitcli(*words).returncode == 0
-    holder = "import fcntl, time; f = open('run/.lock', 'a+'); fcntl.flock(f, 2); print(1, flush=True); time.sleep(60)"
+    holder = "import fcntl, time; f = open('run/.lock', 'a+'); fcntl.lockf(f, 2); print(1, flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", holder], cwd=tmp_path, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         refused(vitcli("train", "--resume", "run"), 2, "in use by process")

@@ -84,16 +84,17 @@ def test_sigterm_to_one_rank_stops_both(tmp_path: Path):
 
 @pytest.mark.slow
 def test_data_error_of_one_rank_is_the_runs(tmp_path: Path, torchrun, image_folder: Path):
-    """Rank 1 meets an unreadable image: the run has failed for that reason, it was not interrupted."""
-    for name in ("cat", "dog"):
-        for i in range(1, 12):
-            (image_folder / "train" / name / f"{i}.png").write_bytes(b"no image")
-    words = options({"data_dir": image_folder, "image_resize": 32, "batch_size": 1, "shuffle": False, "epoch_size": 1})
-    done = torchrun(2, "-m", "vitcli", "train", *words, "--run_dir", "run", "--drop_remainder", "False")
+    """Rank 1 meets an unreadable image in its third step: the run failed for that reason, it was not interrupted."""
+    sixth = sorted((image_folder / "train" / "cat").iterdir())[5]
+    sixth.write_bytes(b"no image")
+    words = {"data_dir": image_folder, "image_resize": 64, "batch_size": 1, "shuffle": False, "epoch_size": 1}
+    done = torchrun(2, "-m", "vitcli", "train", *options(words), "--run_dir", "run")
     assert done.returncode != 0
+    assert "rank 1: cannot read the image" in done.stderr
     status = json.loads((tmp_path / "run" / "status.json").read_text())
     assert status["status"] == "failed"
-    assert status["exit_code"] in (2, 3)
+    assert status["exit_code"] == 3
+    assert sixth.name in status["message"]
 
 
 def test_distribute_contradicts_launch(tmp_path: Path, vitcli):

@@ -57,13 +57,15 @@ def ensure_writable(path: Path) -> None:
 def lock(run_dir: Path) -> None:
     """Keep other processes out of the run until this one ends, however it ends.
 
+    A POSIX lock, because loader processes do not inherit it: they may outlive a killed training process by seconds.
+
     Raises:
         UsageError: another process trains in this folder.
     """
     file = (run_dir / ".lock").open("a+")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
         file.seek(0)
         holder = file.read().strip() or "another process"
         file.close()
