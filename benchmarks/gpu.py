@@ -4,7 +4,8 @@
 
 1. the tests marked `gpu`
 2. the quickstart with bf16 and torch.compile on CUDA: accuracy, and a resume of it
-3. FastViT-T8 at 256 px: training steps per layout and mode, ours and timm's by turns
+3. training steps of FastViT-T8, ViT-S/16 and ViT-S/32, eager and compiled, ours and timm's by turns
+4. the same step of ViT-S/16 with and without half of its patches (PatchDropout)
 """
 
 import argparse
@@ -24,7 +25,12 @@ from torch import nn
 
 from vitcli.models.registry import create_model
 
-MODES = [(compiled, channels_last) for compiled in (False, True) for channels_last in (False, True)]
+#: our name, timm's, px, and whether the layout NHWC is worth a try
+NETWORKS = [
+    ("fastvit_t8", "fastvit_t8", 256, True),
+    ("vit_s_patch16", "vit_small_patch16_224", 224, False),
+    ("vit_s_patch32", "vit_small_patch32_224", 224, False),
+]
 
 
 def main() -> None:
@@ -32,7 +38,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"], help="cpu: to try the script itself")
-    parser.add_argument("--size-px", type=int, default=256)
+    parser.add_argument("--size-px", type=int, help="for all networks")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     device = torch.device(options.device)
@@ -40,10 +46,12 @@ def main() -> None:
     results["tests"] = gpu_tests()
     results["quickstart"] = quickstart(options.device)
     results["train_step"] = [
-        row
-        for compiled, layout in MODES
-        for row in train_step(options, device, compiled=compiled, channels_last=layout)
+        train_step(options, device, names, px=options.size_px or px, compiled=compiled, channels_last=layout)
+        for *names, px, tries_layout in NETWORKS
+        for compiled in (False, True)
+        for layout in (False, True)[: 1 + (tries_layout and device.type != "cpu")]  # PyTorch 2.15 crashes on CPUs
     ]
+    results["patch_dropout"] = patch_dropout(options, device)
     options.out.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results, indent=1))
 
@@ -75,38 +83,58 @@ def quickstart(device: str) -> dict:
     return {"seconds": round(seconds, 1), "best_top1": status["best_top1"], "resumed_to_step": status["step"]}
 
 
-def train_step(options: argparse.Namespace, device: torch.device, *, compiled: bool, channels_last: bool) -> list[dict]:
+def train_step(
+    options: argparse.Namespace,
+    device: torch.device,
+    names: list[str],
+    *,
+    px: int,
+    compiled: bool,
+    channels_last: bool,
+) -> dict:
     """Images per second of forward, loss, backward and fused AdamW in bf16, for both models by turns."""
-    if device.type == "cpu" and channels_last:
-        return []  # PyTorch 2.15 crashes
     import timm
 
-    theirs = timm.create_model("fastvit_t8")
-    ours = create_model("fastvit_t8")
+    name, timms = names
+    size = {"img_size": px} if name.startswith("vit_") else {}
+    theirs, ours = timm.create_model(timms, **size), create_model(name, **size)
     ours.load_state_dict(theirs.state_dict())
-    steps = [build_step(model, options, device, compiled, channels_last) for model in (ours, theirs)]
+    rates = by_turns([ours, theirs], options, device, px, compiled, channels_last)
+    mode = {"model": name, "compile": compiled, "channels_last": channels_last, "batch_size": options.batch_size}
+    return mode | {"px": px, "ours": rates[0], "timm": rates[1], "ratio": round(rates[0] / rates[1], 3)}
+
+
+def patch_dropout(options: argparse.Namespace, device: torch.device) -> dict:
+    """Images per second of ViT-S/16 with half of the patches, and with all."""
+    px = options.size_px or 224
+    models = [create_model("vit_s_patch16", img_size=px, patch_drop_rate=share) for share in (0.5, 0.0)]
+    half, all_ = by_turns(models, options, device, px, compiled=False, channels_last=False)
+    return {"half": half, "all": all_, "ratio": round(half / all_, 3)}
+
+
+def by_turns(
+    models: list[nn.Module],
+    options: argparse.Namespace,
+    device: torch.device,
+    px: int,
+    compiled: bool,
+    channels_last: bool,
+) -> list[float]:
+    """Median images per second of each model's training step."""
+    steps = [build_step(model, options, device, px, compiled, channels_last) for model in models]
     for step in steps:
         for _ in range(5):
             step()
     rates = [[rate(step, options.batch_size, device) for step in steps] for _ in range(options.rounds)]
-    medians = [statistics.median(column) for column in zip(*rates, strict=True)]
-    mode = {
-        "compile": compiled,
-        "channels_last": channels_last,
-        "batch_size": options.batch_size,
-        "px": options.size_px,
-    }
-    return [
-        mode | {"ours": round(medians[0], 1), "timm": round(medians[1], 1), "ratio": round(medians[0] / medians[1], 3)}
-    ]
+    return [round(statistics.median(column), 1) for column in zip(*rates, strict=True)]
 
 
 def build_step(
-    model: nn.Module, options: argparse.Namespace, device: torch.device, compiled: bool, channels_last: bool
+    model: nn.Module, options: argparse.Namespace, device: torch.device, px: int, compiled: bool, channels_last: bool
 ) -> Callable[[], None]:
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = model.to(device).to(memory_format=layout).train()
-    images = torch.randn(options.batch_size, 3, options.size_px, options.size_px, device=device)
+    images = torch.randn(options.batch_size, 3, px, px, device=device)
     images = images.contiguous(memory_format=layout)
     labels = torch.randint(1000, (options.batch_size,), device=device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)

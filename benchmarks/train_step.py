@@ -1,9 +1,12 @@
 """How long a training step takes: this project's model against timm's, same weights, same process, one after the other.
 
     python benchmarks/train_step.py --model fastvit_t8 --sizes 64 256
+    python benchmarks/train_step.py --model vit_s_patch16 --sizes 224
+    python benchmarks/train_step.py --model vit_s_patch16 --sizes 224 --against ours --options patch_drop_rate=0.5
 
 A step is forward pass, cross-entropy, backward pass and AdamW, for the same random batch. The two models take turns,
-so that whatever else the machine does hits both; the median of the rounds counts.
+so that whatever else the machine does hits both; the median of the rounds counts. `--against ours` compares with this
+project's model without the `--options`.
 """
 
 import argparse
@@ -23,6 +26,7 @@ from vitcli.layers.memory import keep_freed_memory
 from vitcli.models.registry import create_model
 
 BATCH_SIZES = {64: 64, 256: 8}  # images by side in px
+TIMM_SIZES = {"ti": "tiny", "s": "small", "m": "medium", "b": "base", "l": "large", "h": "huge"}
 
 
 def main() -> None:
@@ -31,7 +35,9 @@ def main() -> None:
     print(f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, timm {timm.__version__}")
     print(f"{options.model}, {'bfloat16 autocast' if options.bf16 else 'float32'}, allocator: {allocator}")
     print(f"both: AdamW(fused={options.fused}), compile={options.compile}; median (best) of {options.rounds} rounds\n")
-    print(f"{'size_px':>7} {'batch':>5} {'timm ms':>16} {'ours ms':>16} {'ours img/s':>10} {'speed-up':>8}")
+    print(
+        f"{'size_px':>7} {'batch':>5} {options.against + ' ms':>16} {'ours ms':>16} {'ours img/s':>10} {'speed-up':>8}"
+    )
     for size_px in options.sizes:
         batch_size = options.batch_size or BATCH_SIZES.get(size_px, 16)
         theirs, ours = measure(options, size_px, batch_size)
@@ -46,6 +52,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 256], metavar="PX")
     parser.add_argument("--batch-size", type=int, help="default: 64 images of 64 px, 8 of 256 px, else 16")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--against", choices=["timm", "ours"], default="timm")
+    parser.add_argument("--options", nargs="*", default=[], metavar="NAME=NUMBER", help="of our model only")
     parser.add_argument("--compile", action="store_true", help="torch.compile, for both")
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     parser.add_argument("--fused", action="store_true", help="AdamW's fused implementation, for both")
@@ -54,9 +62,9 @@ def parse() -> argparse.Namespace:
 
 
 def measure(options: argparse.Namespace, size_px: int, batch_size: int) -> tuple[list[float], list[float]]:
-    """Seconds of each round for timm's model and ours."""
+    """Seconds of each round for the other model and ours."""
     torch.manual_seed(0)
-    theirs, ours = timm.create_model(options.model), create_model(options.model)
+    theirs, ours = models(options, size_px)
     ours.load_state_dict(theirs.state_dict())
     images, labels = torch.randn(batch_size, 3, size_px, size_px), torch.randint(1000, (batch_size,))
     steps = [
@@ -68,6 +76,17 @@ def measure(options: argparse.Namespace, size_px: int, batch_size: int) -> tuple
             step()
     rounds = [[seconds(step) for step in steps] for _ in range(options.rounds)]
     return [times[0] for times in rounds], [times[1] for times in rounds]
+
+
+def models(options: argparse.Namespace, size_px: int) -> tuple[nn.Module, nn.Module]:
+    given = {name: float(number) for name, number in (option.split("=") for option in options.options)}
+    ours = create_model(options.model, img_size=size_px, **given)
+    if options.against == "ours":
+        return create_model(options.model, img_size=size_px), ours
+    if not options.model.startswith("vit_"):
+        return timm.create_model(options.model), ours
+    _, size, patch = options.model.split("_")
+    return timm.create_model(f"vit_{TIMM_SIZES[size]}_{patch}_224", img_size=size_px), ours
 
 
 def training_step(

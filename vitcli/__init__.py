@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from vitcli.layers.reparam import reparameterize
     from vitcli.models.registry import create_model, list_models
     from vitcli.recipe.load import Recipe, load_recipe
+    from vitcli.recipe.plugins import use_plugin
     from vitcli.weights.load import load_weights
 
 __version__ = "0.1.0"
@@ -21,12 +22,13 @@ _PUBLIC = {
     "load_weights": "vitcli.weights.load",
     "reparameterize": "vitcli.layers.reparam",
     "train": "vitcli.commands.train",
+    "use_plugin": "vitcli.recipe.plugins",
     "validate": "vitcli.commands.validate",
 }
 
 __all__ = [
     "Recipe", "TrainResult", "create_model", "list_models", "load_recipe", "load_weights", "reparameterize", "train",
-    "validate",
+    "use_plugin", "validate",
 ]  # fmt: skip
 
 

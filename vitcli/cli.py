@@ -13,6 +13,7 @@ import typer
 from vitcli.errors import VitcliError, show, show_brief
 from vitcli.recipe.describe import help_of, metavar
 from vitcli.recipe.load import Recipe, load_recipe
+from vitcli.recipe.plugins import use_plugin
 from vitcli.recipe.schema import SECTIONS, default
 from vitcli.recipe.write import yaml_value
 
@@ -26,8 +27,10 @@ app = typer.Typer(
 )
 recipes_app = typer.Typer(no_args_is_help=True, help="List, show, copy, check and compare recipes.")
 models_app = typer.Typer(no_args_is_help=True, help="List and describe architectures.")
+weights_app = typer.Typer(no_args_is_help=True, help="Look into weights, and convert them for other projects.")
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(models_app, name="models")
+app.add_typer(weights_app, name="weights")
 
 #: options that are not known to typer reach the recipe check, which reports all mistakes at once
 _COLLECT_UNKNOWN = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -36,23 +39,32 @@ ConfigOption = Annotated[
 ]
 
 
+def _use_plugins(files: list[Path] | None) -> None:
+    for file in files or ():
+        use_plugin(file)
+
+
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", metavar="FILE", callback=_use_plugins, help="Python file that adds models or parts."),
+]
+
+
 def with_recipe_keys(command: Callable[..., None]) -> Callable[..., None]:
-    """Give `command(ctx, config, recipe_keys=…, …)` one option for every key of the schema."""
+    """Give `command(ctx, config, recipe_keys=…, …)` one option for every key of the schema, and `--plugin`."""
     own = inspect.signature(command)
     parameters = [p for p in own.parameters.values() if p.name != "recipe_keys"]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters.append(inspect.Parameter("plugin", keyword, default=None, annotation=PluginOption))
     for section, model in SECTIONS.items():
         for name in model.model_fields:
             text = f"{help_of(name)} [default: {yaml_value(_plain(default(name)))}]".replace("null]", "none]")
             option = typer.Option(
                 f"--{name}", metavar=metavar(name), help=text, rich_help_panel=section, show_default=False
             )
-            parameters.append(
-                inspect.Parameter(
-                    name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
-                )
-            )
+            parameters.append(inspect.Parameter(name, keyword, default=None, annotation=Annotated[str | None, option]))
 
-    def run(**arguments: Any) -> None:
+    def run(plugin: Any = None, **arguments: Any) -> None:
         keys = {name: arguments.pop(name) for section in SECTIONS.values() for name in section.model_fields}
         given = {name: text for name, text in keys.items() if text is not None}
         command(**arguments, recipe_keys=given | _unknown_options(arguments["ctx"].args))
@@ -118,6 +130,22 @@ def validate(
         str | None,
         typer.Option("--use_ema", metavar="BOOL", help="Averaged or raw weights. [default: averaged if kept]"),
     ] = None,
+    eval_crops: Annotated[
+        Literal["1", "5", "10", "144"],
+        typer.Option("--eval_crops", help="Classify each image by so many crops, and by the single one beside it."),
+    ] = "1",
+    crop_scales: Annotated[
+        str | None,
+        typer.Option(
+            "--crop_scales",
+            metavar="LIST",
+            help="Shorter side of the image / side of the crop, such as 1.0,1.5: crops are taken at each scale. "
+            "[default: 1.5 for 5 crops, 256/224 for 10; 256, 288, 320, 352 / 224 for 144]",
+        ),
+    ] = None,
+    crop_average: Annotated[
+        Literal["prob", "logit"], typer.Option("--crop_average", help="What is averaged over the crops.")
+    ] = "prob",
     json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to this file.")
     ] = None,
@@ -133,8 +161,17 @@ def validate(
     if (use_ema and use_ema.lower()) not in wanted:
         raise typer.BadParameter("--use_ema takes true or false")
     from vitcli.commands.validate import validate as run
+    from vitcli.data.crops import Crops, read_scales
 
-    run(recipe, fold=fold, use_ema=wanted[use_ema and use_ema.lower()], json_file=json)
+    many = eval_crops != "1" or crop_scales is not None
+    crops = Crops(eval_crops, read_scales(crop_scales) if crop_scales is not None else None, crop_average)
+    run(
+        recipe,
+        fold=fold,
+        use_ema=wanted[use_ema and use_ema.lower()],
+        crops=crops if many else None,
+        json_file=json,
+    )
 
 
 @recipes_app.command("ls")
@@ -146,7 +183,7 @@ def recipes_ls() -> None:
 
 
 @recipes_app.command("show", context_settings=_COLLECT_UNKNOWN)
-def recipes_show(ctx: typer.Context, recipe: str) -> None:
+def recipes_show(ctx: typer.Context, recipe: str, plugin: PluginOption = None) -> None:
     """Print every value of a recipe and where it comes from; `--key value` changes one."""
     from vitcli.commands import recipes
 
@@ -162,7 +199,7 @@ def recipes_cp(recipe: str, target: Annotated[Path | None, typer.Argument()] = N
 
 
 @recipes_app.command("validate", context_settings=_COLLECT_UNKNOWN)
-def recipes_validate(ctx: typer.Context, recipe: list[str]) -> None:
+def recipes_validate(ctx: typer.Context, recipe: list[str], plugin: PluginOption = None) -> None:
     """Check recipes; all mistakes at once, with file, line and column."""
     from vitcli.commands import recipes
 
@@ -171,7 +208,7 @@ def recipes_validate(ctx: typer.Context, recipe: list[str]) -> None:
 
 
 @recipes_app.command("diff")
-def recipes_diff(first: str, second: str) -> None:
+def recipes_diff(first: str, second: str, plugin: PluginOption = None) -> None:
     """Show the keys in which two recipes differ."""
     from vitcli.commands import recipes
 
@@ -179,7 +216,10 @@ def recipes_diff(first: str, second: str) -> None:
 
 
 @models_app.command("ls")
-def models_ls(pattern: Annotated[str, typer.Argument(help="Shell pattern, such as 'fastvit_sa*'.")] = "*") -> None:
+def models_ls(
+    pattern: Annotated[str, typer.Argument(help="Shell pattern, such as 'fastvit_sa*'.")] = "*",
+    plugin: PluginOption = None,
+) -> None:
     """List the architectures with their sizes."""
     from vitcli.commands import models
 
@@ -191,11 +231,40 @@ def models_show(
     name: str,
     img_size: Annotated[int | None, typer.Option("--img_size", help="Side of the input in pixels.")] = None,
     num_classes: Annotated[int, typer.Option("--num_classes", help="Classes of the head.")] = 1000,
+    plugin: PluginOption = None,
 ) -> None:
     """Describe one architecture."""
     from vitcli.commands import models
 
     models.show(name, img_size, num_classes)
+
+
+SourceArgument = Annotated[str, typer.Argument(metavar="SOURCE", help="A run, a file, or an address; as --ckpt_path.")]
+
+
+@weights_app.command("show")
+def weights_show(source: SourceArgument) -> None:
+    """Tell whose weights they are, which model and options they fit, and what images they expect."""
+    from vitcli.commands import weights
+
+    weights.show(source)
+
+
+@weights_app.command("convert")
+def weights_convert(
+    source: SourceArgument,
+    to: Annotated[
+        Literal["vitcli", "timm", "torchvision", "hf", "google", "apple"], typer.Option(help="For whom.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="File, or for timm and hf a folder; must not exist.")],
+    num_heads: Annotated[
+        int | None, typer.Option("--num_heads", min=1, help="Attention heads of a ViT, where nothing tells them.")
+    ] = None,
+) -> None:
+    """Write the same tensors under another project's names, with the configuration it needs."""
+    from vitcli.commands import weights
+
+    weights.convert(source, to, out, num_heads)
 
 
 def _underscored(words: list[str]) -> list[str]:

@@ -102,6 +102,19 @@ def test_an_image_is_augmented_differently_in_each_epoch_and_for_each_seed(digit
         assert np.mean([torch.equal(*pair) for pair in zip(one.images, other.images, strict=True)]) < 0.3
 
 
+def test_repeats_are_augmented_differently_and_the_first_as_ever(digits):
+    """With three draws of each image: the first is the one that training without repeats makes of it."""
+    plain = load(digits, plan=BatchPlan(40, 40, shuffle=False), total=1)[0]
+    plan = BatchPlan(40, 12, shuffle=False, repeats=3)
+    batch = load(digits, plan=plan, total=1, workers=1)[0]
+    assert batch.indices.tolist() == [0, 1, 2, 3] * 3
+    first, second, third = batch.images.split(4)
+    assert torch.equal(first, plain.images[:4])
+    for one, other in ((first, second), (first, third), (second, third)):
+        assert np.mean([torch.equal(*pair) for pair in zip(one, other, strict=True)]) < 0.3
+    assert same(load(digits, plan=plan, start=2, total=5), load(digits, plan=plan, total=5)[2:])
+
+
 def test_the_loader_draws_from_no_global_generator(digits):
     torch.manual_seed(0)
     state = torch.get_rng_state()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from timm.data.distributed_sampler import RepeatAugSampler
 
 from vitcli.data.sampler import BatchPlan, epoch_order, eval_indices
 from vitcli.data.streams import raw_numbers, stream, stream_seed
@@ -86,6 +87,29 @@ def test_too_small_a_data_set_says_which_batch_size_fits():
         BatchPlan(3, 64, world_size=4)
     with pytest.raises(DataError, match="no images"):
         BatchPlan(0, 1)
+
+
+def test_repeats_are_those_of_deit():
+    """timm's sampler draws the same samples in each global batch, and an epoch has as many draws as without."""
+    plan = BatchPlan(100, 8, world_size=2, shuffle=False, repeats=3)
+    theirs = list(RepeatAugSampler(range(100), num_replicas=1, rank=0, shuffle=False, num_repeats=3, selected_round=0))
+    assert plan.steps_per_epoch == BatchPlan(100, 8, world_size=2).steps_per_epoch == 6
+    for step in range(6):
+        drawn = [plan.draws(0, step, 0, rank) for rank in range(2)]
+        samples, repeats = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+        assert sorted(samples) == theirs[16 * step : 16 * (step + 1)]
+        assert len({*zip(samples.tolist(), repeats.tolist(), strict=True)}) == 16, "no draw comes twice"
+        assert np.array_equal(repeats, np.sort(repeats)), "first draws, then second ones, so that ranks share them"
+
+
+@pytest.mark.parametrize(("world_size", "accumulation"), [(1, 4), (2, 2), (4, 1), (3, 1)])
+def test_repeats_do_not_depend_on_the_spread(world_size, accumulation):
+    plan = BatchPlan(100, 24 // (world_size * accumulation), world_size, accumulation, seed=5, repeats=3)
+    reference = BatchPlan(100, 24, seed=5, repeats=3)
+    for step in range(plan.steps_per_epoch):
+        draws = [plan.draws(1, step, micro, rank) for micro in range(accumulation) for rank in range(world_size)]
+        for ours, whole in zip(zip(*draws, strict=True), reference.draws(1, step, 0, 0), strict=True):
+            assert np.array_equal(np.concatenate(ours), whole)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])

@@ -104,6 +104,23 @@ def test_crop_area_and_position_are_spread_as_asked():
     assert abs(np.mean([left + right for left, _, right, _ in boxes]) / 2000 - 0.5) < 0.01
 
 
+@pytest.mark.parametrize("size", [(8, 8), (30, 19)])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_padded_crop_is_torchvisions_at_every_place(size, mode):
+    """RandomCrop(padding=4, padding_mode="reflect"), whose offsets are drawn evenly."""
+    image = photo(*size).convert(mode)
+    aug = Augmentation(image_resize=8, train_crop="padded", interpolation="bilinear", hflip=0)
+    padded = tvf.pad(tvf.resize(image, 8), [4], padding_mode="reflect")
+    places = [(top, left) for top in range(padded.height - 7) for left in range(padded.width - 7)]
+    expected = {tvf.crop(padded, top, left, 8, 8).tobytes(): (top, left) for top, left in places}
+    transform = build_train_transform(aug, in_channels=3 if mode == "RGB" else 1)
+    found = [expected[transform(image, random.Random(seed)).tobytes()] for seed in range(2500)]
+    assert len(expected) == len(places) == len(set(found))
+    tops, lefts = np.array(found).T
+    assert abs(tops.mean() - 4) < 0.2
+    assert abs(lefts.mean() - (padded.width - 8) / 2) < 0.2
+
+
 def test_flips_have_their_probability():
     image = photo(16, 16)
     whole = {"image_resize": 16, "scale": (1.0, 1.0), "ratio": (1.0, 1.0)}

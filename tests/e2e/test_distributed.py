@@ -42,7 +42,10 @@ def test_two_processes_equal_one_with_accumulation(tmp_path: Path, torchrun):
 
 @pytest.mark.slow
 def test_fastvit_counts_ragged_shares(tmp_path: Path, torchrun, vitcli):
-    """355 validation images over two ranks: counted once each; the checkpoint validates to the same counts alone."""
+    """355 validation images over two ranks: counted once each; the checkpoint validates to the same counts alone.
+
+    The same by five crops of each; the single crop is reported beside them.
+    """
     words = ["train", "-c", "quickstart", "--run_dir", "run", *options(SMALL | {"epoch_size": 1, "batch_size": 16})]
     done = torchrun(2, "-m", "vitcli", *words)
     assert done.returncode == 0, done.stderr
@@ -55,6 +58,18 @@ def test_fastvit_counts_ragged_shares(tmp_path: Path, torchrun, vitcli):
     assert one_json["correct1"] == two_json["correct1"]
     assert one_json["top1"] == top1
     assert one_json["nll"] == pytest.approx(two_json["nll"], rel=1e-5)
+    words = ["validate", "--ckpt_path", "run", "--eval_crops", 5, "--crop_scales", "1.2"]
+    crops = vitcli(*words, "--json", "one.json", "--val_batch_size", 40)
+    assert crops.returncode == 0, crops.stderr
+    assert "355, each by the mean probability of 5 crops (scale 1.2)" in crops.stdout
+    assert "single crop" in crops.stdout
+    two = torchrun(2, "-m", "vitcli", *words, "--json", "two.json", "--val_batch_size", 64)
+    assert two.returncode == 0, two.stderr
+    one_crops, two_crops = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("one", "two"))
+    assert one_crops["single_crop"]["correct1"] == two_crops["single_crop"]["correct1"] == one_json["correct1"]
+    assert one_crops["num_images"] == two_crops["num_images"] == 355
+    assert one_crops["correct5"] == two_crops["correct5"]
+    assert one_crops["nll"] == pytest.approx(two_crops["nll"], rel=1e-5)
 
 
 @pytest.mark.slow

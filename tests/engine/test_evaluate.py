@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vitcli.engine.evaluate import EvalResult, Stopped, evaluate
+from vitcli.engine.evaluate import EvalResult, Stopped, evaluate, evaluate_crops
 
 CPU = torch.device("cpu")
 AUTOCAST = partial(torch.autocast, "cpu", enabled=False)
@@ -48,6 +48,35 @@ def test_against_plain_torch(num_classes: int, size: int):
     assert result.correct5 == (ranks < 5).sum()
     assert result.nll == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
     assert net.training, "the mode is as it was"
+
+
+@pytest.mark.parametrize("average", ["prob", "logit"])
+@pytest.mark.parametrize("chunk_size", [1, 5, 100])
+def test_many_crops_against_plain_torch(average: str, chunk_size: int):
+    """Seven crops of 23 images: the first alone, and the average of the other six, in chunks of any size."""
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (23, 7, 3, 2, 2), dtype=torch.uint8)
+    labels = torch.randint(9, (23,))
+    net, sizes = Net(9).eval(), []
+
+    def prepare(crops: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(crops))
+        return crops.float() / 255
+
+    single, many = evaluate_crops(
+        net, batches(images, labels, 4), prepare, average=average, chunk_size=chunk_size, num_images=23, device=CPU,
+        autocast=AUTOCAST,
+    )  # fmt: skip
+    assert max(sizes) <= chunk_size
+    assert sum(sizes) == 23 * 7
+    logits = net((images.float() / 255).flatten(0, 1)).unflatten(0, (23, 7))
+    alone = evaluate(net, batches(images[:, 0], labels, 23), prepare, num_images=23, device=CPU, autocast=AUTOCAST)
+    assert (single.correct1, single.correct5) == (alone.correct1, alone.correct5)
+    assert single.nll == pytest.approx(alone.nll)
+    mean = logits[:, 1:].softmax(-1).mean(1) if average == "prob" else logits[:, 1:].mean(1).softmax(-1)
+    assert many.correct1 == (mean.argmax(1) == labels).sum()
+    assert many.correct5 == (mean.topk(5, 1).indices == labels[:, None]).sum()
+    assert many.nll == pytest.approx(F.nll_loss(mean.log(), labels).item(), rel=1e-5)
 
 
 def test_an_image_that_is_missing_is_noticed():

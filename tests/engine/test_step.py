@@ -1,5 +1,6 @@
 """One step: accumulation is arithmetic, NaN never reaches a weight, clipping clips, the loss scaler is saved."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from vitcli.engine.step import train_step
 from vitcli.engine.training import Training
 from vitcli.errors import DivergedError
 from vitcli.log import Reporter
+from vitcli.optim.optimizers import build_optimizer
+from vitcli.optim.param_groups import param_groups
 from vitcli.recipe.load import load_recipe
 
 BASE = {
@@ -73,7 +76,7 @@ def test_ragged_last_step_is_the_mean_over_its_images(make):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-@pytest.mark.parametrize("opt", ["adamw", "sgd", "rmsprop", "muon"])
+@pytest.mark.parametrize("opt", ["adamw", "sgd", "rmsprop", "muon", "lamb"])
 def test_nan_never_reaches_a_weight(make, opt: str):
     """Optimizers that can drop a step on the device, and those that cannot."""
     training = make(opt=opt, log_interval=1)
@@ -101,9 +104,39 @@ def test_clipping(make):
     assert (weights(training) - before).norm() == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_loss_scaler_is_saved(make):
+@pytest.mark.parametrize("opt", ["adamw", "muon", "lamb"])
+def test_rates_of_layers(make, opt: str):
+    """Each layer has its share of the schedule's rate in every step, also behind a resume; the log shows the whole."""
+
+    def layered(**keys: object) -> Training:
+        training = make(opt=opt, **keys)
+        model = training.model
+        model.layer_of, model.num_layers = lambda name: int(name.split(".")[0]), 4  # type: ignore[assignment]
+        groups = param_groups(model, weight_decay=0.05, weight_decay_filter="auto", layer_decay=0.5)
+        training.optimizer = build_optimizer(training.recipe.optimizer, groups, training.world.device)
+        return training
+
+    training = layered(scheduler="cosine_decay")
+    batches = iter(training.batches(0))
+    for step in range(4):
+        assert train_step(training, batches) == pytest.approx(0.1 * (1 + math.cos(math.pi * step / 8)) / 2)
+        if step == 1:
+            training.save()
+    rates = {n: g["lr"] for g in training.optimizer.param_groups for n in g["names"]}
+    last = 0.1 * (1 + math.cos(math.pi * 3 / 8)) / 2
+    assert rates == pytest.approx({"0.weight": last / 8, "0.bias": last / 8, "3.weight": last, "3.bias": last})
+    again = layered(scheduler="cosine_decay")
+    again.restore(training.run_dir / "checkpoints" / "step-00000002")
+    batches = iter(again.batches(2))
+    for _ in range(2):
+        train_step(again, batches)
+    assert torch.equal(weights(again), weights(training))
+
+
+@pytest.mark.parametrize("opt", ["adamw", "lamb"])
+def test_loss_scaler_is_saved(make, opt: str):
     """fp16: a scale too large drops steps until it fits, no weight is hurt, and the scale survives a checkpoint."""
-    training = make(amp="fp16")
+    training = make(amp="fp16", opt=opt)
     training.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
     batches = iter(training.batches(0))
     before = weights(training)
@@ -113,7 +146,7 @@ def test_loss_scaler_is_saved(make):
         train_step(training, batches)
     assert training.scaler.get_scale() == 2.0**36
     training.save()
-    again = make(amp="fp16")
+    again = make(amp="fp16", opt=opt)
     again.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
     again.restore(training.run_dir / "checkpoints" / "step-00000004")
     assert again.scaler.get_scale() == 2.0**36

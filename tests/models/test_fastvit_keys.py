@@ -48,3 +48,20 @@ def test_names_that_apples_files_have():
     fused = to_apple(reparameterize(model).state_dict())
     for place in ("network.6.reparam_conv", "network.3.proj.0.lkb_reparam", "network.3.proj.1.reparam_conv"):
         assert f"{place}.bias" in fused
+
+
+@pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_sa12"])
+def test_mindcvs_port(name):
+    """Names by its source (mindcv/models/fastvit.py), behind the reader's renaming of norms; no file was published."""
+    tensors = create_model(name, num_classes=3).state_dict()
+    theirs = {}
+    for key, tensor in to_apple(tensors).items():
+        if "convffn.fc" in key and key.endswith("bias"):
+            tensor.zero_()
+        elif not key.endswith("num_batches_tracked"):
+            key = key.replace(".proj.", ".layers.") if key.split(".")[1] in ("1", "3", "5") else key
+            theirs[key.replace("token_mixer.layer_scale", "token_mixer.w")] = tensor
+    assert "network.1.layers.0.lkb_origin.conv.weight" in theirs
+    converted = from_apple(theirs)
+    assert converted.keys() == tensors.keys()
+    assert all(torch.equal(converted[key], tensors[key]) for key in tensors)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from vitcli.errors import UsageError
 from vitcli.models.registry import create_model
 from vitcli.optim.ema import ExponentialMovingAverage
 from vitcli.optim.optimizers import OPTIMIZERS, build_optimizer
@@ -108,6 +109,39 @@ def test_filters():
     )
     for groups in count.values():
         assert sum(groups) == total
+
+
+@pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_sa12"])
+def test_layer_decay_is_timms(name: str):
+    """Every parameter of FastViT has timm's factor."""
+    theirs = timm.create_model(name, num_classes=10)
+    names = {id(p): n for n, p in theirs.named_parameters()}
+    groups = timm.optim.param_groups_layer_decay(theirs, layer_decay=0.7)
+    expected = {names[id(p)]: group["lr_scale"] for group in groups for p in group["params"]}
+    assert scales(create_model(name, num_classes=10)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("pool", [{}, {"global_pool": "avg", "class_token": False}], ids=str)
+def test_layer_decay_of_a_vit_is_timms(pool: dict):
+    shape = {"img_size": 32, "num_classes": 5, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3, **pool}
+    theirs = timm.create_model("vit_tiny_patch16_224", **shape, reg_tokens=2)
+    names = {id(p): n for n, p in theirs.named_parameters()}
+    groups = timm.optim.param_groups_layer_decay(theirs, layer_decay=0.7)
+    expected = {names[id(p)]: group["lr_scale"] for group in groups for p in group["params"]}
+    ours = scales(create_model("vit_ti_patch16", **shape, reg_tokens=2))
+    assert ours == pytest.approx(expected)
+    assert ours["pos_embed"] == pytest.approx(0.7**4)
+
+
+def scales(model: nn.Module) -> dict[str, float]:
+    groups = param_groups(model, weight_decay=0.05, weight_decay_filter="auto", layer_decay=0.7)
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    return {name: group["lr_scale"] for group in groups for name in group["names"]}
+
+
+def test_layer_decay_needs_layers():
+    with pytest.raises(UsageError, match="Linear does not tell its layers"):
+        param_groups(nn.Linear(2, 2), weight_decay=0.1, weight_decay_filter="auto", layer_decay=0.5)
 
 
 def test_ema_equals_torch_and_averages_buffers():

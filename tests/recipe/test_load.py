@@ -186,12 +186,13 @@ def test_every_key_is_described():
         assert field.description.endswith(".")
         assert expectation(name)
         assert metavar(name)
-        assert set(extra(name)) == {"free", "registry"}
+        assert set(extra(name)) == {"free", "registry", "own"}
 
 
 def test_names_equal_the_registries():
     from vitcli.data.datasets import DATASETS
     from vitcli.models.registry import list_models
+    from vitcli.models.transformers import TRANSFORMERS
     from vitcli.optim.optimizers import OPTIMIZERS
     from vitcli.optim.schedule import SCHEDULES
 
@@ -199,7 +200,8 @@ def test_names_equal_the_registries():
     assert registered("optimizers") == tuple(OPTIMIZERS)
     assert registered("schedules") == tuple(SCHEDULES)
     assert registered("datasets") == tuple(DATASETS)
-    assert set(REGISTRIES) == {"models", "optimizers", "schedules", "datasets"}
+    assert registered("transformers") == tuple(TRANSFORMERS)
+    assert set(REGISTRIES) == {"models", "transformers", "optimizers", "schedules", "datasets"}
 
 
 @pytest.mark.parametrize(

@@ -151,8 +151,8 @@ def test_other_models_keys(tmp_path: Path):
     assert recipe.augmentation.interpolation == "bilinear"
     said = "\n".join(recipe.notes)
     assert "`aux_factor` is ignored" in said
-    assert "`layer_decay` is ignored" in said
-    assert "`aug_repeats` is ignored" in said
+    assert recipe.optimizer.layer_decay == 0.65
+    assert recipe.augmentation.aug_repeats == 3
     assert "divided by 255" in said
 
 

@@ -49,6 +49,15 @@ def test_binary_cross_entropy(targets: torch.Tensor):
         assert (ours - theirs).abs() < 0.02
 
 
+@pytest.mark.parametrize("threshold", [None, 0.0, 0.2, 0.5])
+@pytest.mark.parametrize("sum_classes", [False, True])
+@pytest.mark.parametrize("targets", [LABELS, SOFT], ids=["labels", "mixed"])
+def test_binary_targets_and_the_sum_are_timms(threshold, sum_classes, targets):
+    theirs = timm.loss.BinaryCrossEntropy(smoothing=0.1, target_threshold=threshold, sum_classes=sum_classes)
+    section = Loss(loss="BCE", label_smoothing=0.1, bce_target_thresh=threshold, bce_sum=sum_classes)
+    assert torch.allclose(loss(section, targets), theirs(LOGITS, targets if targets is LABELS else smoothed(SOFT, 0.1)))
+
+
 def test_loss_is_fp32_under_autocast():
     task = Classification(nn.Linear(4, 5), Loss())
     with torch.autocast("cpu", torch.bfloat16):

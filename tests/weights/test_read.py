@@ -162,3 +162,21 @@ def test_missing_and_empty_of_tensors(tmp_path):
     torch.save([torch.ones(2)], tmp_path / "list.pth")
     with pytest.raises(WeightsError, match="list, not a dictionary"):
         read_weights(tmp_path / "list.pth")
+
+
+def test_a_folder_with_a_configuration(tmp_path):
+    """As the hub keeps models; a file in it that is no JSON is named."""
+    save_file(TENSORS, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"id2label": {"1": "dog", "0": "cat", "10": "yak"}}')
+    weights = read_weights(tmp_path)
+    assert equal(weights.tensors, TENSORS)
+    assert weights.meta["class_names"] == ["cat", "dog", "yak"]
+    for text, names in (('{"id2label": {"0": "LABEL_0"}}', None), ('{"label_names": ["a"]}', ["a"]), ("[]", None)):
+        (tmp_path / "config.json").write_text(text)
+        assert read_weights(tmp_path).meta.get("class_names") == names
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(DataError, match=r"config\.json cannot be read"):
+        read_weights(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(DataError, match="damaged"):
+        read_weights(tmp_path)

@@ -7,7 +7,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vitcli.commands.parts import build_autocast, build_evaluate, build_model, chosen_amp, num_workers, preprocessing
+from vitcli.commands.adopt import adopt_preprocessing
+from vitcli.commands.parts import (
+    build_autocast,
+    build_evaluate,
+    build_model,
+    chosen_amp,
+    num_workers,
+    preprocessing,
+    say_notes,
+)
 from vitcli.commands.weights_path import open_weights
 from vitcli.data.datasets import Splits
 from vitcli.data.loader import build_train_loader
@@ -21,31 +30,47 @@ from vitcli.engine.training import Meter, Training
 from vitcli.layers.memory import keep_freed_memory
 from vitcli.log import Reporter
 from vitcli.optim.ema import ExponentialMovingAverage
+from vitcli.optim.freeze import freeze
 from vitcli.optim.optimizers import build_optimizer
 from vitcli.optim.param_groups import param_groups
 from vitcli.optim.schedule import accumulation_steps, scaled_lr
 from vitcli.recipe.load import Recipe
 from vitcli.tasks.classification import Classification
 from vitcli.weights.load import load_weights
+from vitcli.weights.read import Weights
 
 
 def build_training(
     recipe: Recipe, world: World, run_dir: Path, splits: Splits, reporter: Reporter, *, fresh: bool
 ) -> Training:
-    """Every part of the run. `fresh`: start from `ckpt_path` where the recipe names one (a resumed run has its own)."""
+    """Every part of the run. `fresh`: start from `ckpt_path` where the recipe names one (a resumed run has its own).
+
+    The preprocessing of these weights is taken over where the recipe leaves it open; see `Training.recipe`.
+    """
+    weights = open_weights(recipe.model.ckpt_path) if fresh and recipe.model.ckpt_path else None
+    if weights:
+        recipe, said = adopt_preprocessing(recipe, weights)
+        say_notes(reporter, said)
     device, optim, num_classes = world.device, recipe.optimizer, len(splits.class_names)
     prepare_device(recipe, device)
     plan = build_plan(recipe, world, len(splits.train))
     peak_lr, lr_text = scaled_lr(recipe.scheduler, plan.global_batch)
     reporter.say(lr_text)
-    model = build_network(recipe, num_classes, reporter, fresh=fresh).to(device)
+    model = build_network(recipe, num_classes, reporter, weights).to(device)
+    if optim.freeze:
+        reporter.say(freeze(model, optim.freeze))
     channels_last = recipe.system.channels_last and device.type != "cpu"
     if channels_last:
         model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     task = Classification(model, recipe.loss)
     if recipe.system.compile:
         task.compile()
-    groups = param_groups(model, weight_decay=optim.weight_decay, weight_decay_filter=optim.weight_decay_filter)
+    groups = param_groups(
+        model,
+        weight_decay=optim.weight_decay,
+        weight_decay_filter=optim.weight_decay_filter,
+        layer_decay=optim.layer_decay,
+    )
     ema = ExponentialMovingAverage(model, decay=optim.ema_decay, ramp_steps=optim.ema_ramp_steps) if optim.ema else None
     return Training(
         recipe=recipe,
@@ -93,16 +118,17 @@ def build_plan(recipe: Recipe, world: World, num_samples: int) -> BatchPlan:
         seed=recipe.system.seed,
         shuffle=section.shuffle,
         drop_remainder=section.drop_remainder,
+        repeats=max(1, recipe.augmentation.aug_repeats),
     )
 
 
-def build_network(recipe: Recipe, num_classes: int, reporter: Reporter, *, fresh: bool) -> nn.Module:
-    """The model with its first weights: the seed's, or those of `ckpt_path`, with a report of what was loaded."""
+def build_network(recipe: Recipe, num_classes: int, reporter: Reporter, weights: Weights | None) -> nn.Module:
+    """The model with its first values: the seed's, or those of `weights`, with a report of what was loaded."""
     torch.manual_seed(stream_seed("init", recipe.system.seed))
     model = build_model(recipe, num_classes)
-    if fresh and recipe.model.ckpt_path:
-        weights = open_weights(recipe.model.ckpt_path)
-        report = load_weights(model, weights, reset_head=recipe.model.reset_head)
+    if weights:
+        section = recipe.model
+        report = load_weights(model, weights, reset_head=section.reset_head, pos_resample=section.pos_resample)
         reporter.say(f"weights  {weights.source}: {report.lines()[0]}")
         for line in report.lines()[1:]:
             reporter.note(line)

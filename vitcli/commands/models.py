@@ -1,6 +1,7 @@
 """`vitcli models`: which architectures there are, and how large one is."""
 
 import fnmatch
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ _console = Console(highlight=False, emoji=False, soft_wrap=True)
 
 def _sizes(name: str, img_size: int, num_classes: int) -> tuple[int, int, int, float]:
     """Parameters in training form, fused, fully folded; GMACs of the fused form (convolutions, matmuls)."""
-    model = create_model(name, num_classes=num_classes).eval()
+    model = create_model(name, num_classes=num_classes, img_size=img_size).eval()
     fused, folded = reparameterize(model), reparameterize(model, fold="full")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         fused.to("meta")(torch.empty(1, 3, img_size, img_size, device="meta"))
@@ -40,13 +41,17 @@ def show(name: str, img_size: int | None = None, num_classes: int = 1000) -> Non
     size = img_size or info.img_size
     trained, fused, folded, gmacs = _sizes(name, size, num_classes)
     table = Table(title=name, show_header=False, title_justify="left", title_style="bold")
-    table.add_row("parameters, training form", f"{trained:,}")
-    table.add_row("parameters, reparameterized", f"{fused:,}")
-    table.add_row("parameters, fully folded", f"{folded:,}")
-    table.add_row("GMACs, reparameterized", f"{gmacs:.3f} at {size} px")
+    if trained == fused == folded:
+        table.add_row("parameters", f"{trained:,}")
+    else:
+        table.add_row("parameters, training form", f"{trained:,}")
+        table.add_row("parameters, reparameterized", f"{fused:,}")
+        table.add_row("parameters, fully folded", f"{folded:,}")
+    table.add_row("GMACs in evaluation", f"{gmacs:.3f} at {size} px")
     table.add_row("evaluation crop_pct", f"{info.crop_pct:g}")
     with torch.no_grad():
-        model: Any = create_model(name, num_classes=num_classes).eval()
-        maps = model.features(torch.zeros(1, 3, size, size))
-    table.add_row("stage maps (C, H, W)", "  ".join(str(tuple(m.shape[1:])) for m in maps))
+        model: Any = create_model(name, num_classes=num_classes, img_size=size).eval()
+        shapes = [tuple(m.shape[1:]) for m in model.features(torch.zeros(1, 3, size, size))]
+    runs = [f"{len(list(run))} x {shape}" for shape, run in groupby(shapes)]
+    table.add_row("feature maps (C, H, W)", "  ".join(run.removeprefix("1 x ") for run in runs))
     _console.print(table)

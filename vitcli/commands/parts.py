@@ -8,17 +8,19 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from vitcli.data.crops import Crops, CropTransform, build_crop_transform
 from vitcli.data.images import ImageSet
-from vitcli.data.loader import build_eval_loader, default_num_workers
+from vitcli.data.loader import Batches, build_eval_loader, default_num_workers
 from vitcli.data.mixing import Normalizer
-from vitcli.data.transforms import build_eval_transform
+from vitcli.data.transforms import EvalTransform, build_eval_transform
 from vitcli.distributed import World, num_launched
-from vitcli.engine.evaluate import EvalResult, evaluate
+from vitcli.engine.evaluate import EvalResult, evaluate, evaluate_crops
 from vitcli.errors import DataError, RecipeError, UsageError
 from vitcli.log import Reporter
 from vitcli.models.registry import create_model
 from vitcli.recipe import check
 from vitcli.recipe.load import Recipe
+from vitcli.recipe.schema import OWN_KEYS
 
 #: recipe keys that say how an image becomes the network's input; they travel with every checkpoint
 PREPROCESSING = ("image_resize", "crop_pct", "interpolation", "mean", "std", "in_channels")
@@ -63,6 +65,9 @@ def check_num_classes(recipe: Recipe, class_names: list[str]) -> int:
 
 def build_model(recipe: Recipe, num_classes: int) -> nn.Module:
     section = recipe.model
+    own = {name: value for name in OWN_KEYS if (value := recipe.get(name)) is not None}
+    if section.fine_tune:  # the classifier keeps its classes, and a layer behind it leads to the data's
+        num_classes, own["fine_tune"] = section.fine_tune, num_classes
     return create_model(
         section.model,
         num_classes=num_classes,
@@ -72,6 +77,7 @@ def build_model(recipe: Recipe, num_classes: int) -> nn.Module:
         drop_path_rate=section.drop_path_rate,
         layer_scale_init=section.layer_scale_init,
         grad_checkpointing=section.grad_checkpointing,
+        **own,
     )
 
 
@@ -93,30 +99,55 @@ def build_autocast(recipe: Recipe, device: torch.device) -> Callable[[], torch.a
 
 def build_evaluate(recipe: Recipe, images: ImageSet, world: World) -> Callable[..., EvalResult]:
     """A function of (model, should_stop) that evaluates on `images`."""
-    loader = build_eval_loader(
+    transform = build_eval_transform(recipe.augmentation, in_channels=recipe.model.in_channels)
+    loader = _eval_loader(recipe, images, world, transform, batch_size=_eval_batch_size(recipe))
+    parts = _eval_parts(recipe, images, world)
+
+    def run(model: nn.Module, should_stop: Callable[[], bool] = lambda: False) -> EvalResult:
+        return evaluate(model, loader, should_stop=should_stop, **parts)
+
+    return run
+
+
+def build_evaluate_crops(
+    recipe: Recipe, images: ImageSet, world: World, crops: Crops
+) -> Callable[..., tuple[EvalResult, EvalResult]]:
+    """A function of the model: the result by the single crop, and by the average of `crops`.
+
+    A batch holds as many crops as it holds images otherwise, or those of one image where these are more.
+    """
+    batch_size = _eval_batch_size(recipe)
+    transform = build_crop_transform(crops, recipe.augmentation, in_channels=recipe.model.in_channels)
+    loader = _eval_loader(recipe, images, world, transform, batch_size=max(1, batch_size // (1 + crops.num_crops)))
+    parts = _eval_parts(recipe, images, world)
+    return partial(evaluate_crops, batches=loader, average=crops.average, chunk_size=batch_size, **parts)
+
+
+def _eval_batch_size(recipe: Recipe) -> int:
+    return recipe.dataset.val_batch_size or recipe.dataset.batch_size
+
+
+def _eval_loader(
+    recipe: Recipe, images: ImageSet, world: World, transform: EvalTransform | CropTransform, *, batch_size: int
+) -> Batches:
+    return build_eval_loader(
         images,
-        build_eval_transform(recipe.augmentation, in_channels=recipe.model.in_channels),
-        batch_size=recipe.dataset.val_batch_size or recipe.dataset.batch_size,
+        transform,
+        batch_size=batch_size,
         rank=world.rank,
         world_size=world.size,
         num_workers=num_workers(recipe, world),
         pin_memory=world.device.type == "cuda",
     )
-    prepare = Normalizer(recipe.augmentation.mean, recipe.augmentation.std, recipe.model.in_channels)
-    autocast = build_autocast(recipe, world.device)
 
-    def run(model: nn.Module, should_stop: Callable[[], bool] = lambda: False) -> EvalResult:
-        return evaluate(
-            model,
-            loader,
-            prepare,
-            num_images=len(images),
-            device=world.device,
-            autocast=autocast,
-            should_stop=should_stop,
-        )
 
-    return run
+def _eval_parts(recipe: Recipe, images: ImageSet, world: World) -> dict[str, Any]:
+    return {
+        "prepare": Normalizer(recipe.augmentation.mean, recipe.augmentation.std, recipe.model.in_channels),
+        "num_images": len(images),
+        "device": world.device,
+        "autocast": build_autocast(recipe, world.device),
+    }
 
 
 def preprocessing(recipe: Recipe) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vitcli.commands.adopt import adopt_of_run
 from vitcli.commands.build import build_training
 from vitcli.commands.parts import check_device, check_launch, check_num_classes, chosen_amp, relative, say_notes
 from vitcli.commands.resume import check_global_batch, check_resume, claim_run_dir
@@ -17,7 +18,9 @@ from vitcli.engine.training import Training
 from vitcli.errors import DivergedError, Interrupted, LostContact, VitcliError
 from vitcli.log import Reporter
 from vitcli.recipe.load import Recipe
+from vitcli.recipe.plugins import plugin_words
 from vitcli.recipe.write import recipe_text
+from vitcli.weights.fetch import is_remote
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,9 @@ def train(recipe: Recipe) -> TrainResult:
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:
     """So that a checkpoint finds its data from wherever it is used."""
-    paths = {"data_dir": recipe.dataset.data_dir, "ckpt_path": recipe.model.ckpt_path}
-    return recipe.changed(**{name: path.absolute() for name, path in paths.items() if path})
+    paths: dict[str, str | Path | None] = {"data_dir": recipe.dataset.data_dir, "ckpt_path": recipe.model.ckpt_path}
+    local = {name: Path(path).absolute() for name, path in paths.items() if path and not is_remote(path)}
+    return recipe.changed(**local)
 
 
 def _train(recipe: Recipe, world: World, folder: Path, resumed_from: Path | None, reporter: Reporter) -> TrainResult:
@@ -68,6 +72,8 @@ def _train(recipe: Recipe, world: World, folder: Path, resumed_from: Path | None
         "train": splits.train.fingerprint(),
         "val": splits.val.fingerprint(),
     }
+    if resumed_from and recipe.model.ckpt_path:
+        recipe = adopt_of_run(recipe, checkpoint.load_state(resumed_from)["recipe"])
     say_notes(reporter, check_resume(recipe, folder, resumed_from, data_facts))
     training = build_training(recipe, world, folder, splits, reporter, fresh=resumed_from is None)
     if resumed_from:
@@ -75,7 +81,7 @@ def _train(recipe: Recipe, world: World, folder: Path, resumed_from: Path | None
         training.restore(resumed_from)
         reporter.say(f"continuing at step {training.progress.step}")
     elif world.is_main:
-        _write_run_files(recipe, world, folder, data_facts)
+        _write_run_files(training.recipe, world, folder, data_facts)
     _announce(training, splits)
     reporter.record_in(folder, training.progress.step)
     return _fit(training)
@@ -153,7 +159,7 @@ def _finish(training: Training, seconds: float) -> TrainResult:
     if bad := set().union(*gathered(training.bad_images.names)):
         rows.append(("unreadable images", f"{len(bad)}, replaced by others and listed in bad_images.jsonl"))
     reporter.table("done", rows)
-    reporter.say(f"next: vitcli validate --ckpt_path {run}")
+    reporter.say(f"next: vitcli validate --ckpt_path {run}{plugin_words()}")
     if training.world.is_main:
         run_dir.write_status(training.run_dir, "done", step=progress.step, best_top1=best)
     return TrainResult(training.run_dir, progress.step, best, progress.best_step, last, seconds)

@@ -6,9 +6,11 @@ from typing import Any, Literal
 
 from torch import nn
 
+from vitcli.commands.adopt import adopt_preprocessing
 from vitcli.commands.parts import (
     PREPROCESSING,
     build_evaluate,
+    build_evaluate_crops,
     build_model,
     check_device,
     check_launch,
@@ -16,21 +18,24 @@ from vitcli.commands.parts import (
     say_notes,
 )  # fmt: skip
 from vitcli.commands.weights_path import open_weights
+from vitcli.data.crops import Crops
 from vitcli.data.datasets import build_val
-from vitcli.distributed import joined, num_launched
+from vitcli.data.images import ImageSet
+from vitcli.distributed import World, joined, num_launched
 from vitcli.engine.accidents import memory_in_words
 from vitcli.engine.evaluate import EvalResult
 from vitcli.engine.run_dir import write_json
-from vitcli.errors import UsageError, WeightsError
+from vitcli.errors import DataError, UsageError, WeightsError
 from vitcli.layers.reparam import reparameterize
 from vitcli.log import Reporter
 from vitcli.recipe.check import COMMAND_LINE
 from vitcli.recipe.load import Recipe
+from vitcli.recipe.schema import OWN_KEYS
 from vitcli.weights.load import is_fused, load_weights
 from vitcli.weights.read import Weights
 
 #: what a checkpoint knows better than a recipe file: how the network was built and what it was fed
-_OF_THE_WEIGHTS = ("model", *PREPROCESSING)
+_OF_THE_WEIGHTS = ("model", *OWN_KEYS, *PREPROCESSING)
 #: what it can also supply when no recipe file is given
 _OF_THE_DATA = ("dataset", "data_dir", "train_split", "val_split", "batch_size", "val_batch_size")
 
@@ -38,7 +43,12 @@ Fold = Literal["none", "standard", "full"]
 
 
 def validate(
-    recipe: Recipe, *, fold: Fold = "none", use_ema: bool | None = None, json_file: Path | None = None
+    recipe: Recipe,
+    *,
+    fold: Fold = "none",
+    use_ema: bool | None = None,
+    crops: Crops | None = None,
+    json_file: Path | None = None,
 ) -> EvalResult:
     """Evaluate `recipe.model.ckpt_path` on the validation split.
 
@@ -47,6 +57,7 @@ def validate(
             what was set on the command line wins over both.
         fold: evaluate the training form, or reparameterized ("standard", "full").
         use_ema: the average or the raw weights; None: the average where there is one.
+        crops: classify each image by the average of many crops; the single crop is reported beside it.
         json_file: also write the result there.
 
     Raises:
@@ -62,21 +73,43 @@ def validate(
         say_notes(reporter, recipe.notes)
         weights = open_weights(recipe.model.ckpt_path, use_ema=use_ema)
         recipe, adopted = _adopt(recipe, weights)
-        say_notes(reporter, launch_notes, adopted, check_device(recipe, world.device))
-        images = build_val(recipe.dataset, weights.meta.get("class_names"))
+        recipe, preprocessing = adopt_preprocessing(recipe, weights)
+        say_notes(reporter, launch_notes, adopted, preprocessing, check_device(recipe, world.device))
+        images = _images(recipe, weights)
         say_notes(reporter, images.notes)
         num_classes = (
             len(images.class_names) if "class_names" in weights.meta else check_num_classes(recipe, images.class_names)
         )
-        model = _load(recipe, num_classes, weights)
+        model = _load(recipe, num_classes, weights, reporter)
         if fold != "none":
             model = reparameterize(model, fold=fold)
         with memory_in_words("lower --val_batch_size"):
-            result = build_evaluate(recipe, images, world)(model.to(world.device).eval())
-        _show(recipe, weights, result, fold, reporter)
+            single, result = _evaluate(recipe, images, world, crops, model.to(world.device).eval())
+        reporter.table("validation", _rows(recipe, weights, result, single, fold, crops))
         if json_file and world.is_main:
-            _write(json_file, result.as_dict() | {"ckpt_path": weights.source, "fold": fold})
+            facts = result.as_dict() | {"ckpt_path": weights.source, "fold": fold}
+            _write(json_file, facts | (_crop_facts(crops, single) if crops else {}))
         return result
+
+
+def _evaluate(
+    recipe: Recipe, images: ImageSet, world: World, crops: Crops | None, model: nn.Module
+) -> tuple[EvalResult, EvalResult]:
+    """By the single crop, and as asked for; without `crops` that is the same."""
+    if crops:
+        return build_evaluate_crops(recipe, images, world, crops)(model)
+    result = build_evaluate(recipe, images, world)(model)
+    return result, result
+
+
+def _crop_facts(crops: Crops, single: EvalResult) -> dict[str, Any]:
+    return {
+        "eval_crops": crops.protocol,
+        "crop_scales": list(crops.used_scales),
+        "crop_average": crops.average,
+        "num_crops": crops.num_crops,
+        "single_crop": single.as_dict(),
+    }
 
 
 def _write(file: Path, facts: dict[str, Any]) -> None:
@@ -105,33 +138,54 @@ def _adopt(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[str]]:
         for name, value in better.items()
         if recipe.from_file
     ]
-    return replace(recipe.changed(**better), notes=()), notes
+    return replace(recipe.changed(weights.source, **better), notes=()), notes
 
 
-def _load(recipe: Recipe, num_classes: int, weights: Weights) -> nn.Module:
-    """The model with all of the weights in it; a classifier that does not fit is refused here."""
+def _images(recipe: Recipe, weights: Weights) -> ImageSet:
+    """The validation split, numbered as the weights number their classes."""
+    names = weights.meta.get("class_names")
+    try:
+        return build_val(recipe.dataset, names)
+    except DataError:
+        if names is None or "recipe" in weights.meta:
+            raise
+        images = build_val(recipe.dataset)  # the hub's names are for people: "tench, Tinca tinca" for n01440764
+        images.notes.append("the folders are not named as the classes of the weights: taken in sorted order instead")
+        return images
+
+
+def _load(recipe: Recipe, num_classes: int, weights: Weights, reporter: Reporter) -> nn.Module:
+    """The model with all of the weights in it, at another image size than theirs if need be; else it is refused."""
     model = build_model(recipe, num_classes)
     if is_fused(weights.tensors):
         folded = not any(".bn." in name for name in weights.tensors)
         model = reparameterize(model, fold="full" if folded else "standard")
-    report = load_weights(model, weights)
-    if report.missing or report.resized:
-        names = ", ".join([*report.missing, *report.resized][:3])
+    report = load_weights(model, weights, pos_resample=recipe.model.pos_resample)
+    resized = [name for name in report.resized if name != "pos_embed"]
+    if report.missing or report.unexpected or resized:
+        names = ", ".join(list(dict.fromkeys([*report.missing, *report.unexpected, *resized]))[:3])
         raise WeightsError(
             f"{weights.source} does not fit {recipe.model.model} with {num_classes} classes: {names}",
             help="; ".join(report.notes) or "validate on the data the model was trained for",
         )
+    say_notes(reporter, report.notes)
     return model
 
 
-def _show(recipe: Recipe, weights: Weights, result: EvalResult, fold: Fold, reporter: Reporter) -> None:
+def _rows(
+    recipe: Recipe, weights: Weights, result: EvalResult, single: EvalResult, fold: Fold, crops: Crops | None
+) -> list[tuple[str, str]]:
+    """The rows of the table."""
     low, high = result.interval95()
     rows = [
         ("weights", weights.source),
         ("model", recipe.model.model + ("" if fold == "none" else f", reparameterized ({fold})")),
-        ("images", f"{result.num_images:,}"),
+        ("images", f"{result.num_images:,}" + (f", each by {crops}" if crops else "")),
         ("top-1", f"{result.top1:.2f} %  ({result.correct1:,} right; 95 % interval {low:.2f} .. {high:.2f})"),
         ("top-5", f"{result.top5:.2f} %"),
         ("NLL", f"{result.nll:.4f}"),
     ]
-    reporter.table("validation", rows)
+    if crops:
+        top1 = f"top-1 {single.top1:.2f} %  ({single.correct1:,} right)"
+        rows.append(("single crop", f"{top1}, top-5 {single.top5:.2f} %, NLL {single.nll:.4f}"))
+    return rows

@@ -1,27 +1,31 @@
-"""Opens what `--ckpt_path` names: a run, a checkpoint in it, or a file of weights."""
+"""Opens what `--ckpt_path` names: a run, a checkpoint in it, a file of weights, or an address of one."""
 
 from pathlib import Path
 
 from vitcli.engine import checkpoint
 from vitcli.errors import DataError
+from vitcli.weights.fetch import is_remote
+from vitcli.weights.hub_folder import is_hub_folder
 from vitcli.weights.read import Weights, read_weights
 
 
-def open_weights(path: Path, *, use_ema: bool | None = None) -> Weights:
-    """The weights a user means by `path`.
+def open_weights(source: str | Path, *, use_ema: bool | None = None) -> Weights:
+    """The weights a user means by `source`.
 
     Args:
-        path: a run (its best checkpoint, else its newest valid one), a checkpoint folder, or a file.
+        source: a run (its best checkpoint, else its newest valid one), or whatever `read_weights` takes.
         use_ema: the average or the raw weights; None: the average where there is one.
 
     Raises:
         DataError: nothing there, or damaged. WeightsError: not loadable.
     """
-    if path.is_dir():
-        path = _checkpoint_of(path)
-        if use_ema is None:
-            use_ema = (path / "ema.safetensors").exists()
-    return read_weights(path, use_ema=bool(use_ema))
+    path = Path(source)
+    if is_remote(source) or not path.is_dir() or is_hub_folder(path):
+        return read_weights(source, use_ema=bool(use_ema))
+    path = _checkpoint_of(path)
+    if use_ema is None:
+        use_ema = (path / "ema.safetensors").exists()
+    return read_weights(path, use_ema=use_ema)
 
 
 def _checkpoint_of(folder: Path) -> Path:

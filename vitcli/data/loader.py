@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from vitcli.data.crops import CropTransform
 from vitcli.data.decode import BadImage
 from vitcli.data.images import ImageSet
 from vitcli.data.sampler import BatchPlan, eval_indices
@@ -40,6 +41,7 @@ class BadSample:
 class Batch:
     """images (B, C, H, W) uint8, labels (B,) int64, indices (B,) int64: which samples these are after replacement.
 
+    An evaluation by many crops has images (B, crops, C, H, W).
     Training batches say where they belong: `step` and `epoch` of the run, `micro` within the step, and `block` within
     the global batch. `bad` lists the images that could not be read.
     """
@@ -86,7 +88,7 @@ def build_train_loader(
 
 def build_eval_loader(
     images: ImageSet,
-    transform: EvalTransform,
+    transform: EvalTransform | CropTransform,
     *,
     batch_size: int,
     rank: int = 0,
@@ -94,7 +96,10 @@ def build_eval_loader(
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> "Batches":
-    """Every image of `rank` once, in order; the last batch may be smaller. Raises DataError for an unreadable image."""
+    """Every image of `rank` once, in order; the last batch may be smaller. Raises DataError for an unreadable image.
+
+    A transform that makes several crops of an image makes batches (B, crops, C, H, W).
+    """
     source = _EvalBatches(images, transform, batch_size, eval_indices(len(images), rank, world_size))
     return Batches(source, range(len(source)), num_workers, pin_memory)
 
@@ -168,10 +173,10 @@ class _TrainBatches(Dataset):
     def __getitem__(self, position: int) -> Batch | BadImage:
         step, micro = divmod(position, self.plan.accumulation)
         epoch, step_in_epoch = self.plan.epoch_and_step(step)
-        indices = self.plan.indices(epoch, step_in_epoch, micro, self.rank).tolist()
+        indices, repeats = (numbers.tolist() for numbers in self.plan.draws(epoch, step_in_epoch, micro, self.rank))
         bad: list[BadSample] = []
         try:
-            loaded = [self._load(epoch, index, bad) for index in indices]
+            loaded = [self._load(epoch, *draw, bad) for draw in zip(indices, repeats, strict=True)]
         except BadImage as error:
             return error
         batch = _collate(self.images, [index for index, _ in loaded], [image for _, image in loaded])
@@ -179,9 +184,12 @@ class _TrainBatches(Dataset):
         batch.block = self.plan.block(micro, self.rank)
         return batch
 
-    def _load(self, epoch: int, index: int, bad: list[BadSample]) -> tuple[int, Image.Image]:
-        """The sample `index`, or the first readable one of those that may take its place."""
-        wanted = index
+    def _load(self, epoch: int, index: int, repeat: int, bad: list[BadSample]) -> tuple[int, Image.Image]:
+        """The sample `index`, or the first readable one of those that may take its place.
+
+        A sample that is drawn again in its epoch (`repeat` > 0) is augmented by other numbers.
+        """
+        wanted, draw = index, (index, repeat) if repeat else (index,)
         for attempt in range(self.attempts + 1):
             try:
                 image = self.images.load(index)
@@ -192,14 +200,16 @@ class _TrainBatches(Dataset):
                 bad.append(BadSample(index, self.images.name(index), error.reason, substitute))
                 index = substitute
             else:
-                return index, self.transform(image, stream("sample", self.seed, epoch, wanted))
+                return index, self.transform(image, stream("sample", self.seed, epoch, *draw))
         raise AssertionError
 
 
 class _EvalBatches(Dataset):
     """Number of a batch -> Batch, or the BadImage that prevents it."""
 
-    def __init__(self, images: ImageSet, transform: EvalTransform, batch_size: int, indices: Sequence[int]) -> None:
+    def __init__(
+        self, images: ImageSet, transform: EvalTransform | CropTransform, batch_size: int, indices: Sequence[int]
+    ) -> None:
         self.images, self.transform = images, transform
         self.chunks = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
 
@@ -209,9 +219,14 @@ class _EvalBatches(Dataset):
     def __getitem__(self, number: int) -> Batch | BadImage:
         indices = list(self.chunks[number])
         try:
-            return _collate(self.images, indices, [self.transform(self.images.load(index)) for index in indices])
+            made = [self.transform(self.images.load(index)) for index in indices]
         except BadImage as error:
             return error
+        crops = [one if isinstance(one, list) else [one] for one in made]
+        batch = _collate(self.images, indices, [crop for of_one_image in crops for crop in of_one_image])
+        if isinstance(made[0], list):
+            batch.images = batch.images.unflatten(0, (len(indices), -1))
+        return batch
 
 
 def _collate(images: ImageSet, indices: list[int], loaded: list[Image.Image]) -> Batch:

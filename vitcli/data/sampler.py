@@ -6,6 +6,10 @@ The epoch's order is cut into global batches, a global batch into blocks, and ev
     blocks        | m0r0  m0r1 | m1r0  m1r1         | m0r0  m0r1 | m1r0  m1r1         |       2 ranks, 2 micro-steps
 
 So the images of a step depend on the size of the global batch, never on how it is spread over ranks and micro-steps.
+
+With repeated augmentation (Hoffer et al. 2019, arXiv 1901.09335) an epoch has as many draws as before, but each sample
+of its order is drawn `repeats` times in a row, so that an epoch sees a part of the samples, as in DeiT. Within a global
+batch all first draws stand before all second ones: on enough ranks the draws of one sample are on different ranks.
 """
 
 from dataclasses import dataclass
@@ -43,7 +47,7 @@ class BatchPlan:
     evenly as possible (the blocks' sizes differ by one at most), and when it holds fewer samples than there are blocks
     it is filled up from the beginning of the epoch's order, so that no rank is ever without a sample.
 
-    Raises DataError when an epoch would have no step at all.
+    repeats: how often each sample of an epoch is drawn. Raises DataError when an epoch would have no step at all.
     """
 
     num_samples: int
@@ -53,6 +57,7 @@ class BatchPlan:
     seed: int = 0
     shuffle: bool = True
     drop_remainder: bool = True
+    repeats: int = 1
 
     def __post_init__(self) -> None:
         if self.num_samples < 1:
@@ -94,12 +99,18 @@ class BatchPlan:
 
     def indices(self, epoch: int, step_in_epoch: int, micro: int, rank: int) -> np.ndarray:
         """(n,) int64 sample ids of one block; n is batch_size except in an incomplete last step."""
+        return self.draws(epoch, step_in_epoch, micro, rank)[0]
+
+    def draws(self, epoch: int, step_in_epoch: int, micro: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
+        """The same, and (n,) int64 which draw of its sample each is: 0 for the first."""
         assert 0 <= step_in_epoch < self.steps_per_epoch
         assert 0 <= self.block(micro, rank) < self.num_blocks
-        order = epoch_order(self.seed, epoch, self.num_samples, self.shuffle)
         start = step_in_epoch * self.global_batch
-        batch = order[start : start + self.global_batch]
-        if len(batch) < self.num_blocks:
-            batch = np.concatenate([batch, np.resize(order, self.num_blocks - len(batch))])
+        places = np.arange(start, min(start + self.global_batch, self.num_samples))  # in the epoch's draws
+        if len(places) < self.num_blocks:
+            places = np.concatenate([places, np.arange(self.num_blocks - len(places)) % self.num_samples])
+        places = places[np.argsort(places % self.repeats, kind="stable")]
         block = self.block(micro, rank)
-        return batch[block * len(batch) // self.num_blocks : (block + 1) * len(batch) // self.num_blocks]
+        places = places[block * len(places) // self.num_blocks : (block + 1) * len(places) // self.num_blocks]
+        order = epoch_order(self.seed, epoch, self.num_samples, self.shuffle)
+        return order[places // self.repeats], places % self.repeats

@@ -20,8 +20,9 @@ TrainTransform = Callable[[Image.Image, random.Random], Image.Image]
 EvalTransform = Callable[[Image.Image], Image.Image]
 
 Resampling = Image.Resampling
+Filters = tuple[Resampling, ...]
 #: key `interpolation` -> filters, one of which is drawn for each image
-FILTERS: dict[str, tuple[Resampling, ...]] = {
+FILTERS: dict[str, Filters] = {
     "nearest": (Resampling.NEAREST,),
     "bilinear": (Resampling.BILINEAR,),
     "bicubic": (Resampling.BICUBIC,),
@@ -29,23 +30,23 @@ FILTERS: dict[str, tuple[Resampling, ...]] = {
     "random": (Resampling.BILINEAR, Resampling.BICUBIC),
 }
 _LONGEST_ASPECT = 16
+PADDING = 4  # px
 
 
 def build_train_transform(aug: Augmentation, *, in_channels: int = 3) -> TrainTransform:
     """PIL RGB image, generator -> PIL image of aug.image_resize squared, mode RGB or (in_channels=1) L.
 
-    Random resized crop, flips, then auto_augment or else color_jitter; as in timm, a policy of 3-Augment keeps the
-    colour jitter.
+    The crop of `train_crop`, flips, then auto_augment or else color_jitter; as in timm, a policy of 3-Augment keeps
+    the colour jitter.
     """
-    filters, mode = FILTERS[aug.interpolation], _mode(in_channels)
+    crop = {"random_resized": random_resized_crop, "padded": random_padded_crop}[aug.train_crop]
+    filters, mode = FILTERS[aug.interpolation], image_mode(in_channels)
     policy = _policy(aug, mode)
     jitter = _jitter_strengths(aug.color_jitter) if policy is None or "3a" in str(aug.auto_augment) else None
 
     def transform(image: Image.Image, rng: random.Random) -> Image.Image:
         image = image.convert(mode) if image.mode != mode else image
-        box = random_crop_box(*image.size, aug.scale, aug.ratio, rng)
-        chosen = rng.choice(filters) if filters[1:] else filters[0]
-        image = image.crop(box).resize((aug.image_resize, aug.image_resize), chosen)
+        image = crop(image, aug, filters, rng)
         if aug.hflip and rng.random() < aug.hflip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if aug.vflip and rng.random() < aug.vflip:
@@ -63,14 +64,12 @@ def build_eval_transform(aug: Augmentation, *, in_channels: int = 3) -> EvalTran
     The same image gives the same pixels as timm's `create_transform` (sides rounded down, crop rounded half to even),
     except that of an image longer than 16:1 only the middle is resized, since all of it might not fit in memory.
     """
-    filters, mode, side = FILTERS[aug.interpolation], _mode(in_channels), aug.image_resize
+    filters, mode, side = FILTERS[aug.interpolation], image_mode(in_channels), aug.image_resize
     shorter = math.floor(side / aug.crop_pct)
 
     def transform(image: Image.Image) -> Image.Image:
         image = image.convert(mode) if image.mode != mode else image
-        image = resize_shorter(_limit_aspect(image), shorter, filters[-1])
-        left, top = (round((length - side) / 2) for length in image.size)
-        return image.crop((left, top, left + side, top + side))
+        return centre_crop(resize_shorter(limit_aspect(image), shorter, filters[-1]), side)
 
     return transform
 
@@ -79,6 +78,23 @@ def to_uint8_tensor(image: Image.Image) -> torch.Tensor:
     """PIL image of mode RGB or L -> (C, H, W) uint8, contiguous."""
     pixels = np.array(image, dtype=np.uint8)  # (H, W, C) or (H, W)
     return torch.from_numpy(pixels if pixels.ndim == 3 else pixels[:, :, None]).permute(2, 0, 1).contiguous()
+
+
+def random_resized_crop(image: Image.Image, aug: Augmentation, filters: Filters, rng: random.Random) -> Image.Image:
+    """Any part of the image (see `random_crop_box`) resized to the square."""
+    box = random_crop_box(*image.size, aug.scale, aug.ratio, rng)
+    return image.crop(box).resize((aug.image_resize, aug.image_resize), _drawn(filters, rng))
+
+
+def random_padded_crop(image: Image.Image, aug: Augmentation, filters: Filters, rng: random.Random) -> Image.Image:
+    """A square anywhere in the image whose shorter side became the square's and which was padded by reflection.
+
+    DeiT III's simple random crop (arXiv 2204.07118), and the usual one for CIFAR.
+    """
+    side = aug.image_resize
+    image = resize_shorter(limit_aspect(image), side, _drawn(filters, rng))
+    left, top = (rng.randint(0, length + 2 * PADDING - side) for length in image.size)
+    return padded_crop(image, side, left, top)
 
 
 def random_crop_box(
@@ -112,6 +128,24 @@ def resize_shorter(image: Image.Image, shorter: int, resample: Resampling) -> Im
     return image if size == image.size else image.resize(size, resample)
 
 
+def centre_crop(image: Image.Image, side: int) -> Image.Image:
+    """The middle side x side pixels; where an odd number is left over, rounded half to even as in torchvision."""
+    left, top = (round((length - side) / 2) for length in image.size)
+    return image.crop((left, top, left + side, top + side))
+
+
+def padded_crop(image: Image.Image, side: int, left: int, top: int, padding: int = PADDING) -> Image.Image:
+    """side x side pixels at (left, top) of the image continued by its reflection for `padding` pixels on all sides."""
+    pixels = np.asarray(image)
+
+    def reflected(start: int, length: int) -> np.ndarray:
+        last = length - 1
+        return last - abs(last - abs(np.arange(start - padding, start - padding + side)))
+
+    rows, columns = reflected(top, image.height), reflected(left, image.width)
+    return Image.fromarray(pixels[rows][:, columns])
+
+
 def jitter_colors(image: Image.Image, strengths: tuple[float, ...], rng: random.Random) -> Image.Image:
     """Brightness, contrast, saturation, each times a random factor of 1 ± strength, and hue turned; in random order.
 
@@ -140,6 +174,10 @@ def turn_hue(image: Image.Image, turns: float) -> Image.Image:
     return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
 
 
+def _drawn(filters: Filters, rng: random.Random) -> Resampling:
+    return rng.choice(filters) if filters[1:] else filters[0]
+
+
 def _jitter_strengths(color_jitter: float | tuple[float, ...] | None) -> tuple[float, ...] | None:
     """One number stands for brightness, contrast and saturation; None: no jitter."""
     if not color_jitter:
@@ -153,7 +191,7 @@ def _policy(aug: Augmentation, mode: str) -> TrainTransform | None:
     return build_policy(aug.auto_augment, mean=aug.mean, mode=mode, filters=FILTERS[aug.interpolation])
 
 
-def _limit_aspect(image: Image.Image) -> Image.Image:
+def limit_aspect(image: Image.Image) -> Image.Image:
     """The middle of an image that is longer than 16:1, cut off equally at both ends."""
     width, height = image.size
     surplus = max(width, height) - _LONGEST_ASPECT * min(width, height)
@@ -163,5 +201,5 @@ def _limit_aspect(image: Image.Image) -> Image.Image:
     return image.crop((cut, 0, width - cut, height) if width > height else (0, cut, width, height - cut))
 
 
-def _mode(in_channels: int) -> str:
+def image_mode(in_channels: int) -> str:
     return "RGB" if in_channels == 3 else "L"

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,31 @@ class Stopped(Exception):
     """The evaluation was asked to stop; its counts are incomplete and were dropped."""
 
 
-@torch.inference_mode()
+class Counts:
+    """What one way of scoring the images got right so far, on this rank; kept on the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seen = torch.zeros((), dtype=torch.int64, device=device)
+        self.hits = torch.zeros(2, dtype=torch.int64, device=device)  # correct1, correct5
+        self.nll = torch.zeros((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """logits (B, num_classes) float32, labels (B,)."""
+        right = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]  # (B, 5)
+        self.hits += torch.stack([right[:, 0].sum(), right.sum()])
+        self.seen += len(labels)
+        self.nll += F.cross_entropy(logits, labels, reduction="sum")
+
+    def result(self, num_images: int) -> EvalResult:
+        """The counts of all ranks together."""
+        total = int(all_sum(self.seen).item())
+        correct1, correct5 = all_sum(self.hits).tolist()
+        total_nll = all_sum(self.nll).item()
+        assert total == num_images, f"evaluated {total} of {num_images} images"
+        return EvalResult(total, correct1, correct5, total_nll / total)
+
+
 def evaluate(
     model: nn.Module,
     batches: Iterable,
@@ -63,30 +88,76 @@ def evaluate(
     Raises:
         Stopped: `should_stop` said so between two batches, on any rank.
     """
-    was_training = model.training
+
+    def score(images: Tensor) -> tuple[Tensor]:
+        with autocast():
+            return (model(prepare(images)).float(),)
+
+    return count(model, batches, score, (Counts(device),), num_images=num_images, should_stop=should_stop)[0]
+
+
+def evaluate_crops(
+    model: nn.Module,
+    batches: Iterable,
+    prepare: Callable[[Tensor], Tensor],
+    *,
+    average: Literal["prob", "logit"],
+    chunk_size: int,
+    num_images: int,
+    device: torch.device,
+    autocast: Callable[[], torch.autocast],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[EvalResult, EvalResult]:
+    """The same with several crops of each image: the result by the first crop alone, and by the average of the others.
+
+    Args:
+        batches: yields objects with `images` (B, 1 + crops, C, H, W) uint8 and `labels` (B,).
+        average: see `average_of_crops`.
+        chunk_size: the model sees at most so many crops at a time.
+    """
+
+    def score(images: Tensor) -> tuple[Tensor, Tensor]:
+        crops = images.flatten(0, 1)
+        chunks = crops.chunk(math.ceil(len(crops) / chunk_size))
+        with autocast():
+            logits = torch.cat([model(prepare(chunk)).float() for chunk in chunks])
+        logits = logits.unflatten(0, images.shape[:2])  # (B, 1 + crops, num_classes)
+        return logits[:, 0], average_of_crops(logits[:, 1:], average)
+
+    counts = Counts(device), Counts(device)
+    single, averaged = count(model, batches, score, counts, num_images=num_images, should_stop=should_stop)
+    return single, averaged
+
+
+def average_of_crops(logits: Tensor, average: Literal["prob", "logit"]) -> Tensor:
+    """(B, crops, num_classes) -> (B, num_classes): the mean of the logits, or the logarithm of the mean probability."""
+    if average == "logit":
+        return logits.mean(1)
+    return logits.log_softmax(-1).logsumexp(1) - math.log(logits.shape[1])
+
+
+@torch.inference_mode()
+def count(
+    model: nn.Module,
+    batches: Iterable,
+    score: Callable[[Tensor], tuple[Tensor, ...]],
+    counts: tuple[Counts, ...],
+    *,
+    num_images: int,
+    should_stop: Callable[[], bool],
+) -> list[EvalResult]:
+    """Give each of `counts` its logits of every batch: those that `score` makes of the images on the device."""
+    device, was_training, stopped = counts[0].device, model.training, False
     model.eval()
-    seen, stopped = 0, False
-    hits = torch.zeros(2, dtype=torch.int64, device=device)  # correct1, correct5
-    nll = torch.zeros((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
     try:
         for batch in batches:
             if stopped := should_stop():
                 break
-            images = prepare(batch.images.to(device, non_blocking=True))
             labels = batch.labels.to(device, non_blocking=True)
-            with autocast():
-                logits = model(images)
-            ranked = logits.float().topk(min(5, logits.shape[1]), dim=1).indices  # (B, 5)
-            right = ranked == labels[:, None]
-            hits += torch.stack([right[:, 0].sum(), right.sum()])
-            seen += len(labels)
-            nll += F.cross_entropy(logits.float(), labels, reduction="sum")
+            for one, logits in zip(counts, score(batch.images.to(device, non_blocking=True)), strict=True):
+                one.add(logits, labels)
     finally:
         model.train(was_training)
     if any_rank(stopped):
         raise Stopped
-    total = int(all_sum(torch.tensor([seen], device=device)).item())
-    correct1, correct5 = all_sum(hits).tolist()
-    total_nll = all_sum(nll).item()
-    assert total == num_images, f"evaluated {total} of {num_images} images"
-    return EvalResult(total, correct1, correct5, total_nll / total)
+    return [one.result(num_images) for one in counts]

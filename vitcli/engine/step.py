@@ -27,7 +27,7 @@ def train_step(training: Training, batches: Iterator) -> float:
     epoch, step_in_epoch = plan.epoch_and_step(step)
     lr = learning_rate(step, plan.steps_per_epoch, recipe.scheduler, training.peak_lr)
     for group in training.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_scale"]
     num_samples = sum(_num_samples(training, epoch, step_in_epoch))
     step_loss = torch.zeros((), device=training.world.device)
     for micro in range(plan.accumulation):

@@ -1,18 +1,34 @@
 """What holds a residual branch back: a learned scale, and dropping it for some samples (stochastic depth)."""
 
+from collections.abc import Callable
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
+DropPathMode = Literal["zero", "skip"]
+
+
+class LayerScale(nn.Module):
+    """Multiplies each channel of tokens (B, N, D) by a learned number (CaiT, arXiv 2103.17239, eq. 4)."""
+
+    def __init__(self, dim: int, *, init: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Plain products are not autocast: without the cast the float32 scale would make the residual stream float32.
+        return x * self.gamma.to(x.dtype)
+
 
 class LayerScale2d(nn.Module):
-    """Multiplies each channel of a map (B, C, H, W) by a learned number (CaiT, arXiv 2103.17239, eq. 4)."""
+    """The same for a map (B, C, H, W)."""
 
     def __init__(self, dim: int, *, init: float) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.full((dim, 1, 1), init))
 
     def forward(self, x: Tensor) -> Tensor:
-        # Plain products are not autocast: without the cast the float32 scale would make the residual stream float32.
         return x * self.gamma.to(x.dtype)
 
 
@@ -40,3 +56,39 @@ class DropPath(nn.Module):
 def drop_path(drop_prob: float) -> nn.Module:
     """A DropPath, or nothing where nothing is dropped."""
     return DropPath(drop_prob) if drop_prob > 0 else nn.Identity()
+
+
+class Residual(nn.Module):
+    """x + branch(x), which in training loses the branch for a share `drop_prob` of the samples.
+
+    Args:
+        drop_prob: 0..1.
+        mode: "zero" computes the branch for all samples and zeroes some, each by its own toss. "skip" does not even
+            compute it for them (DINOv2, arXiv 2304.07193, section 5): a random subset of always the same size, which
+            is all samples where the batch is too small to leave out `drop_prob` of it.
+    """
+
+    def __init__(self, drop_prob: float, mode: DropPathMode = "zero") -> None:
+        super().__init__()
+        self.skips = mode == "skip" and drop_prob > 0
+        self.drop_prob = drop_prob
+        self.drop = drop_path(0.0 if self.skips else drop_prob)
+
+    def forward(
+        self,
+        x: Tensor,
+        branch: Callable[[Tensor, Tensor | None], Tensor],
+        visible: Tensor | None = None,
+        num_queries: int | None = None,
+    ) -> Tensor:
+        """x (B, N, D) -> (B, N, D), or (B, num_queries, D) where the branch returns the first tokens only."""
+        base, batch = x[:, :num_queries], len(x)
+        num_kept = max(round(batch * (1 - self.drop_prob)), 1)
+        if not (self.skips and self.training and num_kept < batch):
+            return base + self.drop(branch(x, visible))
+        rows = torch.randperm(batch, device=x.device)[:num_kept]
+        added = branch(x[rows], None if visible is None else visible[rows])
+        return base.index_add(0, rows, added.to(base.dtype), alpha=batch / num_kept)
+
+    def extra_repr(self) -> str:
+        return f"drop_prob={self.drop_prob:.3g}, mode={'skip' if self.skips else 'zero'}"

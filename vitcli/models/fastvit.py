@@ -93,7 +93,7 @@ class FastViT(nn.Module):
 
     #: where the channels of the image and the classes enter, in training form and fused
     first_convs: ClassVar[tuple[str, ...]] = ("stem.0.conv_kxk.0.conv", "stem.0.conv_scale.conv", "stem.0.reparam_conv")
-    classifier: ClassVar[str] = "head.fc"
+    classifiers: ClassVar[tuple[str, ...]] = ("head.fc",)
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class FastViT(nn.Module):
         super().__init__()
         dims = [dim * 2**i for i in range(len(depths))]
         rates = _linear_rates(drop_path_rate, depths)
-        self.num_classes, self.in_chans, self.img_size = num_classes, in_chans, img_size
+        self.num_classes, self.in_chans, self.img_size, self.depths = num_classes, in_chans, img_size, depths
         self.num_features = 2 * dims[-1]
 
         self.stem = nn.Sequential(
@@ -156,8 +156,24 @@ class FastViT(nn.Module):
         return maps
 
     def convert_keys(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`tensors` under this model's names, wherever they come from (timm or Apple)."""
+        """`tensors` under this model's names, wherever they come from (timm, Apple or MindCV)."""
         return from_apple(tensors)
+
+    @property
+    def num_layers(self) -> int:
+        """Number of the groups that `layer_of` tells apart."""
+        return sum(self.depths) + 2
+
+    def layer_of(self, name: str) -> int:
+        """Which layer the parameter `name` belongs to: 0 the stem, then block by block, then what follows (timm).
+
+        What stands before the first block of a stage belongs to that block.
+        """
+        part, *rest = name.split(".")
+        if part != "stages":
+            return 0 if part == "stem" else self.num_layers - 1
+        stage, kind, number, *_ = rest
+        return 1 + sum(self.depths[: int(stage)]) + (int(number) if kind == "blocks" else 0)
 
     def _init_linears(self) -> None:
         for module in self.modules():

@@ -1,11 +1,14 @@
 """The names Apple's released FastViT files use, and timm's, which are ours; both ways, training form and fused.
 
+MindCV's port has Apple's names but for two, no biases in the feed-forward network, and no counter in its BatchNorms.
+
 Apple keeps one flat list, `network`: stage, patch embedding, stage, ..., with the position encoding in between in
 the variants with attention. timm puts what precedes a stage into the stage.
 """
 
 from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor
 
 # (Apple, timm): beginnings of keys. The last stage is `network.7` behind a position encoding, else `network.6`.
@@ -47,9 +50,11 @@ def is_apple(keys: Iterable[str]) -> bool:
 
 
 def from_apple(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`tensors` with Apple's names replaced by timm's; returned as they are if they are not Apple's."""
+    """`tensors` with Apple's (or MindCV's) names replaced by timm's; returned as they are if they are neither's."""
     if not is_apple(tensors):
         return dict(tensors)
+    if any(key.startswith("network.1.layers.") for key in tensors):
+        tensors = _from_mindcv(tensors)
     has_positions = any(key.startswith(("network.6.pe.", "network.6.reparam_conv.")) for key in tensors)
     starts = STARTS + (LAST_STAGE_WITH_POSITIONS if has_positions else LAST_STAGE)
     return {_to_timm(key, starts): tensor for key, tensor in tensors.items()}
@@ -60,6 +65,17 @@ def to_apple(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     has_positions = any(key.startswith("stages.3.pos_emb.") for key in tensors)
     starts = STARTS + (LAST_STAGE_WITH_POSITIONS if has_positions else LAST_STAGE)
     return {_to_apple(key, starts): tensor for key, tensor in tensors.items()}
+
+
+def _from_mindcv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """MindCV's tensors, with PyTorch's words for norms, as Apple has them; what is not there is zero there."""
+    apple = {k.replace(".layers.", ".proj.").replace("_mixer.w", "_mixer.layer_scale"): t for k, t in tensors.items()}
+    for key, tensor in list(apple.items()):
+        if key.endswith((".convffn.fc1.weight", ".convffn.fc2.weight")):
+            apple.setdefault(key.replace(".weight", ".bias"), tensor.new_zeros(len(tensor)))
+        elif key.endswith(".running_mean"):
+            apple.setdefault(key.replace("running_mean", "num_batches_tracked"), torch.tensor(0))
+    return apple
 
 
 def _to_timm(key: str, starts: tuple[tuple[str, str], ...]) -> str:

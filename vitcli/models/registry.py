@@ -1,18 +1,16 @@
 """From a name to a model: each file of this folder that holds a `VARIANTS` table is found, none is listed by hand."""
 
-import difflib
 import importlib
-import pkgutil
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cache
 from types import ModuleType
+from typing import Any
 
 from torch import nn
 
-import vitcli.models
 from vitcli.errors import UsageError
+from vitcli.recipe.names import files_of, model_options, nearest, registered
+from vitcli.recipe.plugins import imported, plugin_files
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class ModelInfo:
 
 def list_models(pattern: str = "*") -> list[str]:
     """Names of the models that match a shell `pattern`, in alphabetical order."""
-    return sorted(name for name in _file_of_variant() if fnmatchcase(name, pattern))
+    return sorted(name for name in registered("models") if fnmatchcase(name, pattern))
 
 
 def model_info(name: str) -> ModelInfo:
@@ -45,6 +43,7 @@ def create_model(
     drop_path_rate: float = 0.0,
     layer_scale_init: float | None = None,
     grad_checkpointing: bool = False,
+    **options: Any,
 ) -> nn.Module:
     """A freshly initialised model in training mode.
 
@@ -57,13 +56,18 @@ def create_model(
         drop_path_rate: stochastic depth of the last block, 0..1; the other blocks follow the model's own rule.
         layer_scale_init: first value of the layer scales; None takes the published one.
         grad_checkpointing: store less and compute more in training.
+        options: what this model has beyond that: arguments of `create` in its file.
 
     Raises:
-        UsageError: no model has this name; the text names the nearest one.
+        UsageError: no model has this name, the text names the nearest one; or the model has no such option.
     """
+    module = _file_of(name)
     if num_classes < 0:
         raise UsageError(f"num_classes is {num_classes}", help="0 leaves the head out, otherwise give the number")
-    return _file_of(name).create(
+    taken = model_options(name)
+    if unknown := [option for option in options if option not in taken]:
+        raise UsageError(f"{name} has no {unknown[0]!r}", help=f"it takes {', '.join(taken)}")
+    return module.create(
         name,
         num_classes=num_classes,
         in_chans=in_chans,
@@ -72,30 +76,16 @@ def create_model(
         drop_path_rate=drop_path_rate,
         layer_scale_init=layer_scale_init,
         grad_checkpointing=grad_checkpointing,
+        **options,
     )
 
 
 def _file_of(name: str) -> ModuleType:
-    files = _file_of_variant()
+    """The module that builds the variant `name`; only this one is imported."""
+    files = files_of("models")
     if name not in files:
-        raise UsageError(f"no model is named {name!r}", help=_nearest(name, files))
-    return files[name]
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {matches[0]!r}?" if matches else f"known models: {', '.join(sorted(known))}"
-
-
-@cache
-def _file_of_variant() -> dict[str, ModuleType]:
-    """{variant name: the module that builds it}, by importing each file of this folder once."""
-    files: dict[str, ModuleType] = {}
-    for found in pkgutil.iter_modules(vitcli.models.__path__):
-        if found.name == "registry":
-            continue
-        module = importlib.import_module(f"vitcli.models.{found.name}")
-        for name in getattr(module, "VARIANTS", {}):
-            assert name not in files, f"{name} is defined by {files[name].__name__} and by {module.__name__}"
-            files[name] = module
-    return files
+        likely = nearest(name, list(files))
+        help = f"did you mean {likely!r}?" if likely else f"known models: {', '.join(sorted(files))}"
+        raise UsageError(f"no model is named {name!r}", help=f"{help}\na model of a plugin needs --plugin FILE")
+    file = files[name]
+    return imported(file) if file in plugin_files() else importlib.import_module(f"vitcli.models.{file.stem}")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop
 
+from vitcli.optim.lamb import Lamb
 from vitcli.optim.muon import MuonWithAdamW
 from vitcli.recipe.schema import Optimizer as Section
 
@@ -51,6 +52,11 @@ def _adagrad(groups: Groups, s: Section, fused: bool) -> Optimizer:
     return Adagrad(groups, eps=s.eps or 1e-10, fused=fused and groups[0]["params"][0].device.type == "cpu")
 
 
+def _lamb(groups: Groups, s: Section, fused: bool) -> Optimizer:
+    """Clips the norm of all gradients at 1 by itself, before the step and whatever `clip_grad` says."""
+    return Lamb(groups, betas=s.betas, eps=s.eps or 1e-6)
+
+
 def _muon(groups: Groups, s: Section, fused: bool) -> Optimizer:
     return MuonWithAdamW(groups, momentum=s.momentum, betas=s.betas, eps=s.eps or 1e-8, fused=fused)
 
@@ -64,6 +70,7 @@ OPTIMIZERS: dict[str, Callable[[Groups, Section, bool], Optimizer]] = {
     "nesterov": _nesterov,
     "rmsprop": _rmsprop,
     "adagrad": _adagrad,
+    "lamb": _lamb,
     "muon": _muon,
 }
 

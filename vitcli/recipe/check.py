@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from vitcli.errors import Problem
 from vitcli.recipe import schema
 from vitcli.recipe.augment_policy import check_policy
+from vitcli.recipe.names import model_options
 
 #: where a value can come from beside a place in a file
 COMMAND_LINE = "command line"
 MINDCV_DEFAULT = "MindCV's default"
+
+#: keys that describe the blocks of a plain ViT, so not those of its `transformer`
+OF_THE_BLOCKS = (
+    "drop_path_rate", "drop_path_mode", "layer_scale_init", "qkv_bias", "attn_scale", "head_dim", "proj_drop_rate",
+    "attn_drop_rate", "grad_checkpointing",
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from vitcli.recipe.load import Recipe
@@ -19,6 +27,8 @@ if TYPE_CHECKING:
 
 def problems(recipe: Recipe, *, besides: set[str]) -> list[Problem]:
     """Contradictions that stop the run; the keys `besides` have been found wrong already and hold their defaults."""
+    if "model" in besides:  # nobody knows which keys an unknown model has
+        besides = besides | set(schema.OWN_KEYS)
     found = [finding for rule in PROBLEMS for finding in rule(recipe)]
     return [
         Problem(message, recipe.origins.get(name, f"`{name}`"), help)
@@ -74,6 +84,14 @@ def _pretrained(recipe: Recipe) -> Iterator[Finding]:
         yield "pretrained", "nothing is downloaded unasked", "set pretrained: false and give the file by ckpt_path"
 
 
+def _own_keys(recipe: Recipe) -> Iterator[Finding]:
+    model, options = recipe.model.model, model_options(recipe.model.model)
+    taken = ", ".join(name for name in schema.OWN_KEYS if name in options)
+    for name in schema.OWN_KEYS:
+        if recipe.get(name) is not None and name not in options:
+            yield name, f"{model} has no `{name}`", f"it has {taken}" if taken else "leave it out"
+
+
 def _schedule(recipe: Recipe) -> Iterator[Finding]:
     s = recipe.scheduler
     around = s.warmup_epochs + s.cooldown_epochs
@@ -91,6 +109,15 @@ def _schedule(recipe: Recipe) -> Iterator[Finding]:
         yield "multi_step_decay_milestones", "the milestones must grow", None
 
 
+def _freeze(recipe: Recipe) -> Iterator[Finding]:
+    patterns = recipe.optimizer.freeze
+    for pattern in patterns if isinstance(patterns, tuple) else ():
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            yield "freeze", f"{pattern!r} is no regular expression: {error}", r"for example ['^stem\.', 'norm']"
+
+
 def _keep(recipe: Recipe) -> Iterator[Finding]:
     if recipe.checkpoint.ckpt_save_policy == "top_k" and not recipe.system.val_while_train:
         yield "ckpt_save_policy", "top_k needs a metric to rank by", "set val_while_train: true, or latest_k"
@@ -104,7 +131,9 @@ PROBLEMS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (
     _policy,
     _jitter,
     _pretrained,
+    _own_keys,
     _schedule,
+    _freeze,
     _keep,
 )
 
@@ -138,6 +167,18 @@ def _no_mixing(recipe: Recipe) -> Iterator[str]:
         yield "mixup and cutmix are both 0: images are not mixed"
 
 
+def _no_crop(recipe: Recipe) -> Iterator[str]:
+    ignored = [name for name in ("scale", "ratio") if _set(recipe, name)]
+    if recipe.augmentation.train_crop == "padded" and ignored:
+        yield f"{', '.join(f'`{name}`' for name in ignored)} has no effect with `train_crop: padded`"
+
+
+def _no_bce(recipe: Recipe) -> Iterator[str]:
+    ignored = [name for name in ("bce_target_thresh", "bce_sum") if _set(recipe, name)]
+    if recipe.loss.loss != "BCE" and ignored:
+        yield f"{', '.join(f'`{name}`' for name in ignored)} has no effect without `loss: BCE`"
+
+
 def _long_decay(recipe: Recipe) -> Iterator[str]:
     s = recipe.scheduler
     before = s.warmup_epochs if s.warmup_prefix else 0
@@ -157,14 +198,23 @@ def _no_scaling(recipe: Recipe) -> Iterator[str]:
         yield "`lr_scale` has no effect without `lr_base_batch`: lr is used as it stands"
 
 
+def _other_blocks(recipe: Recipe) -> Iterator[str]:
+    ignored = [name for name in OF_THE_BLOCKS if _set(recipe, name)]
+    if recipe.model.transformer and ignored:
+        yield f"`transformer` brings its own blocks: {', '.join(f'`{name}`' for name in ignored)} has no effect"
+
+
 NOTES: tuple[Callable[[Recipe], Iterator[str]], ...] = (
     _no_ema,
     _no_jitter,
     _no_clip,
     _no_mixing,
+    _no_crop,
+    _no_bce,
     _long_decay,
     _own_shape,
     _no_scaling,
+    _other_blocks,
 )
 
 

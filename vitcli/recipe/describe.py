@@ -35,7 +35,7 @@ def accepts(name: str, kind: str) -> bool:
 def expectation(name: str) -> str:
     """What the key takes, as it would stand after "must be": "a number > 0", "true or false", "one of CE, BCE"."""
     if extra(name)["registry"]:
-        return f"one of {', '.join(allowed_values(name))}"
+        return f"one of {', '.join(allowed_values(name))}" + (" or null" if accepts(name, "null") else "")
     schema = _properties(SECTION_OF[name])[name]
     words = [text for part in schema.get("anyOf", [schema]) if (text := _words(part))]
     return " or ".join(words)
@@ -46,7 +46,12 @@ def metavar(name: str) -> str:
     if extra(name)["registry"]:
         return "NAME"
     if choices := allowed_values(name):
-        return "|".join(["BOOL"] * accepts(name, "boolean") + choices + ["null"] * accepts(name, "null"))
+        return "|".join(
+            ["BOOL"] * accepts(name, "boolean")
+            + choices
+            + ["LIST"] * accepts(name, "array")
+            + ["null"] * accepts(name, "null")
+        )
     kinds = {"boolean": "BOOL", "integer": "INT", "number": "FLOAT", "array": "LIST", "string": "TEXT"}
     return "|".join(short for kind, short in kinds.items() if accepts(name, kind))
 

@@ -50,10 +50,16 @@ def command_line_value(text: str) -> Any:
     """The value of `--key text`: a scalar, or a list written `0.5,1.0` or `[0.5, 1.0]`."""
     inner = text.strip()
     if inner.startswith("[") and inner.endswith("]"):
-        return [scalar(part.strip()) for part in inner[1:-1].split(",") if part.strip()]
+        return [_item(part.strip()) for part in inner[1:-1].split(",") if part.strip()]
     if "," in inner and all(not isinstance(scalar(part.strip()), str) for part in inner.split(",")):
         return [scalar(part.strip()) for part in inner.split(",")]
     return scalar(inner)
+
+
+def _item(text: str) -> Any:
+    """A scalar of a list; one in quotes is a text, as in a file."""
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return text[1:-1] if quoted else scalar(text)
 
 
 def read_flat_yaml(path: Path) -> tuple[list[Entry], list[Problem]]:

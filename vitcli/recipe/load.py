@@ -18,6 +18,7 @@ from vitcli.recipe.describe import accepts, allowed_values, expectation
 from vitcli.recipe.flat_yaml import command_line_value, read_flat_yaml
 from vitcli.recipe.library import find_recipe
 from vitcli.recipe.names import nearest
+from vitcli.recipe.plugins import TABLES
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,14 @@ class Recipe:
         """The value of one flat key."""
         return getattr(getattr(self, schema.SECTION_OF[name]), name)
 
-    def changed(self, **values: Any) -> "Recipe":
-        """This recipe with other values.
+    def changed(self, source: str = COMMAND_LINE, /, **values: Any) -> "Recipe":
+        """This recipe with other values, which came from `source`.
 
         Raises:
             RecipeError: a key or a value is not allowed.
         """
         sources = {name: (value, self.origins[name]) for name, value in self.flat().items() if name in self.origins}
-        sources |= {name: (value, COMMAND_LINE) for name, value in values.items()}
+        sources |= {name: (value, source) for name, value in values.items()}
         recipe = _build(self.name, sources, [])
         return replace(recipe, notes=self.notes, from_mindcv=self.from_mindcv)
 
@@ -142,6 +143,9 @@ def _parsed(name: str, text: Any) -> Any:
 
 
 def _unknown(name: str, place: Place | str) -> Problem:
+    if name == "plugin":
+        message = "a recipe cannot name a plugin: a plugin is a program, and reading a recipe must not make it run"
+        return Problem(message, place, "type it with the command: --plugin FILE (in Python: vitcli.use_plugin)")
     likely = nearest(name, [*schema.SECTION_OF, *mindcv.TRANSLATIONS])
     dashes = "--" if place == COMMAND_LINE else ""
     help = f"did you mean `{dashes}{likely}`?" if likely else "`vitcli train --help` lists every key"
@@ -174,16 +178,17 @@ def _fits(name: str, value: Any) -> bool:
     if isinstance(value, bool) and not accepts(name, "boolean"):
         return False
     registry = schema.extra(name)["registry"]
-    return not registry or value in allowed_values(name)
+    return not registry or value in allowed_values(name) or (value is None and accepts(name, "null"))
 
 
 def _bad_value(name: str, value: Any, place: Place | str) -> Problem:
     likely = nearest(value, allowed_values(name)) if isinstance(value, str) else None
     shown = json.dumps(value) if isinstance(value, str | bool | None) else value
     where = f"command line, --{name}" if place == COMMAND_LINE else place
-    return Problem(
-        f"`{name}` must be {expectation(name)}, not {shown}", where, f"did you mean `{likely}`?" if likely else None
-    )
+    help = f"did you mean `{likely}`?" if likely else None
+    if schema.extra(name)["registry"] in TABLES:
+        help = (f"{help} Or, " if help else "") + "if it comes from a plugin, give --plugin FILE"
+    return Problem(f"`{name}` must be {expectation(name)}, not {shown}", where, help)
 
 
 def _file_order(problem: Problem) -> tuple[int, int]:

@@ -1,41 +1,63 @@
 """The names a recipe may use, read from the tables that declare them without importing these modules (or torch).
 
-A registry is a dict with literal string keys at the top of a module: `VARIANTS` in each file of models/, `OPTIMIZERS`,
-`SCHEDULES` and `DATASETS`. Adding a row there is all it takes to make a name known.
+A registry is a dict with literal string keys at the top of a module: `VARIANTS` in each file of models/, `TRANSFORMERS`
+and others. Adding a row there is all it takes to make a name known. Plugins have tables of the same names.
 """
 
-import ast
 import difflib
 from functools import cache
 from pathlib import Path
+
+from vitcli.errors import UsageError
+from vitcli.recipe.plugins import TABLES, plugin_files
+from vitcli.recipe.tables import keyword_arguments, table_names
 
 PACKAGE = Path(__file__).parent.parent
 
 #: registry -> the files that declare it (relative to the package) and the name of the table
 REGISTRIES: dict[str, tuple[str, str]] = {
     "models": ("models/*.py", "VARIANTS"),
+    "transformers": ("models/transformers.py", "TRANSFORMERS"),
     "optimizers": ("optim/optimizers.py", "OPTIMIZERS"),
     "schedules": ("optim/schedule.py", "SCHEDULES"),
     "datasets": ("data/datasets.py", "DATASETS"),
 }
 
 
-@cache
 def registered(registry: str) -> tuple[str, ...]:
     """The names of `registry`, in the order of their tables."""
+    return tuple(files_of(registry))
+
+
+def files_of(registry: str) -> dict[str, Path]:
+    """{name: the file that declares it}, ours and the plugins'.
+
+    Raises:
+        UsageError: a plugin takes a name that another file has.
+    """
+    found = dict(_ours(registry))
+    for file in plugin_files() if registry in TABLES else ():
+        for name, line in table_names(file, TABLES[registry]).items():
+            if name in found:
+                raise UsageError(f"{file}:{line}: the name {name!r} is taken by {found[name]}", help="rename it")
+            found[name] = file
+    return found
+
+
+@cache
+def _ours(registry: str) -> dict[str, Path]:
     pattern, table = REGISTRIES[registry]
-    return tuple(name for file in sorted(PACKAGE.glob(pattern)) for name in _keys(file, table))
+    found: dict[str, Path] = {}
+    for file in sorted(PACKAGE.glob(pattern)):
+        names = table_names(file, table)
+        assert not found.keys() & names.keys(), f"{file} declares a name of another file"
+        found |= dict.fromkeys(names, file)
+    return found
 
 
-def _keys(file: Path, table: str) -> list[str]:
-    """The literal keys of the dict that `file` assigns to `table`."""
-    for statement in ast.parse(file.read_text(encoding="utf-8")).body:
-        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-        if any(isinstance(target, ast.Name) and target.id == table for target in targets):
-            value = getattr(statement, "value", None)
-            assert isinstance(value, ast.Dict), f"{file.name}: {table} must be a dict literal"
-            return [ast.literal_eval(key) for key in value.keys if key is not None]
-    return []
+def model_options(model: str) -> tuple[str, ...]:
+    """Names of the arguments that the registered `model` takes: those of `create` in the file that declares it."""
+    return keyword_arguments(files_of("models")[model], "create")
 
 
 def nearest(word: object, names: list[str] | tuple[str, ...]) -> str | None:

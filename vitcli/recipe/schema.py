@@ -7,17 +7,25 @@ This module does not import torch, so that a recipe is checked in a few millisec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Range = tuple[Positive, Positive]
 Name = Annotated[str, StringConstraints(min_length=1)]
+#: a path or an address
+Source = Annotated[Name, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
 
 
-def key(default: Any, help: str, *, free: bool = False, registry: str | None = None, **limits: Any) -> Any:
-    """A recipe key. `free`: may change when a run is resumed. `registry`: the value must be a name declared there."""
-    return Field(default, description=help, json_schema_extra={"free": free, "registry": registry}, **limits)
+def key(
+    default: Any, help: str, *, free: bool = False, registry: str | None = None, own: bool = False, **limits: Any
+) -> Any:
+    """A recipe key. `free`: may change when a run is resumed. `registry`: the value must be a name declared there.
+
+    `own`: an argument of some models only, under the name it has in their `create`; None: the model's own default.
+    """
+    noted = {"free": free, "registry": registry, "own": own}
+    return Field(default, description=help, json_schema_extra=noted, **limits)
 
 
 class Section(BaseModel):
@@ -80,6 +88,10 @@ class Dataset(Section):
 
 class Augmentation(Section):
     image_resize: int = key(224, "Side of the network's input in pixels.", ge=8, le=8192)
+    train_crop: Literal["random_resized", "padded"] = key(
+        "random_resized",
+        "Any part of the image (see scale, ratio), or a square of it with 4 reflected pixels around (CIFAR, DeiT III).",
+    )
     scale: Range = key((0.08, 1.0), "Area of the random crop as a share of the image.")
     ratio: Range = key((3 / 4, 4 / 3), "Aspect ratio of the random crop.")
     hflip: Probability = key(0.5, "Probability of a horizontal flip.")
@@ -91,6 +103,11 @@ class Augmentation(Section):
         "bicubic", "Interpolation of crop, resize and augmentation."
     )
     auto_augment: str | None = key(None, "Policy, such as rand-m9-mstd0.5-inc1, autoaug, trivialaugwide.")
+    aug_repeats: int = key(
+        0,
+        "Each image comes so often in a batch, differently augmented; an epoch is no longer by it. 0: once.",
+        ge=0,
+    )
     re_prob: Probability = key(0.0, "Probability of random erasing.")
     re_mode: Literal["const", "rand", "pixel"] = key(
         "const", "Fill of the erased box: re_value, one random colour, or noise per pixel."
@@ -120,13 +137,73 @@ class Model(Section):
         False, "Recompute activations in the backward pass: less memory, more time.", free=True
     )
     pretrained: bool = key(False, "Not supported: nothing is downloaded unasked; give ckpt_path.")
-    ckpt_path: Path | None = key(None, "Start from these weights: a run, a checkpoint, .safetensors, .pth.", free=True)
+    ckpt_path: Source | None = key(
+        None,
+        "Start from these weights: a run, a checkpoint, a file (.safetensors, .pth, .npz, .ckpt), https://…, "
+        "hf-hub:org/name[/file][@revision], or timm:name.",
+        free=True,
+    )
     reset_head: bool = key(False, "Start with a new classifier even where the one in ckpt_path would fit.")
+    pos_resample: Literal["timm", "torchvision", "jax"] = key(
+        "timm", "Whose rule resizes the position embeddings in ckpt_path where the image or patch size differs."
+    )
+
+    # of some models only
+    embed_dim: int | None = key(None, "Width of the tokens.", own=True, ge=1)
+    depth: int | None = key(None, "Number of blocks.", own=True, ge=1)
+    num_heads: int | None = key(None, "Attention heads of a block.", own=True, ge=1)
+    mlp_ratio: float | None = key(None, "Hidden width of a block's MLP / embed_dim.", own=True, gt=0)
+    patch_size: int | None = key(None, "Side of a patch in pixels.", own=True, ge=1)
+    grid_size: int | None = key(None, "Patches along a side of the image.", own=True, ge=1)
+    patch_embed: Literal["linear", "conv", "spt", "hmlp"] | None = key(
+        None, "From patches to tokens: one layer, a stem of convolutions, shifted patches, or hMLP.", own=True
+    )
+    patch_norm: bool | None = key(None, "LayerNorm before and after a linear patch embedding.", own=True)
+    pos_embed: Literal["learned", "sincos2d", "none"] | None = key(None, "Position embeddings.", own=True)
+    global_pool: Literal["token", "avg"] | None = key(
+        None, "What the head sees: the class token, or the mean of the patches.", own=True
+    )
+    class_token: bool | None = key(None, "A class token; by default with global_pool token only.", own=True)
+    distilled: bool | None = key(None, "A distillation token with a head of its own (DeiT).", own=True)
+    reg_tokens: int | None = key(None, "Number of register tokens.", own=True, ge=0)
+    qkv_bias: bool | None = key(None, "Bias of queries, keys and values.", own=True)
+    attn_scale: Literal["head", "full", "learned"] | None = key(
+        None, "Scale of the scores: by the head's width, the full width, or learned without self-attention (LSA).",
+        own=True,
+    )  # fmt: skip
+    head_dim: int | None = key(None, "Width of a head, where it is not embed_dim / num_heads.", own=True, ge=1)
+    norm_eps: float | None = key(None, "Epsilon of the LayerNorms.", own=True, gt=0)
+    final_norm: bool | None = key(None, "LayerNorm behind the last block.", own=True)
+    pre_logits: int | None = key(None, "Width of a tanh layer before the head; 0: none.", own=True, ge=0)
+    head_hidden: int | None = key(None, "Hidden width of a head of two layers; 0: one layer.", own=True, ge=0)
+    head_bias_init: float | None = key(
+        None, "First value of the head's bias (BCE: about -log of the classes).", own=True
+    )
+    fine_tune: int | None = key(
+        None, "Keep a classifier of so many classes, with a linear layer to the data's on its logits.", own=True, ge=1
+    )  # fmt: skip
+    pos_drop_rate: Probability | None = key(None, "Dropout behind the position embeddings.", own=True)
+    proj_drop_rate: Probability | None = key(None, "Dropout behind each linear layer of a block but qkv.", own=True)
+    attn_drop_rate: Probability | None = key(None, "Dropout of the attention weights.", own=True)
+    drop_path_mode: Literal["zero", "skip"] | None = key(
+        None, "A dropped branch is computed and zeroed, or not computed at all.", own=True
+    )
+    patch_drop_rate: float | None = key(None, "Share of the patches that training leaves out.", own=True, ge=0, lt=1)
+    patch_drop_mode: Literal["drop", "zero"] | None = key(
+        None, "Lost patches are removed, which is faster, or zeroed.", own=True
+    )
+    transformer: Name | None = key(
+        None, "Blocks of another kind, such as linformer, or a plugin's.", own=True, registry="transformers"
+    )
 
 
 class Loss(Section):
     loss: Literal["CE", "BCE"] = key("CE", "Cross entropy, or binary cross entropy per class.")
     label_smoothing: float = key(0.0, "Share of the target that is spread over all classes.", ge=0, lt=1)
+    bce_target_thresh: Probability | None = key(
+        None, "BCE: targets above it become 1, all others 0, after mixing and smoothing; null: as they are."
+    )
+    bce_sum: bool = key(False, "BCE: the sum over the classes instead of their mean.")
     reduction: Literal["mean"] = key("mean", "The loss is the mean over the batch.")
 
 
@@ -165,6 +242,12 @@ class Optimizer(Section):
     momentum: float = key(0.9, "Momentum of sgd, momentum, rmsprop, muon.", ge=0, lt=1)
     use_nesterov: bool = key(False, "Nesterov momentum.")
     betas: tuple[Probability, Probability] = key((0.9, 0.999), "Decay rates of adam's and adamw's moments.")
+    layer_decay: float | None = key(
+        None, "The learning rate of a layer is this times that of the layer above it; null: one rate.", gt=0, le=1
+    )
+    freeze: Literal["backbone", "all_but_attention"] | tuple[Name, ...] | None = key(
+        None, "What does not train: all but the classifier, all but attention, or a list of regexes of parameter names."
+    )
     eps: float | None = key(None, "Term added to the denominator; the default is the optimizer's.", gt=0)
     clip_grad: bool = key(False, "Clip the norm of all gradients together.")
     clip_value: float = key(15.0, "Norm above which gradients are scaled down.", gt=0)
@@ -206,7 +289,7 @@ SECTION_OF: dict[str, str] = {name: section for section, fields in SECTIONS.item
 
 
 def extra(name: str) -> dict[str, Any]:
-    """What `key` noted of the key `name`: {"free": bool, "registry": str | None}."""
+    """What `key` noted of the key `name`: {"free": bool, "registry": str | None, "own": bool}."""
     noted = SECTIONS[SECTION_OF[name]].model_fields[name].json_schema_extra
     assert isinstance(noted, dict)
     return noted
@@ -215,3 +298,7 @@ def extra(name: str) -> dict[str, Any]:
 def default(name: str) -> Any:
     """The schema's default of the key `name`."""
     return SECTIONS[SECTION_OF[name]].model_fields[name].default
+
+
+#: the keys that only some models have
+OWN_KEYS: tuple[str, ...] = tuple(name for name in SECTION_OF if extra(name)["own"])

@@ -25,7 +25,7 @@ class Classification(nn.Module):
 
     Args:
         model: images (B, C, H, W) -> logits (B, num_classes).
-        section: `loss` CE or BCE, `label_smoothing`.
+        section: `loss` CE or BCE, `label_smoothing`; of BCE `bce_target_thresh` and `bce_sum`.
     """
 
     def __init__(self, model: nn.Module, section: Section) -> None:
@@ -33,6 +33,7 @@ class Classification(nn.Module):
         self.model = model
         self.kind = section.loss
         self.smoothing = section.label_smoothing
+        self.threshold, self.sum_classes = section.bce_target_thresh, section.bce_sum
 
     def forward(self, batch: Batch) -> TaskOutput:
         logits = self.model(batch.images).float()  # (B, num_classes); losses are computed in fp32 under autocast too
@@ -44,7 +45,10 @@ class Classification(nn.Module):
         if targets.ndim == 1:
             targets = F.one_hot(targets, logits.shape[1]).to(logits.dtype)
         targets = targets * (1 - self.smoothing) + self.smoothing / logits.shape[1]
-        return F.binary_cross_entropy_with_logits(logits, targets)
+        if self.threshold is not None:
+            targets = (targets > self.threshold).to(targets.dtype)
+        loss = F.binary_cross_entropy_with_logits(logits, targets)
+        return loss * logits.shape[1] if self.sum_classes else loss
 
     def after_step(self, step: int) -> None:
         """Called after each optimizer step; classification has nothing to do."""

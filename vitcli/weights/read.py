@@ -1,22 +1,23 @@
-"""Read the tensors of a weights file, whatever wrote it, without ever running code out of it."""
+"""Read the tensors of weights, whoever wrote them and wherever they are, without ever running code out of a file."""
 
-import argparse
 import json
-import pickle
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import safetensors
-import torch
 from torch import Tensor
 
 from vitcli.errors import DataError, WeightsError
+from vitcli.weights.fetch import fetch, is_remote
+from vitcli.weights.hub_folder import is_hub_folder, read_meta, weights_in
 from vitcli.weights.manifest import verify_manifest
+from vitcli.weights.mindspore import is_mindspore, read_mindspore
+from vitcli.weights.npz import read_npz
+from vitcli.weights.torch_file import read_torch
 
-WRAPPERS = ("state_dict", "model", "model_state_dict")
-EMA_WRAPPERS = ("state_dict_ema", "model_ema", "ema")
+#: in the metadata of a safetensors file: what this project knows of the weights, as JSON
+PACKED = "vitcli"
 PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
 
 
@@ -29,29 +30,40 @@ class Weights:
     source: str = "memory"
 
 
-def read_weights(path: str | Path, *, use_ema: bool = False) -> Weights:
-    """The weights in `path`, on the CPU.
+def read_weights(source: str | Path, *, use_ema: bool = False) -> Weights:
+    """The weights in `source`, on the CPU.
 
     Args:
-        path: a checkpoint directory of this project, or a file of safetensors or PyTorch (.pth, .pt, .pth.tar, .bin).
-            The kind is told by the content, not by the name.
+        source: a checkpoint directory of this project, a folder of timm's or transformers' with its config.json, or a
+            file: safetensors, PyTorch (.pth, .pt, .pth.tar, .bin), Google's .npz, MindSpore's .ckpt. The kind is told
+            by the content, not by the name. Or an address for `fetch`.
         use_ema: take the moving average of the weights; a file without one is refused.
 
     Raises:
         DataError: there is no such file, or it is empty, cut off or not a weights file.
         WeightsError: it holds objects other than tensors and plain values, or no weights.
+        UsageError: an address that cannot be fetched here.
     """
-    path = Path(path)
+    path = fetch(source)
+    beside: dict[str, Any] = {}
     if path.is_dir():
-        return _read_checkpoint(path, use_ema=use_ema)
+        if not is_hub_folder(path):
+            return _read_checkpoint(path, use_ema=use_ema)
+        beside, path = read_meta(path), weights_in(path) or path
+    tensors, meta = _read_file(path, use_ema=use_ema)
+    name = str(source) if is_remote(source) else str(path)
+    return Weights({_without_prefixes(key): tensor for key, tensor in tensors.items()}, meta | beside, name)
+
+
+def _read_file(path: Path, *, use_ema: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
     kind = _kind_of(path)
-    if kind == "safetensors":
-        if use_ema:
-            raise WeightsError(f"{path} holds one set of weights, not a moving average beside it")
-        tensors, meta = _read_safetensors(path)
-    else:
-        tensors, meta = _unwrap(_read_torch(path), path, use_ema=use_ema)
-    return Weights({_without_prefixes(name): tensor for name, tensor in tensors.items()}, meta, str(path))
+    if kind == "torch":
+        return read_torch(path, use_ema=use_ema)
+    if use_ema:
+        raise WeightsError(f"{path} holds one set of weights, not a moving average beside it")
+    if kind == "mindspore":
+        return read_mindspore(path)
+    return _read_safetensors(path) if kind == "safetensors" else (read_npz(path), {})
 
 
 def _read_checkpoint(directory: Path, *, use_ema: bool) -> Weights:
@@ -74,15 +86,17 @@ def _read_checkpoint(directory: Path, *, use_ema: bool) -> Weights:
 
 
 def _kind_of(path: Path) -> str:
-    """The format, "safetensors" or "torch", by the first bytes; DataError for anything else."""
+    """The format, "safetensors", "torch", "npz" or "mindspore", by the first bytes; DataError for anything else."""
     try:
         with open(path, "rb") as file:
-            head = file.read(64)
+            head = file.read(1024)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     if not head:
         raise DataError(f"{path} is empty", help="download it again")
-    if head.startswith((b"PK", b"\x80")):  # zip archive, or the plain pickle of PyTorch before 1.6
+    if head.startswith(b"PK"):  # a zip archive, PyTorch's or NumPy's; the name of its first entry tells
+        return "npz" if head[30 : 30 + int.from_bytes(head[26:28], "little")].endswith(b".npy") else "torch"
+    if head.startswith(b"\x80"):  # the plain pickle of PyTorch before 1.6
         return "torch"
     if head[8:9] == b"{":  # behind the length of the header
         return "safetensors"
@@ -90,50 +104,28 @@ def _kind_of(path: Path) -> str:
         raise DataError(f"{path} is a web page, not weights", help="the download was refused; fetch the file itself")
     if head.startswith(b"version https://git-lfs"):
         raise DataError(f"{path} is a pointer of git-lfs, not weights", help="run `git lfs pull`")
-    raise DataError(f"{path} is neither a safetensors nor a PyTorch file")
+    if is_mindspore(head):
+        return "mindspore"
+    raise DataError(f"{path} is neither a safetensors nor a PyTorch file, nor NumPy's .npz, nor MindSpore's .ckpt")
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
             names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+            return {name: file.get_tensor(name) for name in names}, _unpacked(dict(file.metadata() or {}))
     except (safetensors.SafetensorError, OSError) as error:
         raise DataError(f"{path} is damaged or cut off ({error})", help="download or copy it again") from error
 
 
-def _read_torch(path: Path) -> Any:
+def _unpacked(metadata: dict[str, str]) -> dict[str, Any]:
+    """The texts that safetensors keeps beside tensors, with `PACKED` taken apart."""
     try:
-        # timm and Apple's trainer keep their command line in the file; this one class is harmless.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "nsupported" not in str(error):  # of torch's messages, only those about forbidden objects say so
-            raise DataError(f"{path} is damaged or cut off", help="download or copy it again") from error
-        raise WeightsError(
-            f"{path} holds more than tensors and plain values; reading it would run code out of the file",
-            help="save its state dict as .safetensors where the file comes from",
-        ) from error
-    except (EOFError, OSError, RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).split(". ")[0].splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} is damaged or cut off ({reason})", help="download or copy it again") from error
-
-
-def _unwrap(content: Any, path: Path, *, use_ema: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state dict inside what a trainer saved, and the plain values beside it."""
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")
-    wrappers = EMA_WRAPPERS if use_ema else WRAPPERS
-    found = [content[name] for name in wrappers if isinstance(content.get(name), Mapping)]
-    if use_ema and not found:
-        raise WeightsError(f"{path} holds no moving average of the weights (looked for {', '.join(EMA_WRAPPERS)})")
-    state = found[0] if found else content
-    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise WeightsError(f"{path} holds no tensors; its entries are {', '.join(map(str, list(state)[:8]))}")
-    plain = (str, int, float, bool)
-    beside = {**content, **state} if found else content
-    return tensors, {name: value for name, value in beside.items() if isinstance(value, plain)}
+        packed = json.loads(metadata.get(PACKED, "{}"))
+    except ValueError:
+        return metadata
+    rest = {name: text for name, text in metadata.items() if name != PACKED}
+    return rest | packed if isinstance(packed, dict) else metadata
 
 
 def _without_prefixes(name: str) -> str:

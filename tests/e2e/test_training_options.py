@@ -1,0 +1,51 @@
+"""LAMB, layer decay, freezing, repeated augmentation and the rest in one run: it resumes to the last bit."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import SMALL, options
+from tests.e2e.test_resume import final_bytes, metrics
+
+OPTIONS = SMALL | {
+    "opt": "lamb", "layer_decay": 0.8, "freeze": "['^stem', 'stages.0']", "aug_repeats": 3, "train_crop": "padded",
+    "num_samples": 128, "loss": "BCE", "bce_target_thresh": 0.2, "bce_sum": True,
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_resumes_exactly_and_keeps_what_is_frozen(tmp_path: Path, vitcli):
+    """Frozen weights, and the statistics among them, are the first ones in both epochs, in the model and its average;
+    between the epochs the model was in eval mode and came back."""
+    done = vitcli("train", "-c", "quickstart", *options(OPTIONS), "--run_dir", "whole")
+    assert done.returncode == 0, done.stderr
+    assert "parameters train" in done.stdout
+    whole = tmp_path / "whole"
+    steps = [whole / "checkpoints" / f"step-{step:08d}" for step in (4, 8)]
+    for stem in ("model", "ema"):
+        first, last = (load_file(step / f"{stem}.safetensors") for step in steps)
+        for name, value in last.items():
+            if name.startswith(("stem.", "stages.0.")):
+                assert torch.equal(value, first[name]), name
+        assert not torch.equal(last["head.fc.weight"], first["head.fc.weight"])
+    assert load_file(steps[0] / "model.safetensors")["stem.0.conv_kxk.0.bn.running_mean"].abs().max() == 0
+    run = shutil.copytree(whole, tmp_path / "run", symlinks=True)
+    shutil.rmtree(run / "checkpoints" / "step-00000008")
+    again = vitcli("train", "--resume", run, "--num_parallel_workers", 1)
+    assert again.returncode == 0, again.stderr
+    assert final_bytes(run, 8) == final_bytes(whole, 8)
+    assert metrics(run)[-1] == metrics(whole)[-1]
+
+
+def test_mistakes_are_explained(vitcli):
+    def said(*words: str) -> str:
+        done = vitcli("train", "-c", "quickstart", "--num_samples", 64, *words)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    assert "'^steem' is in no parameter's name" in said("--freeze", "['^steem']")
+    assert "is no regular expression" in said("--freeze", "['(']")

@@ -1,0 +1,206 @@
+"""Bridges between a file and a model: each equals what the project does that it is named after, and each is said."""
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import timm
+import torch
+from timm.layers import resample_abs_pos_embed, resample_patch_embed
+from torchvision.models.vision_transformer import interpolate_embeddings
+
+from tests.models.vit_oracles import ours, pictures, shaken, timm_vit
+from tests.weights.test_load import snapshot, unchanged
+from vitcli.errors import WeightsError
+from vitcli.models.registry import create_model
+from vitcli.models.vit_google import to_google
+from vitcli.models.vit_keys import to_hf, to_torchvision
+from vitcli.recipe.load import load_recipe
+from vitcli.weights.adapt import resample_kernel, resample_positions
+from vitcli.weights.fit import find_fit
+from vitcli.weights.load import load_weights
+from vitcli.weights.read import Weights
+
+
+def positions(side: int, prefix: int) -> torch.Tensor:
+    return torch.randn(1, prefix + side * side, 16, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize(("old", "new"), [(14, 24), (14, 7), (4, 5)])
+@pytest.mark.parametrize("prefix", [0, 1, 5])
+def test_positions_as_timm(old, new, prefix):
+    expected = resample_abs_pos_embed(positions(old, prefix), [new, new], num_prefix_tokens=prefix)
+    torch.testing.assert_close(resample_positions(positions(old, prefix), new, prefix), expected, atol=0, rtol=0)
+
+
+def test_positions_as_torchvision():
+    file = {"encoder.pos_embedding": positions(14, 1)}
+    expected = interpolate_embeddings(image_size=384, patch_size=16, model_state=file)["encoder.pos_embedding"]
+    torch.testing.assert_close(resample_positions(positions(14, 1), 24, 1, "torchvision"), expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(("old", "new"), [(14, 24), (14, 7)])
+def test_positions_as_the_jax_code(old, new):
+    """It calls scipy.ndimage.zoom of order 1 on the grid."""
+    given = positions(old, 1)
+    grid = given[0, 1:].reshape(old, old, 16).numpy()
+    zoomed = scipy.ndimage.zoom(grid, (new / old, new / old, 1), order=1)
+    expected = np.concatenate([given[0, :1].numpy(), zoomed.reshape(new * new, 16)])
+    found = resample_positions(given, new, 1, "jax")[0]
+    np.testing.assert_allclose(found.numpy(), expected, atol=3e-6)
+
+
+@pytest.mark.parametrize(("old", "new"), [(16, 8), (16, 32), (16, 14)])
+def test_patches_as_timm(old, new):
+    kernel = torch.randn(5, 3, old, old, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(
+        resample_kernel(kernel, (new, new)), resample_patch_embed(kernel, [new, new]), atol=1e-5, rtol=1e-5
+    )
+
+
+def load(source: torch.nn.Module, **options):
+    model = ours(**options)
+    return model, load_weights(model, Weights(source.state_dict(), source="w.pth"))
+
+
+def test_another_image_and_patch_size():
+    source = shaken(ours())
+    model, report = load(source, img_size=48)
+    assert report.resized == ["pos_embed"]
+    assert report.notes == ["pos_embed: 4 x 4 positions in the file, 6 x 6 in the model; as timm does"]
+    judge = timm_vit(img_size=48)
+    judge.load_state_dict(timm.models.vision_transformer.checkpoint_filter_fn(source.state_dict(), judge))
+    with torch.no_grad():
+        torch.testing.assert_close(model(pictures(side=48)), judge(pictures(side=48)), atol=1e-5, rtol=1e-5)
+    model, report = load(source, patch_size=16)
+    assert report.resized == ["patch_embed.proj.weight", "pos_embed"]
+    judge = timm_vit(patch_size=16)
+    judge.load_state_dict(timm.models.vision_transformer.checkpoint_filter_fn(source.state_dict(), judge))
+    with torch.no_grad():
+        torch.testing.assert_close(model(pictures()), judge(pictures()), atol=1e-5, rtol=1e-5)
+    model, report = load(source, img_size=64, patch_size=16)  # the same grid
+    assert report.resized == ["patch_embed.proj.weight"]
+
+
+def test_the_rule_is_chosen():
+    source, results = shaken(ours()), {}
+    for rule in ("timm", "torchvision", "jax"):
+        model = ours(img_size=48)
+        assert rule in load_weights(model, Weights(source.state_dict()), pos_resample=rule).notes[0]
+        results[rule] = model.pos_embed.detach()
+    assert not torch.equal(results["timm"], results["torchvision"])
+    assert not torch.equal(results["jax"], results["torchvision"])
+
+
+def test_a_distilled_file_in_a_plain_model():
+    source = shaken(ours(distilled=True))
+    model, report = load(source)
+    assert report.unexpected == ["dist_token", "head_dist.weight", "head_dist.bias"]
+    assert "loses accuracy" in report.notes[0]
+    assert torch.equal(model.pos_embed[:, 0], source.pos_embed[:, 0])
+    assert torch.equal(model.pos_embed[:, 1:], source.pos_embed[:, 2:])
+    assert torch.equal(model.head.weight, source.head.weight)
+    with pytest.raises(WeightsError, match="dist_token"):  # nothing is made up in the other direction
+        load(shaken(ours()), distilled=True)
+
+
+def test_another_pooling():
+    source = shaken(ours())
+    model, report = load(source, global_pool="avg", class_token=True)
+    assert torch.equal(model.fc_norm.weight, source.norm.weight)
+    assert report.notes == ["norm loaded as fc_norm: the model pools the mean of patches, the file's did not"]
+    back, report = load(model)
+    assert torch.equal(back.norm.bias, source.norm.bias)
+    assert "fc_norm loaded as norm" in report.notes[0]
+
+
+def test_other_classes_and_pre_logits():
+    source = shaken(ours(pre_logits=24))
+    model, report = load(source, num_classes=3)
+    assert report.missing == ["head.weight", "head.bias"]
+    assert set(report.unexpected) == {"head.weight", "head.bias", "pre_logits.fc.weight", "pre_logits.fc.bias"}
+    assert report.notes[0] == "head not loaded: the file has 5 classes, the model 3"
+    assert not model.head.weight.any()
+    model, report = load(source, num_classes=3, pre_logits=24)
+    assert torch.equal(model.pre_logits.fc.weight, source.pre_logits.fc.weight)
+    with pytest.raises(WeightsError, match="pre_logits") as caught:  # the head would see other features
+        load(source)
+    assert "pre_logits: 24" in caught.value.help
+    _, report = load(shaken(ours(num_classes=0)), num_classes=3, pre_logits=24)
+    assert "pre_logits not loaded: the file has none" in report.notes
+    distilled, report = load(shaken(ours(distilled=True)), distilled=True, num_classes=3)
+    assert set(report.missing) == {"head.weight", "head.bias", "head_dist.weight", "head_dist.bias"}
+    assert not distilled.head_dist.weight.any()
+
+
+def test_a_layer_behind_the_logits():
+    source = shaken(ours())
+    model, report = load(source, fine_tune=3)
+    assert torch.equal(model.head.weight, source.head.weight)
+    assert report.missing == ["fine_tune.weight", "fine_tune.bias"]
+    assert report.notes == ["fine_tune not loaded: the file has none"]
+    again, report = load(shaken(model), fine_tune=3)
+    assert torch.equal(again.fine_tune.weight, model.fine_tune.weight)
+    assert report.notes == []
+    _, report = load(model, fine_tune=4)
+    assert report.notes == ["fine_tune not loaded: the file has 3 classes, the model 4"]
+    with pytest.raises(WeightsError, match=r"head\.weight \(5, 32\)"):
+        load(source, fine_tune=3, num_classes=7)
+    with pytest.raises(WeightsError, match=r"fine_tune\.weight"):
+        load(model)
+
+
+def test_grey_images():
+    source = shaken(ours())
+    model, report = load(source, in_chans=1)
+    assert report.resized == ["patch_embed.proj.weight"]
+    with torch.no_grad():
+        expected = source(pictures(1).expand(-1, 3, -1, -1))
+        torch.testing.assert_close(model(pictures(1)), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("change", ["missing", "unexpected", "shape", "registers", "another family"])
+def test_what_is_refused_leaves_the_model_alone(change):
+    tensors, options = dict(shaken(ours()).state_dict()), {}
+    if change == "missing":
+        del tensors["norm.bias"]
+    elif change == "unexpected":
+        tensors["rel_pos_bias"] = torch.ones(3)
+    elif change == "shape":
+        tensors["blocks.1.mlp.fc2.bias"] = torch.ones(3)
+    elif change == "registers":
+        options = {"reg_tokens": 2}
+    else:
+        tensors = create_model("fastvit_t8", num_classes=5).state_dict()
+    model = ours(**options)
+    before = snapshot(model)
+    with pytest.raises(WeightsError, match=r"w\.pth is not for this model") as caught:
+        load_weights(model, Weights(tensors, source="w.pth"))
+    assert unchanged(model, before)
+    if change == "another family":
+        assert caught.value.help == "this file fits fastvit_t8"
+
+
+@pytest.mark.parametrize("rename", [dict, to_torchvision, to_hf, lambda tensors: to_google(tensors, 3)])
+def test_the_model_that_fits_is_named(rename):
+    """By its size, whatever the names; with the options that differ."""
+    with torch.device("meta"):
+        small = create_model("vit_ti_patch16", num_classes=7, img_size=384)
+    zeros = {name: torch.zeros(tensor.shape) for name, tensor in small.state_dict().items()}
+    with pytest.raises(WeightsError) as caught:
+        load_weights(create_model("fastvit_t8"), Weights(rename(zeros)))
+    assert caught.value.help == "this file fits vit_ti_patch16"
+    no_bias = {name: tensor for name, tensor in zeros.items() if not name.endswith("qkv.bias")}
+    with pytest.raises(WeightsError) as caught:
+        load_weights(ours(), Weights(no_bias))
+    assert caught.value.help == "this file fits vit_ti_patch16 with qkv_bias: false"
+
+
+@pytest.mark.parametrize("model", ["fvit", "vit_ti_patch16"])
+def test_a_checkpoint_of_ours_knows_its_model(model):
+    """Also where the tensors do not show it: other blocks, or encoded patches."""
+    words = {"transformer": "linformer", "embed_dim": 32} if model != "fvit" else {"embed_dim": None, "depth": 2}
+    recipe = load_recipe(model=model, image_resize=32, num_heads=2, **words)
+    options = {name: value for name, value in words.items() if value is not None}
+    tensors = create_model(model, num_classes=5, img_size=32, num_heads=2, **options).state_dict()
+    assert find_fit(Weights(tensors, {"recipe": recipe.flat()})).name == model
+    assert find_fit(Weights(tensors)) is None

@@ -1,0 +1,139 @@
+"""Many crops of one image for evaluation: five, AlexNet's ten, GoogLeNet's 144. Geometry only; no randomness.
+
+Corners and centres are torchvision's FiveCrop, pixel for pixel, of an image whose shorter side was resized to
+`scale` x `size`; so a small image is enlarged first, and every crop lies inside.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from PIL import Image
+
+from vitcli.data.transforms import (
+    FILTERS,
+    build_eval_transform,
+    centre_crop,
+    image_mode,
+    limit_aspect,
+    resize_shorter,
+)
+from vitcli.errors import UsageError
+from vitcli.recipe.schema import Augmentation
+
+Images = list[Image.Image]
+Average = Literal["prob", "logit"]
+CropTransform = Callable[[Image.Image], Images]
+
+
+@dataclass(frozen=True)
+class CropProtocol:
+    """How crops are taken at one scale, at which scales, and how scale x size becomes a whole number of pixels."""
+
+    crops: Callable[[Image.Image, int, Image.Resampling], Images]
+    num_crops: int  # at one scale
+    scales: tuple[float, ...]
+    rounded: Callable[[float], int]
+
+
+@dataclass(frozen=True)
+class Crops:
+    """What `validate` is asked for.
+
+    protocol: a name of `PROTOCOLS`. scales: shorter side of the resized image / side of the crop, 1 or more; None:
+    those of the protocol. average: over the crops' probabilities, or over their logits.
+
+    Raises UsageError for anything else.
+    """
+
+    protocol: str
+    scales: tuple[float, ...] | None = None
+    average: Average = "prob"
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise UsageError(f"eval_crops is {self.protocol}", help=f"allowed are {', '.join(PROTOCOLS)}")
+        if self.average not in ("prob", "logit"):
+            raise UsageError(f"crop_average is {self.average}", help="allowed are prob, logit")
+        if not self.used_scales or not all(1 <= scale <= MAX_SCALE for scale in self.used_scales):
+            raise UsageError(f"crop_scales is {list(self.used_scales)}", help=_SCALES_HELP)
+
+    def __str__(self) -> str:
+        scales = ", ".join(f"{scale:.3g}" for scale in self.used_scales)
+        mean = {"prob": "probability", "logit": "logit"}[self.average]
+        return f"the mean {mean} of {self.num_crops} crop{'s' * (self.num_crops > 1)} (scale {scales})"
+
+    @property
+    def used_scales(self) -> tuple[float, ...]:
+        return PROTOCOLS[self.protocol].scales if self.scales is None else self.scales
+
+    @property
+    def num_crops(self) -> int:
+        """Crops of one image."""
+        return PROTOCOLS[self.protocol].num_crops * len(self.used_scales)
+
+
+def read_scales(text: str) -> tuple[float, ...]:
+    """ "1.0,1.5" -> (1.0, 1.5). Raises UsageError."""
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise UsageError(f"crop_scales is {text!r}", help=_SCALES_HELP) from None
+
+
+def build_crop_transform(crops: Crops, aug: Augmentation, *, in_channels: int = 3) -> CropTransform:
+    """PIL RGB image -> [the single crop of the recipe's evaluation, then `crops.num_crops` crops], all of one size."""
+    protocol, size = PROTOCOLS[crops.protocol], aug.image_resize
+    single, resample = build_eval_transform(aug, in_channels=in_channels), FILTERS[aug.interpolation][-1]
+    mode = image_mode(in_channels)
+
+    def transform(image: Image.Image) -> Images:
+        image = image.convert(mode) if image.mode != mode else image
+        found = [single(image)]
+        for scale in crops.used_scales:
+            resized = resize_shorter(limit_aspect(image), protocol.rounded(scale * size), resample)
+            found += protocol.crops(resized, size, resample)
+        return found
+
+    return transform
+
+
+def five_crops(image: Image.Image, size: int) -> Images:
+    """Top left, top right, bottom left, bottom right, centre."""
+    right, bottom = image.width - size, image.height - size
+    corners = [(left, top) for top in (0, bottom) for left in (0, right)]
+    boxes = [(left, top, left + size, top + size) for left, top in corners]
+    return [*(image.crop(box) for box in boxes), centre_crop(image, size)]
+
+
+def three_squares(image: Image.Image) -> Images:
+    """The left, centre and right squares of the shorter side; top, centre and bottom of an upright image."""
+    side = min(image.size)
+    ends = (0, 0), (image.width - side, image.height - side)
+    first, last = (image.crop((left, top, left + side, top + side)) for left, top in ends)
+    return [first, centre_crop(image, side), last]
+
+
+def ten_crops(image: Image.Image, size: int) -> Images:
+    """Five of the image, five of its mirror (Krizhevsky et al. 2012, section 4.1); torchvision's TenCrop."""
+    return five_crops(image, size) + five_crops(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), size)
+
+
+def googlenet_crops(image: Image.Image, size: int, resample: Image.Resampling) -> Images:
+    """Of three squares each: five crops, and the whole resized; then all mirrored (Szegedy et al. 2014, section 7)."""
+    views = []
+    for square in three_squares(image):
+        views += [*five_crops(square, size), square.resize((size, size), resample)]
+    return views + [view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for view in views]
+
+
+#: option `--eval_crops` -> what it means; 5 at 1.5 is the multi-language ViT's, the others are their papers'
+PROTOCOLS: dict[str, CropProtocol] = {
+    "1": CropProtocol(lambda image, size, _: [centre_crop(image, size)], 1, (1.0,), math.floor),
+    "5": CropProtocol(lambda image, size, _: five_crops(image, size), 5, (1.5,), math.floor),
+    "10": CropProtocol(lambda image, size, _: ten_crops(image, size), 10, (256 / 224,), round),
+    "144": CropProtocol(googlenet_crops, 36, (256 / 224, 288 / 224, 320 / 224, 352 / 224), round),
+}
+MAX_SCALE = 8.0
+_SCALES_HELP = f"give numbers from 1 to {MAX_SCALE:g}, separated by commas, such as 1.0,1.5: shorter side / crop side"

@@ -1,0 +1,156 @@
+"""From an image to tokens, and where each token is: patch embeddings and position embeddings."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitcli.errors import UsageError
+from vitcli.layers.norm import BatchNorm2d
+
+PatchEmbedKind = Literal["linear", "conv", "spt", "hmlp"]
+
+
+def patches(images: Tensor, patch_size: int) -> Tensor:
+    """(B, C, H, W) -> (B, N, C*p*p): the patches row by row, each in the order (channel, row, column) of `F.unfold`."""
+    batch, channels, height, width = images.shape
+    rows, columns = height // patch_size, width // patch_size
+    grid = images.reshape(batch, channels, rows, patch_size, columns, patch_size)
+    return grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, channels * patch_size**2)
+
+
+class PatchEmbed(nn.Module):
+    """Each patch through one linear map: (B, C, H, W) -> (B, N, D). The weight has the shape (D, C, p, p), as timm's.
+
+    Args:
+        norm_in: LayerNorm of the pixels of a patch, before the map.
+        norm: LayerNorm of the tokens, after it. (vit-pytorch has both.)
+        norm_eps: of both.
+    """
+
+    first_conv = "proj"
+
+    def __init__(
+        self,
+        in_chans: int,
+        dim: int,
+        patch_size: int,
+        *,
+        norm_in: bool = False,
+        norm: bool = False,
+        norm_eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.norm_in = nn.LayerNorm(in_chans * patch_size**2, eps=norm_eps) if norm_in else nn.Identity()
+        self.proj = nn.Conv2d(in_chans, dim, patch_size, stride=patch_size)
+        self.norm = nn.LayerNorm(dim, eps=norm_eps) if norm else nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        pixels = self.norm_in(patches(images, self.patch_size))
+        return self.norm(F.linear(pixels, self.proj.weight.flatten(1), self.proj.bias))
+
+
+class ShiftedPatchEmbed(PatchEmbed):
+    """Shifted patch tokenization: the image beside four copies moved by half a patch, diagonally and zero-padded.
+
+    Source: Vision Transformer for Small-Size Datasets, arXiv 2112.13492, section 3.1 and its published code.
+    """
+
+    def __init__(self, in_chans: int, dim: int, patch_size: int, *, norm_eps: float = 1e-6) -> None:
+        super().__init__(5 * in_chans, dim, patch_size, norm_in=True, norm_eps=norm_eps)
+
+    def forward(self, images: Tensor) -> Tensor:
+        s = self.patch_size // 2
+        height, width = images.shape[-2:]
+        padded = F.pad(images, (s, s, s, s))
+        moved = [padded[..., y : y + height, x : x + width] for y in (0, 2 * s) for x in (0, 2 * s)]
+        return super().forward(torch.cat([images, *moved], dim=1))
+
+
+class ConvStem(nn.Module):
+    """Overlapping 3 x 3 convolutions of stride 2 down to the patch's size, then 1 x 1: (B, C, H, W) -> (B, N, D).
+
+    Source: Early Convolutions Help Transformers See Better, arXiv 2106.14881. The patch size must be a power of two.
+    """
+
+    first_conv = "proj.0"
+
+    def __init__(self, in_chans: int, dim: int, patch_size: int) -> None:
+        super().__init__()
+        halvings = patch_size.bit_length() - 1
+        if 2**halvings != patch_size or patch_size < 2:
+            raise UsageError(f"patch_embed conv halves the image, which does not lead to patches of {patch_size} px")
+        dims = [in_chans, *(max(dim // 2 ** (halvings - i), 8) for i in range(1, halvings)), dim]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(dims):
+            conv = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
+            layers += [conv, BatchNorm2d(after), nn.ReLU()]
+        self.proj = nn.Sequential(*layers, nn.Conv2d(dim, dim, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.proj(images).flatten(2).transpose(1, 2)
+
+
+class HMLPStem(nn.Module):
+    """Patches in steps, without mixing them: 4 x 4, then 2 x 2 convolutions with stride = kernel. -> (B, N, D).
+
+    Source: Three things everyone should know about ViTs, arXiv 2203.09795, section 5 (with BatchNorm).
+    """
+
+    first_conv = "proj.0"
+
+    def __init__(self, in_chans: int, dim: int, patch_size: int) -> None:
+        super().__init__()
+        kernels = _steps(patch_size)
+        dims = [in_chans, *(dim // 4 for _ in kernels[1:]), dim]
+        layers: list[nn.Module] = []
+        for kernel, before, after in zip(kernels, dims[:-1], dims[1:], strict=True):
+            layers += [nn.Conv2d(before, after, kernel, stride=kernel), BatchNorm2d(after), nn.GELU()]
+        self.proj = nn.Sequential(*layers[:-1])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.proj(images).flatten(2).transpose(1, 2)
+
+
+def _steps(patch_size: int) -> list[int]:
+    """16 -> [4, 2, 2], 32 -> [4, 2, 2, 2], 14 -> [7, 2], 4 -> [2, 2]."""
+    first = next((k for k in (4, 7, 2) if patch_size % k == 0 and patch_size > k), None)
+    rest = patch_size // first if first else 0
+    if first is None or rest & (rest - 1):
+        raise UsageError(f"patch_embed hmlp has no steps that lead to patches of {patch_size} px")
+    return [first] + [2] * (rest.bit_length() - 1)
+
+
+STEMS: dict[str, Callable[[int, int, int], "ConvStem | HMLPStem | ShiftedPatchEmbed"]] = {
+    "conv": ConvStem,
+    "spt": ShiftedPatchEmbed,
+    "hmlp": HMLPStem,
+}
+
+
+def build_patch_embed(
+    kind: PatchEmbedKind, in_chans: int, dim: int, patch_size: int, patch_norm: bool, norm_eps: float
+) -> "PatchEmbed | ConvStem | HMLPStem":
+    """The patch embedding of the recipe key `patch_embed`; `patch_norm` is for the linear one only."""
+    if kind == "linear":
+        return PatchEmbed(in_chans, dim, patch_size, norm_in=patch_norm, norm=patch_norm, norm_eps=norm_eps)
+    if patch_norm:
+        raise UsageError(f"patch_norm belongs to patch_embed linear, not to {kind}")
+    return STEMS[kind](in_chans, dim, patch_size)
+
+
+def sincos2d(grid_size: tuple[int, int], dim: int, *, temperature: float = 10_000.0) -> Tensor:
+    """(1, N, dim) fixed position embeddings of a grid (rows, columns), row by row; dim must be a multiple of 4.
+
+    Source: Better plain ViT baselines for ImageNet-1k, arXiv 2205.01580.
+    """
+    if dim % 4:
+        raise UsageError(f"sincos2d positions need a width that is a multiple of 4, not {dim}")
+    y, x = torch.meshgrid(torch.arange(grid_size[0]), torch.arange(grid_size[1]), indexing="ij")
+    frequencies = temperature ** -(torch.arange(dim // 4) / (dim // 4 - 1))
+    x, y = x.flatten()[:, None] * frequencies, y.flatten()[:, None] * frequencies
+    return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1).unsqueeze(0)

@@ -1,0 +1,94 @@
+"""The blocks of a transformer: attention and a feed-forward network, each with its residual."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from vitcli.layers.attention import Attention
+from vitcli.layers.regularize import DropPathMode, LayerScale, Residual
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an activation between: (B, N, D) -> (B, N, D)."""
+
+    def __init__(self, dim: int, hidden_dim: int, *, act: type[nn.Module] = nn.GELU, drop: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.act = act()
+        self.drop1 = nn.Dropout(drop)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.drop2 = nn.Dropout(drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop2(self.fc2(self.drop1(self.act(self.fc1(x)))))
+
+
+class Block(nn.Module):
+    """Norm before each branch, the form of ViT (arXiv 2010.11929, eq. 2 and 3). Names of parameters are timm's.
+
+    Args:
+        attention: its attention layer (B, N, D) -> (B, N, D).
+        dim: D.
+        mlp_ratio: hidden width of the feed-forward network / D.
+        norm_eps: of both LayerNorms.
+        layer_scale_init: first value of the layer scales; None: no layer scale.
+        proj_drop: dropout after both layers of the feed-forward network, 0..1.
+        drop_path_rate, drop_path_mode: stochastic depth, see `Residual`.
+    """
+
+    def __init__(
+        self,
+        attention: Attention,
+        dim: int,
+        *,
+        mlp_ratio: float = 4.0,
+        norm_eps: float = 1e-6,
+        layer_scale_init: float | None = None,
+        proj_drop: float = 0.0,
+        drop_path_rate: float = 0.0,
+        drop_path_mode: DropPathMode = "zero",
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attn = attention
+        self.ls1 = _layer_scale(dim, layer_scale_init)
+        self.drop_path1 = Residual(drop_path_rate, drop_path_mode)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=proj_drop)
+        self.ls2 = _layer_scale(dim, layer_scale_init)
+        self.drop_path2 = Residual(drop_path_rate, drop_path_mode)
+
+    def forward(self, x: Tensor, visible: Tensor | None = None, num_queries: int | None = None) -> Tensor:
+        """x (B, N, D), visible (B, N) bool -> (B, N, D), or (B, num_queries, D): the first tokens, at less cost."""
+        attend = lambda x, visible: self.ls1(self.attn(self.norm1(x), visible, num_queries))  # noqa: E731
+        x = self.drop_path1(x, attend, visible, num_queries)
+        return self.drop_path2(x, lambda x, _: self.ls2(self.mlp(self.norm2(x))))
+
+
+class PostNormBlock(nn.Module):
+    """Norm after each residual, then dropout of the whole stream, with ReLU: the block of F-ViT. (B, N, D) -> same."""
+
+    def __init__(self, attention: Attention, dim: int, *, mlp_ratio: float, drop_rate: float) -> None:
+        super().__init__()
+        self.attn = attention
+        self.norm1 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), act=nn.ReLU)
+        self.norm2 = nn.LayerNorm(dim)
+        self.drop = nn.Dropout(drop_rate)
+
+    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
+        x = self.drop(self.norm1(x + self.attn(x, visible)))
+        return self.drop(self.norm2(x + self.mlp(x)))
+
+
+def _layer_scale(dim: int, init: float | None) -> nn.Module:
+    return nn.Identity() if init is None else LayerScale(dim, init=init)
+
+
+Activation = Literal["gelu", "relu"]
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
+
+
+def mlp_head(dim: int, hidden_dim: int, num_classes: int, act: Activation) -> nn.Sequential:
+    """A classifier of two layers: (B, D) -> (B, num_classes)."""
+    return nn.Sequential(nn.Linear(dim, hidden_dim), ACTIVATIONS[act](), nn.Linear(hidden_dim, num_classes))

@@ -1,0 +1,232 @@
+"""F-ViT (le0x99/fast-vision-transformers): raw patches as tokens, norm behind each residual, ReLU, mean of the tokens.
+
+    image (B, 3, H, H)
+      unfold        G x G patches, not projected            (B, T, E), T = G*G, E = 3 * (H/G)^2
+      pos_embed     learned, added                          (B, T, E)
+      patch_drop    in training, some tokens are lost       (B, T, E)
+      blocks        attention and MLP                       (B, T, E)
+      mean, to_latent                                       (B, E)
+      head          one layer, or two with ReLU             (B, num_classes)
+
+Scores are scaled by the full width, E^-0.5, and the values by E^-0.25. docs/models.md has the original's names.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vitcli.errors import UsageError
+from vitcli.layers.attention import Attention
+from vitcli.layers.embed import patches
+from vitcli.layers.patch_dropout import PatchDropMode, PatchDropout
+from vitcli.layers.recompute import recompute
+from vitcli.layers.transformer import PostNormBlock, mlp_head
+
+
+@dataclass(frozen=True)
+class Variant:
+    img_size: int
+    crop_pct: float
+
+
+VARIANTS = {
+    "fvit": Variant(img_size=32, crop_pct=1.0),
+}
+
+
+def create(
+    name: str,
+    *,
+    num_classes: int,
+    in_chans: int,
+    img_size: int | None,
+    drop_rate: float,
+    drop_path_rate: float,
+    layer_scale_init: float | None,
+    grad_checkpointing: bool,
+    grid_size: int | None = None,
+    embed_dim: int | None = None,
+    depth: int | None = None,
+    num_heads: int | None = None,
+    mlp_ratio: float | None = None,
+    head_hidden: int | None = None,
+    patch_drop_rate: float | None = None,
+    patch_drop_mode: PatchDropMode | None = None,
+    auto_encode: bool | None = None,
+) -> "FViT":
+    """F-ViT with the published proportions, changed by whatever is not None; see `FViT` for the meaning."""
+    given = {key: value for key, value in locals().items() if value is not None}
+    for absent in ("drop_path_rate", "layer_scale_init"):
+        if given.pop(absent, 0):
+            raise UsageError(f"{name} has no {absent}", help="leave it out")
+    return FViT(**{"img_size": VARIANTS[given.pop("name")].img_size, **given})
+
+
+class FViT(nn.Module):
+    """Images (B, in_chans, img_size, img_size), or encoded patches (B, T, E) -> logits (B, num_classes).
+
+    Args:
+        img_size, grid_size: px and patches along a side; the first is a multiple of the second.
+        auto_encode: False: the input is a batch of encoded patches (B, grid_size^2, embed_dim).
+        embed_dim: E of encoded patches; with images it follows from the patch.
+        depth, num_heads, mlp_ratio: number of blocks, heads per block, hidden width of the MLP / E.
+        head_hidden: hidden width of the head; None: 4 * E; 0: a head of one layer.
+        drop_rate: dropout of the whole stream behind each norm.
+        patch_drop_rate, patch_drop_mode: see `PatchDropout`.
+        grad_checkpointing: recompute the blocks in the backward pass.
+
+    Raises:
+        UsageError: sizes that do not fit.
+    """
+
+    first_convs: ClassVar[tuple[str, ...]] = ()
+    no_weight_decay: ClassVar[tuple[str, ...]] = ("pos_embed",)
+
+    def __init__(
+        self,
+        *,
+        img_size: int = 32,
+        grid_size: int = 4,
+        in_chans: int = 3,
+        num_classes: int = 10,
+        auto_encode: bool = True,
+        embed_dim: int | None = None,
+        depth: int = 4,
+        num_heads: int = 8,
+        mlp_ratio: float = 2.0,
+        head_hidden: int | None = None,
+        drop_rate: float = 0.0,
+        patch_drop_rate: float = 0.0,
+        patch_drop_mode: PatchDropMode = "zero",
+        grad_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.img_size, self.in_chans, self.num_classes, self.auto_encode = img_size, in_chans, num_classes, auto_encode
+        self.grid_size, self.num_prefix_tokens, self.grad_checkpointing = (grid_size, grid_size), 0, grad_checkpointing
+        self.patch_size = img_size // grid_size
+        dim = self.num_features = _width(img_size, grid_size, in_chans, embed_dim, num_heads, auto_encode)
+        self.pos_embed = nn.Parameter(torch.randn(1, grid_size**2, dim))
+        self.patch_drop = PatchDropout(patch_drop_rate, patch_drop_mode)
+        self.blocks = nn.ModuleList(
+            PostNormBlock(
+                Attention(dim, num_heads, qkv_bias=False, scale="full", value_scale=dim**-0.25),
+                dim,
+                mlp_ratio=mlp_ratio,
+                drop_rate=drop_rate,
+            )
+            for _ in range(depth)
+        )
+        self.to_latent, self.to_cls_token = nn.Identity(), nn.Identity()  # (B, E); hooks know both names
+        hidden = 4 * dim if head_hidden is None else head_hidden
+        self.head: nn.Module = nn.Identity()
+        if num_classes:
+            self.head = mlp_head(dim, hidden, num_classes, "relu") if hidden else nn.Linear(dim, num_classes)
+        self.classifiers = ("head.2",) if hidden else ("head",)
+
+    def forward(self, images: Tensor) -> Tensor:
+        latent = self.forward_features(images).mean(1)
+        return self.head(self.to_cls_token(self.to_latent(latent)))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """The tokens behind the last block: (B, T, E)."""
+        x, _ = self.patch_drop(self._embed(images))
+        for block in self.blocks:
+            x = recompute(block, x) if self.grad_checkpointing and self.training else block(x)
+        return x
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The tokens behind each block as a map: [(B, E, G, G), ...]; no patch is dropped."""
+        x, maps = self._embed(images), []
+        for block in self.blocks:
+            x = block(x)
+            maps.append(x.transpose(1, 2).unflatten(2, self.grid_size))
+        return maps
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> patches (B, T, E) in the order of `F.unfold`, without positions."""
+        if images.ndim != 4 or images.shape[-2:] != (self.img_size, self.img_size):
+            size = f"(B, {self.in_chans}, {self.img_size}, {self.img_size})"
+            raise UsageError(f"this model takes images {size}, not {tuple(images.shape)}")
+        return patches(images, self.patch_size)
+
+    def training_mode(self) -> "FViT":
+        """The original's name for `train`; its code has `train_mode`."""
+        return self.train()
+
+    train_mode = training_mode
+
+    def eval_mode(self) -> "FViT":
+        """The original's name for evaluation mode: no dropout, no patch dropout."""
+        return self.eval()
+
+    def convert_keys(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`tensors` under this model's names, also if they have the original's."""
+        return from_original(tensors)
+
+    @property
+    def num_layers(self) -> int:
+        """Number of the groups that `layer_of` tells apart."""
+        return len(self.blocks) + 2
+
+    def layer_of(self, name: str) -> int:
+        """Which layer the parameter `name` belongs to: 0 the positions, i+1 block i, then the head."""
+        if name.startswith("blocks."):
+            return int(name.split(".")[1]) + 1
+        return 0 if name == "pos_embed" else self.num_layers - 1
+
+    def _embed(self, x: Tensor) -> Tensor:
+        if self.auto_encode:
+            x = self.encode(x)
+        elif x.shape[1:] != self.pos_embed.shape[1:]:
+            raise UsageError(
+                f"this model takes encoded patches (B, {', '.join(map(str, self.pos_embed.shape[1:]))}), "
+                f"not {tuple(x.shape)}"
+            )
+        return x + self.pos_embed
+
+
+def _width(
+    img_size: int, grid_size: int, in_chans: int, embed_dim: int | None, num_heads: int, auto_encode: bool
+) -> int:
+    if auto_encode and img_size % grid_size:
+        raise UsageError(f"an image of {img_size} px is not divisible into a grid of {grid_size} x {grid_size}")
+    width = in_chans * (img_size // grid_size) ** 2
+    if not auto_encode:
+        if embed_dim is None:
+            raise UsageError("with auto_encode False the width of a patch is not known", help="give embed_dim")
+        width = embed_dim
+    elif embed_dim not in (None, width):
+        raise UsageError(f"patches are not projected: embed_dim is {width} here, not {embed_dim}", help="leave it out")
+    if width % num_heads:
+        raise UsageError(f"patches of {width} values cannot be split into {num_heads} heads", help="change num_heads")
+    return width
+
+
+# (the original, ours): parts of keys
+PARTS = (
+    ("contextualize.", "blocks."),
+    (".attention.W_q.", ".attn.qkv."),
+    (".attention.W_u.", ".attn.proj."),
+    (".ff.0.", ".mlp.fc1."),
+    (".ff.2.", ".mlp.fc2."),
+)
+
+
+def from_original(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`tensors` with the original's names replaced by ours; returned as they are if they are not the original's."""
+    if "pos_emb.weight" not in tensors:
+        return dict(tensors)
+    converted = {}
+    for key, tensor in tensors.items():
+        if key == "pos_emb.weight":
+            converted["pos_embed"] = tensor.unsqueeze(0)
+        elif not key.endswith((".W_k.weight", ".W_v.weight")):
+            if key.endswith(".W_q.weight"):
+                tensor = torch.cat([tensors[key.replace("W_q", f"W_{part}")] for part in "qkv"])
+            for theirs, ours in PARTS:
+                key = key.replace(theirs, ours)
+            converted[key] = tensor
+    return converted

@@ -1,0 +1,38 @@
+"""Translates names of parameters by a table of (theirs, ours), in both directions.
+
+A row is a module, "encoder.layer.{i}.mlp" for each number i, and stands for its weight and bias; or one whole name.
+"""
+
+import re
+from collections.abc import Callable
+from functools import cache
+
+Table = tuple[tuple[str, str], ...]
+
+
+def to_ours(table: Table) -> Callable[[str], str | None]:
+    """A function from their name to ours; None for a name that the table does not know."""
+    return _renamer(table)
+
+
+def to_theirs(table: Table) -> Callable[[str], str | None]:
+    """A function from our name to theirs; of several rows for one of ours the first counts."""
+    return _renamer(tuple((ours, theirs) for theirs, ours in table))
+
+
+@cache
+def _renamer(table: Table) -> Callable[[str], str | None]:
+    rules = [(re.compile(_pattern(old) + r"(\.weight|\.bias)?"), new) for old, new in table]
+
+    def rename(name: str) -> str | None:
+        for pattern, new in rules:
+            if match := pattern.fullmatch(name):
+                *numbers, ending = match.groups(default="")
+                return new.format(i=numbers[0] if numbers else "") + ending
+        return None
+
+    return rename
+
+
+def _pattern(row: str) -> str:
+    return re.escape(row).replace(r"\{i\}", r"(\d+)")

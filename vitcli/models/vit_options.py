@@ -1,0 +1,113 @@
+"""Tells from the tensors of a ViT which arguments of `create_model` build the model they belong to."""
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from vitcli.models.vision_transformer import VisionTransformer
+from vitcli.models.vit import VARIANTS
+from vitcli.models.vit_google import num_heads_of
+from vitcli.models.vit_keys import family_of, from_any, is_square, num_prefix_tokens
+from vitcli.models.vit_lucid import is_first_release
+
+
+def options_of(tensors: Mapping[str, Tensor], *, num_heads: int | None = None) -> dict[str, Any]:
+    """Arguments of `VisionTransformer`, as far as tensors under anybody's names show them; empty if no ViT's.
+
+    What does not show is not there: most often the number of heads, unless it is given, and the eps of the norms.
+    """
+    family, own = family_of(tensors), from_any(tensors)
+    if family is None or "blocks.0.mlp.fc1.weight" not in own:
+        return {}
+    hidden, dim = own["blocks.0.mlp.fc1.weight"].shape
+    found: dict[str, Any] = {
+        "embed_dim": dim,
+        "depth": 1 + max(int(name.split(".")[1]) for name in own if name.startswith("blocks.")),
+        "mlp_ratio": hidden / dim,
+        "class_token": "cls_token" in own,
+        "global_pool": "avg" if "fc_norm.weight" in own or "cls_token" not in own else "token",
+        "distilled": "dist_token" in own,
+        "reg_tokens": own["reg_token"].shape[1] if "reg_token" in own else 0,
+        "qkv_bias": "blocks.0.attn.qkv.bias" in own,
+        "layer_scale_init": 1e-5 if "blocks.0.ls1.gamma" in own else None,
+        "final_norm": "norm.weight" in own or "fc_norm.weight" in own,
+    }
+    found |= _patches(own) | _attention(own, tensors, num_heads) | _head(own) | _positions(own)
+    if family == "vit-pytorch":
+        found["norm_eps"] = 1e-5
+    if "pos_embed" in found and found["pos_embed"] == "learned":
+        side = math.isqrt(own["pos_embed"].shape[1] - num_prefix_tokens(own))
+        found["img_size"] = side * found.get("patch_size", 0) or None
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def name_and_options(found: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The registry's name that is nearest to what `options_of` found, and the options in which it still differs."""
+
+    sizes = (found["embed_dim"], found["depth"])
+    same_size = [name for name, row in VARIANTS.items() if (row.embed_dim, row.depth) == sizes]
+    same_width = [name for name, row in VARIANTS.items() if row.embed_dim == found["embed_dim"]]
+    names = same_size or same_width or [name for name in VARIANTS if name.startswith("vit_b_")]
+    by_patch = {VARIANTS[name].patch_size: name for name in names}
+    name = by_patch.get(found.get("patch_size", 16), by_patch[16])
+    signature = inspect.signature(VisionTransformer).parameters
+    usual = {key: parameter.default for key, parameter in signature.items()} | vars(VARIANTS[name])
+    usual |= {"img_size": VARIANTS[name].img_size, "class_token": found.get("global_pool", "token") == "token"}
+    return name, {key: value for key, value in found.items() if value != usual[key]}
+
+
+def _patches(own: Mapping[str, Tensor]) -> dict[str, Any]:
+    if "patch_embed.proj.0.weight" in own:
+        kernels = [t.shape[-1] for name, t in own.items() if name.startswith("patch_embed.proj.") and t.ndim == 4]
+        in_chans = own["patch_embed.proj.0.weight"].shape[1]
+        if "patch_embed.proj.0.bias" in own:
+            return {"patch_embed": "hmlp", "patch_size": math.prod(kernels), "in_chans": in_chans}
+        return {"patch_embed": "conv", "patch_size": 2 ** kernels.count(3), "in_chans": in_chans}
+    kernel = own.get("patch_embed.proj.weight")
+    if kernel is None or kernel.ndim != 4:
+        return {}
+    norms = [f"patch_embed.{name}.weight" in own for name in ("norm_in", "norm")]
+    shifted = norms == [True, False]
+    return {
+        "patch_size": kernel.shape[-1],
+        "in_chans": kernel.shape[1] // 5 if shifted else kernel.shape[1],
+        "patch_embed": "spt" if shifted else "linear",
+        "patch_norm": all(norms),
+    }
+
+
+def _attention(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], num_heads: int | None) -> dict[str, Any]:
+    dim, inner = own["blocks.0.attn.proj.weight"].shape
+    num_heads = num_heads or num_heads_of(tensors)
+    scale = "full" if is_first_release(tensors) else "head"
+    if "blocks.0.attn.scale" in own:
+        num_heads, scale = len(own["blocks.0.attn.scale"]), "learned"
+    elif not num_heads and family_of(tensors) == "vit-pytorch" and scale == "head" and inner % 64 == 0:
+        num_heads = inner // 64  # its default head_dim, whatever the width
+    known = {row.embed_dim: row.num_heads for row in VARIANTS.values()}
+    num_heads = num_heads or (known.get(dim) if inner == dim else None)
+    return {
+        "attn_scale": scale,
+        "num_heads": num_heads,
+        "head_dim": inner // (num_heads or 1) if inner != dim else None,
+    }
+
+
+def _head(own: Mapping[str, Tensor]) -> dict[str, Any]:
+    last = next((own[name] for name in ("head.2.weight", "head.weight") if name in own), None)
+    return {
+        "num_classes": 0 if last is None else len(last),
+        "head_hidden": own["head.0.weight"].shape[0] if "head.0.weight" in own else None,
+        "pre_logits": len(own["pre_logits.fc.weight"]) if "pre_logits.fc.weight" in own else None,
+        "fine_tune": len(own["fine_tune.weight"]) if "fine_tune.weight" in own else None,
+    }
+
+
+def _positions(own: Mapping[str, Tensor]) -> dict[str, Any]:
+    if "pos_embed" not in own:
+        return {"pos_embed": "none"}  # or fixed ones, which are not kept
+    square = is_square(own["pos_embed"].shape[1] - num_prefix_tokens(own))
+    return {"pos_embed": "learned"} if square else {}

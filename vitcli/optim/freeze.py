@@ -1,0 +1,74 @@
+"""Which parameters train: the others get no gradient, and BatchNorm among them keeps its statistics."""
+
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from types import MethodType
+
+from torch import nn
+
+from vitcli.errors import UsageError
+
+BatchNorm = nn.modules.batchnorm._BatchNorm
+
+
+def freeze(model: nn.Module, what: str | Sequence[str]) -> str:
+    """Let a part of `model` train no more; returns the sentence that says how much still does.
+
+    Args:
+        what: "backbone": all but the head. "all_but_attention": all but attention, learned positions and the head, for
+            adapting to another resolution or task (Touvron et al. 2022, arXiv 2203.09795, section 3, and its code).
+            Otherwise regexes: a parameter is frozen if one of them is found in its name.
+
+    Raises:
+        UsageError: a regex is found in no name, there is no attention, or nothing is left to train.
+    """
+    frozen = {"backbone": _backbone, "all_but_attention": _all_but_attention}[what] if isinstance(what, str) else None
+    is_frozen = frozen(model) if frozen else _matching(model, what)
+    for name, p in model.named_parameters():
+        p.requires_grad_(p.requires_grad and not is_frozen(name))
+    if not any(p.requires_grad for p in model.parameters()):
+        raise UsageError("`freeze` leaves nothing to train", help="freeze less: the classifier should train at least")
+    for module in model.modules():
+        if isinstance(module, BatchNorm) and module.affine and not module.weight.requires_grad:
+            _hold_statistics(module)
+    total, trained = (sum(p.numel() for p in model.parameters() if p.requires_grad or all_) for all_ in (True, False))
+    return f"freeze   {trained:,} of {total:,} parameters train"
+
+
+def _backbone(model: nn.Module) -> Callable[[str], bool]:
+    heads = _heads(model)
+    return lambda name: not name.startswith(heads)
+
+
+def _all_but_attention(model: nn.Module) -> Callable[[str], bool]:
+    attention = tuple(f"{name}." for name, module in model.named_modules() if hasattr(module, "qkv"))
+    if not attention:
+        raise UsageError("freeze: all_but_attention, but the model has no attention", help="use freeze: backbone")
+    trained = (*attention, *_heads(model), "pos_embed")
+    return lambda name: not name.startswith(trained)
+
+
+def _heads(model: nn.Module) -> tuple[str, ...]:
+    """How the names of the parameters behind the features begin."""
+    return (*(f"{name.split('.')[0]}." for name in model.classifiers), "fine_tune.")  # type: ignore[union-attr]
+
+
+def _matching(model: nn.Module, patterns: Sequence[str]) -> Callable[[str], bool]:
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        if not any(re.search(pattern, name) for name in names):
+            plain = re.sub(r"[^\w.]", "", pattern.replace("\\", ""))
+            near = difflib.get_close_matches(plain, names, n=3, cutoff=0.0)
+            raise UsageError(f"freeze: {pattern!r} is in no parameter's name", help=f"the nearest: {', '.join(near)}")
+    return lambda name: any(re.search(pattern, name) for pattern in patterns)
+
+
+def _hold_statistics(norm: BatchNorm) -> None:
+    """`norm` stays in eval mode, also when the model is put into training mode."""
+    norm.eval()
+    vars(norm)["train"] = MethodType(_stay, norm)  # a copy of the model gets one that is bound to the copy
+
+
+def _stay(norm: BatchNorm, mode: bool = True) -> BatchNorm:
+    return norm

@@ -1,0 +1,203 @@
+"""Writes weights for other projects, byte for byte the same tensors, and refuses what these cannot hold."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vitcli.errors import DiskError, UsageError, WeightsError, is_disk_full
+from vitcli.models.fastvit_keys import from_apple, to_apple
+from vitcli.models.vit_google import to_google
+from vitcli.models.vit_keys import from_any, to_hf, to_torchvision
+from vitcli.weights.fit import HIDDEN_OPTIONS, Fit, find_fit, is_fused
+from vitcli.weights.hub_config import hf_config, hf_preprocessor_config, timm_config
+from vitcli.weights.hub_folder import CONFIG, PREPROCESSOR
+from vitcli.weights.npz import write_npz
+from vitcli.weights.preprocessing import preprocessing_of
+from vitcli.weights.read import PACKED, Weights
+
+Target = Literal["vitcli", "timm", "torchvision", "hf", "google", "apple"]
+Tensors = dict[str, Tensor]
+
+#: what none of the others has, and its only value there
+_OURS_ONLY = {
+    "patch_embed": "linear", "patch_norm": False, "pos_embed": "learned", "attn_scale": "head", "head_dim": None,
+    "final_norm": True, "head_hidden": None, "fine_tune": None,
+}  # fmt: skip
+_ORIGINAL = {"class_token": True, "global_pool": "token", "reg_tokens": 0, "layer_scale_init": None}
+#: what a target can hold of a ViT's options: the only value each of these may have
+LIMITS: dict[Target, dict[str, Any]] = {
+    "vitcli": {},
+    "timm": {**_OURS_ONLY, "pre_logits": None},
+    "torchvision": {**_OURS_ONLY, **_ORIGINAL, "distilled": False, "qkv_bias": True},
+    "hf": {**_OURS_ONLY, **_ORIGINAL, "pre_logits": None},
+    "google": {**_OURS_ONLY, **_ORIGINAL, "distilled": False, "qkv_bias": True},
+}
+STATE_FILES = (".safetensors", ".pth", ".pt", ".bin", ".tar")
+#: of the norms in everybody's code but transformers', which writes it down
+USUAL_EPS = 1e-6
+
+
+def convert_weights(weights: Weights, to: Target, out: Path, *, num_heads: int | None = None) -> list[str]:
+    """Write `weights` for `to` and return what one should know of the result.
+
+    Args:
+        out: timm, hf: a folder with weights and configuration. torchvision, apple: a state dict, .safetensors or .pth.
+            google: .npz. vitcli: .safetensors.
+        num_heads: of a ViT, where nothing tells it.
+
+    Raises:
+        UsageError: `out` exists, or has not the form of the target.
+        WeightsError: of no known model, or something in it has no place in the target.
+    """
+    _check_out(to, out)
+    fit = find_fit(weights, num_heads=num_heads)
+    if fit is None:
+        raise WeightsError(f"{weights.source} fits no model of the registry", help="`vitcli weights show` lists it")
+    notes = _check_vit(weights, fit, to) if fit.seen else _check_other(weights, fit, to)
+    tensors = from_any(weights.tensors) if fit.seen else from_apple(weights.tensors)
+    with _in_one_go(out) as draft:
+        WRITERS[to](draft, tensors, fit, weights)
+    return notes + _left_behind(out, weights)
+
+
+def _check_out(to: Target, out: Path) -> None:
+    suffixes = {"google": (".npz",), "vitcli": (".safetensors",), "timm": ("",), "hf": ("",)}.get(to, STATE_FILES)
+    if out.exists():
+        raise UsageError(f"{out} exists", help="give another name, or remove it first")
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"there is no folder {out.parent}")
+    if suffixes == ("",) and out.suffix in (*STATE_FILES, ".npz"):
+        raise UsageError(f"{to} takes a folder, with weights and configuration", help=f"-o {out.with_suffix('')}")
+    if suffixes != ("",) and out.suffix not in suffixes:
+        raise UsageError(f"{out}: {to} takes a file of the kind {', '.join(suffixes)}")
+
+
+def _check_vit(weights: Weights, fit: Fit, to: Target) -> list[str]:
+    if to == "apple":
+        raise WeightsError("apple's names are FastViT's, and this is a ViT", help="--to timm, torchvision, hf, google")
+    limits = dict(LIMITS[to])
+    if to == "hf" and not fit.seen.get("num_classes"):
+        del limits["pre_logits"]  # without a head it is a ViTModel, whose pooler they are
+    for option, allowed in limits.items():
+        if fit.seen.get(option, allowed) != allowed:
+            raise WeightsError(
+                f"{to} cannot hold {weights.source}: there is no {option}: {fit.seen[option]} in it",
+                help="--to vitcli or --to timm hold more" if to != "timm" else "--to vitcli holds everything",
+            )
+    if to == "torchvision" and not fit.seen.get("num_classes"):
+        raise WeightsError(
+            "torchvision's model always has a head, and this file has none", help="--to timm, hf, vitcli"
+        )
+    if to != "vitcli" and to != "torchvision" and fit.seen.get("num_heads") is None:
+        raise UsageError("the number of attention heads does not show in the file", help="add --num_heads N")
+    eps = fit.seen.get("norm_eps") or USUAL_EPS
+    if to in ("timm", "torchvision", "google") and eps != USUAL_EPS:
+        return [f"the norms' eps of {eps:g} is not kept: {to} always takes {USUAL_EPS:g}"]
+    return []
+
+
+def _left_behind(out: Path, weights: Weights) -> list[str]:
+    """What files of tensors only have no room for."""
+    if out.is_dir() or out.suffix == ".safetensors":
+        return []
+    notes = []
+    if names := weights.meta.get("class_names"):
+        notes.append(f"{out.name} has no room for the {len(names)} class names")
+    if known := preprocessing_of(weights):
+        said = ", ".join(
+            f"{name} {list(value) if isinstance(value, tuple) else value}" for name, value in known.items()
+        )
+        notes.append(f"{out.name} has no room for the preprocessing; write down: {said}")
+    return notes
+
+
+def _check_other(weights: Weights, fit: Fit, to: Target) -> list[str]:
+    if to not in ("vitcli", "timm", "apple") or (to != "vitcli" and not fit.name.startswith("fastvit")):
+        raise WeightsError(f"{to} has no model for {fit.name}", help="--to vitcli, and for FastViT timm and apple")
+    if to == "timm" and is_fused(weights.tensors):
+        raise WeightsError(f"{weights.source} is fused; timm's folder takes the training form", help="--to vitcli")
+    return []
+
+
+def _write_vitcli(out: Path, tensors: Tensors, fit: Fit, weights: Weights) -> None:
+    _save(out, tensors, _facts(fit, weights))
+
+
+def _write_timm(out: Path, tensors: Tensors, fit: Fit, weights: Weights) -> None:
+    out.mkdir()
+    _save(out / "model.safetensors", tensors, {})
+    _write_json(out / CONFIG, timm_config(fit, tensors, weights))
+
+
+def _write_hf(out: Path, tensors: Tensors, fit: Fit, weights: Weights) -> None:
+    out.mkdir()
+    _save(out / "model.safetensors", to_hf(tensors), {})
+    _write_json(out / CONFIG, hf_config(fit, weights))
+    if preprocessing := preprocessing_of(weights):
+        _write_json(out / PREPROCESSOR, hf_preprocessor_config(preprocessing, fit.seen["img_size"]))
+
+
+def _write_torchvision(out: Path, tensors: Tensors, fit: Fit, weights: Weights) -> None:
+    _save(out, to_torchvision(tensors), _facts(fit, weights))
+
+
+def _write_google(out: Path, tensors: Tensors, fit: Fit, weights: Weights) -> None:
+    write_npz(out, to_google(tensors, fit.seen["num_heads"]))
+
+
+def _write_apple(out: Path, tensors: Tensors, fit: Fit, weights: Weights) -> None:
+    _save(out, to_apple(tensors), _facts(fit, weights), wrapper="state_dict")
+
+
+WRITERS: dict[Target, Callable[[Path, Tensors, Fit, Weights], None]] = {
+    "vitcli": _write_vitcli,
+    "timm": _write_timm,
+    "torchvision": _write_torchvision,
+    "hf": _write_hf,
+    "google": _write_google,
+    "apple": _write_apple,
+}
+
+
+def _facts(fit: Fit, weights: Weights) -> dict[str, Any]:
+    """What tensors do not show, for the metadata of a safetensors file."""
+    hidden = {name: fit.seen[name] for name in HIDDEN_OPTIONS if fit.seen.get(name) is not None}
+    facts = {"model": fit.name, "class_names": weights.meta.get("class_names"), "options": hidden}
+    facts["preprocessing"] = preprocessing_of(weights)
+    return {name: fact for name, fact in facts.items() if fact}
+
+
+def _save(path: Path, tensors: Tensors, facts: Mapping[str, Any], *, wrapper: str | None = None) -> None:
+    if path.suffix == ".safetensors":
+        packed = {PACKED: json.dumps(facts)} if facts else {}
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, {"format": "pt", **packed})
+    else:
+        torch.save({wrapper: tensors} if wrapper else tensors, path)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _in_one_go(out: Path) -> Iterator[Path]:
+    """A name to write to, which becomes `out` if all goes well and disappears if not."""
+    draft = out.with_name(f".{out.stem}-{os.getpid()}{out.suffix}")
+    try:
+        yield draft
+        os.rename(draft, out)
+    except (OSError, SafetensorError) as error:
+        kind = DiskError if is_disk_full(error) else UsageError
+        raise kind(f"cannot write {out}: {error}") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.unlink(missing_ok=True)

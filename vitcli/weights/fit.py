@@ -1,0 +1,107 @@
+"""Finds the model of the registry that weights belong to, with the options it needs for them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitcli.errors import VitcliError
+from vitcli.layers.reparam import reparameterize
+from vitcli.models.registry import create_model, list_models
+from vitcli.models.vit_options import name_and_options, options_of
+from vitcli.recipe.names import model_options
+from vitcli.weights.read import Weights
+
+#: what follows from the data and not from the model
+_OF_THE_DATA = ("num_classes", "in_chans", "img_size")
+#: what tensors do not show
+HIDDEN_OPTIONS = ("num_heads", "norm_eps", "attn_scale")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """create_model(name, **options) is the model of the weights; an option whose value nothing tells is None."""
+
+    name: str
+    options: dict[str, Any]  #: in which it differs from `name` as it stands
+    seen: dict[str, Any]  #: all that a ViT's tensors, and what stands beside them, say of it; empty for other models
+
+    def __str__(self) -> str:
+        """As one would say it: vit_b_patch16 with qkv_bias: false."""
+        said = {key: value for key, value in self.options.items() if key not in _OF_THE_DATA}
+        words = ", ".join(f"{key}: {str(value).lower() if value is not None else '?'}" for key, value in said.items())
+        return f"{self.name} with {words}" if words else self.name
+
+
+def find_fit(weights: Weights, *, num_heads: int | None = None) -> Fit | None:
+    """The model whose tensors have the names and shapes of `weights`; None if there is none.
+
+    Files of FastViT show their variant, with the head and the image's channels left aside; a ViT's show most options.
+    """
+    known = _known_options(weights.meta) | ({"num_heads": num_heads} if num_heads else {})
+    found = options_of(weights.tensors, num_heads=known.get("num_heads"))
+    if not found:
+        others = (Fit(name, {}, {}) for name in list_models() if not name.startswith("vit_"))
+        candidates = (*_fit_of_recipe(weights.meta), *others)
+        return next((fit for fit in candidates if _has_shapes(fit, weights.tensors, whole=False)), None)
+    found |= known
+    name, options = name_and_options(found)
+    if "num_heads" not in found:
+        options["num_heads"] = None
+    fit = Fit(name, options, found)
+    return fit if _has_shapes(fit, weights.tensors, whole=True) else None
+
+
+def is_fused(names: Iterable[str]) -> bool:
+    """Whether tensors with these names are of a reparameterized model (timm's or Apple's names)."""
+    return any("reparam_conv." in name or "lkb_reparam." in name for name in names)
+
+
+def _fit_of_recipe(meta: Mapping[str, Any]) -> list[Fit]:
+    """What the recipe in a checkpoint of ours says, for models whose tensors say too little."""
+    recipe: dict[str, Any] = meta.get("recipe") or {}
+    if recipe.get("model") not in list_models():
+        return []
+    options = {name: recipe[name] for name in model_options(recipe["model"]) if recipe.get(name) is not None}
+    return [Fit(recipe["model"], options | {"img_size": recipe.get("image_resize")}, {})]
+
+
+def _known_options(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that do not show in tensors but stand beside them: in our recipe, or in a configuration of the hub."""
+    config: dict[str, Any] = meta.get("config") or {}
+    recipe: dict[str, Any] = meta.get("recipe") or meta.get("options") or {}
+    known = {name: recipe.get(name) for name in HIDDEN_OPTIONS}
+    known["num_heads"] = known["num_heads"] or config.get("num_attention_heads") or _model_args(config).get("num_heads")
+    known["norm_eps"] = known["norm_eps"] or config.get("layer_norm_eps")
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _model_args(config: Mapping[str, Any]) -> dict[str, Any]:
+    return config.get("model_args") or {}
+
+
+def _has_shapes(fit: Fit, tensors: Mapping[str, Tensor], *, whole: bool) -> bool:
+    """Whether the model of `fit` has tensors of these names and shapes; not `whole`: head and first layer aside."""
+    options: dict[str, Any] = {**fit.options}
+    if fit.options.get("num_heads", 1) is None:
+        options["num_heads"] = 1  # it changes no shape
+    try:
+        with torch.device("meta"):
+            model: Any = create_model(fit.name, **options)
+            model = reparameterize(model) if is_fused(tensors) else model
+    except VitcliError:
+        return False
+    aside = () if whole else (*getattr(model, "classifiers", ()), *getattr(model, "first_convs", ()))
+    return _shapes(model.state_dict(), aside) == _shapes(converted(model, tensors), aside)
+
+
+def converted(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`tensors` under the names of `model`."""
+    convert = getattr(model, "convert_keys", dict)
+    return convert(tensors)
+
+
+def _shapes(tensors: Mapping[str, Tensor], aside: tuple[str, ...]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items() if not name.startswith(aside or ("\0",))}

@@ -1,0 +1,97 @@
+"""The configuration files from which timm and transformers build the model for our weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from vitcli.models.registry import model_info
+from vitcli.weights.fit import Fit
+from vitcli.weights.preprocessing import RESAMPLE, preprocessing_of
+from vitcli.weights.read import Weights
+
+#: timm's model of the width; all else is said by `model_args`
+TIMM_NAMES = {192: "vit_tiny_patch16_224", 384: "vit_small_patch16_224", 1024: "vit_large_patch16_224"}
+TIMM_ARGS = (
+    "img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias", "global_pool",
+)  # fmt: skip
+
+
+def timm_config(fit: Fit, tensors: Mapping[str, Tensor], weights: Weights) -> dict[str, Any]:
+    """config.json for timm.create_model("local-dir:…", pretrained=True)."""
+    seen = fit.seen or _seen_of_fastvit(fit, tensors)
+    side, preprocessing = seen["img_size"], preprocessing_of(weights) or {}
+    architecture, args = _timm_model(fit)
+    config = {
+        "architecture": architecture,
+        "num_classes": seen["num_classes"],
+        "model_args": args,
+        "pretrained_cfg": {"input_size": (seen["in_chans"], side, side), **preprocessing},
+    }
+    names = weights.meta.get("class_names")
+    return config | ({"label_names": names} if names else {})
+
+
+def _timm_model(fit: Fit) -> tuple[str, dict[str, Any]]:
+    """timm's name and its arguments; every number of a ViT is given, whatever the name."""
+    if not fit.seen:
+        return fit.name, {}  # FastViT has the same name there
+    args = {name: fit.seen[name] for name in TIMM_ARGS if name in fit.seen}
+    if fit.seen["distilled"]:
+        return "deit_base_distilled_patch16_224", args
+    extra = {name: fit.seen[name] for name in ("class_token", "reg_tokens")}
+    args |= extra | {"init_values": fit.seen.get("layer_scale_init")}
+    return TIMM_NAMES.get(fit.seen["embed_dim"], "vit_base_patch16_224"), args
+
+
+def _seen_of_fastvit(fit: Fit, tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    head, stem = tensors.get("head.fc.weight"), tensors["stem.0.conv_kxk.0.conv.weight"]
+    num_classes = 0 if head is None else len(head)
+    return {"num_classes": num_classes, "in_chans": stem.shape[1], "img_size": model_info(fit.name).img_size}
+
+
+def hf_config(fit: Fit, weights: Weights) -> dict[str, Any]:
+    """config.json for ViTForImageClassification, DeiTForImageClassificationWithTeacher, or ViTModel without a head."""
+    seen, classes = fit.seen, fit.seen["num_classes"]
+    model = "DeiTForImageClassificationWithTeacher" if seen["distilled"] else "ViTForImageClassification"
+    names = weights.meta.get("class_names") or [f"LABEL_{i}" for i in range(classes)]
+    config = {
+        "architectures": [model if classes else "ViTModel"],
+        "model_type": "deit" if seen["distilled"] else "vit",
+        "hidden_size": seen["embed_dim"],
+        "num_hidden_layers": seen["depth"],
+        "num_attention_heads": seen["num_heads"],
+        "intermediate_size": round(seen["embed_dim"] * seen["mlp_ratio"]),
+        "image_size": seen["img_size"],
+        "patch_size": seen["patch_size"],
+        "num_channels": seen["in_chans"],
+        "qkv_bias": seen["qkv_bias"],
+        "layer_norm_eps": seen.get("norm_eps", 1e-6),
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    }
+    if width := seen.get("pre_logits"):
+        config |= {"pooler_output_size": width, "pooler_act": "tanh"}
+    if classes:
+        config |= {"id2label": {str(i): name for i, name in enumerate(names)}}
+        config |= {"label2id": {name: i for i, name in enumerate(names)}}
+    return config
+
+
+def hf_preprocessor_config(preprocessing: Mapping[str, Any], img_size: int) -> dict[str, Any]:
+    """preprocessor_config.json: resize the shorter side, cut out the centre, normalise."""
+    numbers = {name: number for number, name in RESAMPLE.items()}
+    crop = {"height": img_size, "width": img_size}
+    return {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": round(img_size / preprocessing.get("crop_pct", 1.0))},
+        "resample": numbers.get(preprocessing.get("interpolation", "bicubic"), 3),
+        "do_center_crop": True,
+        "crop_size": crop,
+        "do_rescale": True,
+        "do_normalize": True,
+        "image_mean": list(preprocessing["mean"]),
+        "image_std": list(preprocessing["std"]),
+    }

@@ -1,0 +1,65 @@
+"""What images must look like for given weights: as a file beside them says, else by whose names their tensors have."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from vitcli.models.vit_keys import Family, family_of
+from vitcli.weights.read import Weights
+
+#: the recipe keys that weights can know better
+KEYS = ("mean", "std", "interpolation", "crop_pct")
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+#: of Pillow, which transformers' files use
+RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+
+#: torchvision's IMAGENET1K_V1: 256 px, then a crop of 224; Google's: a little more than the crop
+BY_FAMILY: dict[Family, dict[str, Any]] = {
+    "torchvision": {**IMAGENET, "interpolation": "bilinear", "crop_pct": 0.875},
+    "google": {**HALF, "interpolation": "bicubic", "crop_pct": 0.9},
+}
+DEIT = {**IMAGENET, "interpolation": "bicubic", "crop_pct": 0.9}
+
+
+def preprocessing_of(weights: Weights) -> dict[str, Any] | None:
+    """Recipe keys (some of `KEYS`) with their values; None where nothing tells.
+
+    timm's names alone say nothing: under them there are weights for both kinds of mean.
+    """
+    meta = weights.meta
+    config: dict[str, Any] = meta.get("config") or {}
+    for known in (meta.get("preprocessing"), meta.get("recipe"), config.get("pretrained_cfg"), config):
+        if isinstance(known, dict) and known.get("mean") and known.get("std"):
+            found = {name: known[name] for name in KEYS if known.get(name) is not None}
+            return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+    if isinstance(given := meta.get("preprocessor_config"), dict) and given.get("image_mean"):
+        return _of_transformers(given)
+    return _by_names(weights.tensors)
+
+
+def _of_transformers(given: Mapping[str, Any]) -> dict[str, Any]:
+    """From preprocessor_config.json. Without a crop the image is squeezed to the size, here: cut to a square."""
+    found = {"mean": tuple(given["image_mean"]), "std": tuple(given.get("image_std") or (1.0, 1.0, 1.0))}
+    if given.get("resample") in RESAMPLE:
+        found["interpolation"] = RESAMPLE[given["resample"]]
+    size, crop = (_side(given.get(name)) for name in ("size", "crop_size"))
+    if not given.get("do_center_crop"):
+        found["crop_pct"] = 1.0
+    elif size and crop and 0.1 <= crop / size <= 1:
+        found["crop_pct"] = crop / size
+    return found
+
+
+def _side(size: Any) -> int | None:
+    if isinstance(size, dict):
+        size = size.get("shortest_edge") or size.get("height")
+    return size if isinstance(size, int) and size > 0 else None
+
+
+def _by_names(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    family = family_of(tensors)
+    if family == "timm" and "dist_token" in tensors:
+        return DEIT
+    return BY_FAMILY.get(family) if family else None

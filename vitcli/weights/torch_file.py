@@ -1,0 +1,59 @@
+"""Reads .pth, .pt and .bin files without ever running code out of them."""
+
+import argparse
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitcli.errors import DataError, WeightsError
+
+WRAPPERS = ("state_dict", "model", "model_state_dict")
+EMA_WRAPPERS = ("state_dict_ema", "model_ema", "ema")
+
+
+def read_torch(path: Path, *, use_ema: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors, and the plain values that stand beside them.
+
+    Raises:
+        DataError: it is cut off or damaged.
+        WeightsError: it holds objects other than tensors and plain values, no tensors, or no average.
+    """
+    return _unwrap(_load(path), path, use_ema=use_ema)
+
+
+def _load(path: Path) -> Any:
+    try:
+        # timm and Apple's trainer keep their command line in the file; this one class is harmless.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "nsupported" not in str(error):  # of torch's messages, only those about forbidden objects say so
+            raise DataError(f"{path} is damaged or cut off", help="download or copy it again") from error
+        raise WeightsError(
+            f"{path} holds more than tensors and plain values; reading it would run code out of the file",
+            help="save its state dict as .safetensors where the file comes from",
+        ) from error
+    except (EOFError, OSError, RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).split(". ")[0].splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path} is damaged or cut off ({reason})", help="download or copy it again") from error
+
+
+def _unwrap(content: Any, path: Path, *, use_ema: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state dict inside what a trainer saved, and the plain values beside it."""
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")
+    wrappers = EMA_WRAPPERS if use_ema else WRAPPERS
+    found = [content[name] for name in wrappers if isinstance(content.get(name), Mapping)]
+    if use_ema and not found:
+        raise WeightsError(f"{path} holds no moving average of the weights (looked for {', '.join(EMA_WRAPPERS)})")
+    state = found[0] if found else content
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise WeightsError(f"{path} holds no tensors; its entries are {', '.join(map(str, list(state)[:8]))}")
+    plain = (str, int, float, bool)
+    beside = {**content, **state} if found else content
+    return tensors, {name: value for name, value in beside.items() if isinstance(value, plain)}
