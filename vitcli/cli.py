@@ -253,9 +253,7 @@ def weights_show(source: SourceArgument) -> None:
 @weights_app.command("convert")
 def weights_convert(
     source: SourceArgument,
-    to: Annotated[
-        Literal["vitcli", "timm", "torchvision", "hf", "google", "apple"], typer.Option(help="For whom.")
-    ],
+    to: Annotated[Literal["vitcli", "timm", "torchvision", "hf", "google", "apple"], typer.Option(help="For whom.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="File, or for timm and hf a folder; must not exist.")],
     num_heads: Annotated[
         int | None, typer.Option("--num_heads", min=1, help="Attention heads of a ViT, where nothing tells them.")

@@ -144,6 +144,16 @@ def test_old_files_of_torchvision():
     assert same(from_any(old), from_any(new))
 
 
+def test_deits_words_for_layer_scale():
+    """As DeiT III's published files have them: no `ls1`, no row for the class token."""
+    tensors = timm_vit("deit3_base_patch16_224").state_dict()
+    theirs = {name.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2"): t for name, t in tensors.items()}
+    assert "blocks.1.gamma_2" in theirs
+    assert theirs["pos_embed"].shape == (1, 16, 32)
+    assert same(from_any(theirs), from_any(tensors))
+    assert not from_any(theirs)["pos_embed"][:, 0].any()
+
+
 def test_transformers_names_in_memory_and_in_files(tmp_path):
     from safetensors.torch import load_file
 

@@ -110,6 +110,9 @@ def test_what_is_not_kept(site):
         read_weights(f"{address}/none.pth")
     with pytest.raises(DataError, match="cannot be downloaded"):
         read_weights("http://127.0.0.1:9/w.pth")
+    (folder / "login.pth").write_text("<html>please log in</html>")
+    with pytest.raises(DataError, match="web page"):
+        read_weights(f"{address}/login.pth")
     with pytest.raises(UsageError, match="names no file"):
         read_weights(f"{address}/")
     assert files_in_cache() == []

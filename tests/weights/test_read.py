@@ -1,14 +1,18 @@
 """Every format that holds weights is read, everything else is refused by name, and no code of a file is run."""
 
 import argparse
+import io
 import json
 import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save, save_file
 
 from vitcli.errors import DataError, WeightsError
 from vitcli.weights.manifest import write_manifest
@@ -133,6 +137,36 @@ def test_cut_off_files(tmp_path, suffix, keep):
         read_weights(path)
     assert caught.value.exit_code == 3
     assert caught.value.help
+
+
+def _valid(kind: str) -> bytes:
+    """A small file of each format."""
+    file, tensors = io.BytesIO(), {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2)}
+    if kind == "npz":
+        np.savez(file, **{name: tensor.numpy() for name, tensor in tensors.items()})
+    elif kind == "safetensors":
+        return save(tensors)
+    else:
+        torch.save(tensors, file, _use_new_zipfile_serialization=kind == "zip")
+    return file.getvalue()
+
+
+VALID = {kind: _valid(kind) for kind in ("zip", "pickle", "npz", "safetensors")}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(list(VALID)), st.binary(min_size=1, max_size=8), st.integers(0, 10**6))
+def test_damaged_anywhere(tmp_path_factory, kind, noise, at):
+    """Some bytes of a file replaced: tensors or an error of ours, no other exception, no large memory."""
+    content = VALID[kind]
+    at %= len(content)
+    path = tmp_path_factory.getbasetemp() / "damaged"
+    path.write_bytes(content[:at] + noise + content[at + len(noise) :])
+    try:
+        weights = read_weights(path)
+    except (DataError, WeightsError):
+        return
+    assert sum(tensor.nbytes for tensor in weights.tensors.values()) <= 2 * len(content)
 
 
 @pytest.mark.parametrize(

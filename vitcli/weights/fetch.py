@@ -23,6 +23,9 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import unquote, urlsplit
 
+from rich.console import Console
+from rich.progress import wrap_file
+
 from vitcli.errors import DataError, UsageError, is_disk_full
 from vitcli.weights.hub_folder import CONFIG, PREPROCESSOR, WEIGHTS
 
@@ -88,10 +91,19 @@ def _download(url: str, target: Path) -> None:
         _removed_on_error(Path(file.name)),
         urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response,
     ):
-        shutil.copyfileobj(response, file, 2**20)
-        promised, received = response.headers.get("Content-Length"), file.tell()
-        if promised is not None and received != int(promised):
-            raise DataError(f"{url}: {received:,} of {int(promised):,} bytes arrived", help="try again")
+        promised = int(response.headers.get("Content-Length") or 0)
+        console = Console(stderr=True)
+        with wrap_file(
+            response,
+            promised,
+            description=target.name,
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        ) as body:
+            shutil.copyfileobj(body, file, 2**20)
+        if promised and file.tell() != promised:
+            raise DataError(f"{url}: {file.tell():,} of {promised:,} bytes arrived", help="try again")
         file.flush()
         _check_hash(url, target.name, Path(file.name))
         os.replace(file.name, target)

@@ -9,7 +9,7 @@ import safetensors
 from torch import Tensor
 
 from vitcli.errors import DataError, WeightsError
-from vitcli.weights.fetch import fetch, is_remote
+from vitcli.weights.fetch import WEB, fetch, is_remote
 from vitcli.weights.hub_folder import is_hub_folder, read_meta, weights_in
 from vitcli.weights.manifest import verify_manifest
 from vitcli.weights.mindspore import is_mindspore, read_mindspore
@@ -50,7 +50,12 @@ def read_weights(source: str | Path, *, use_ema: bool = False) -> Weights:
         if not is_hub_folder(path):
             return _read_checkpoint(path, use_ema=use_ema)
         beside, path = read_meta(path), weights_in(path) or path
-    tensors, meta = _read_file(path, use_ema=use_ema)
+    try:
+        tensors, meta = _read_file(path, use_ema=use_ema)
+    except DataError:
+        if str(source).startswith(WEB):  # the next attempt shall download it again
+            path.unlink(missing_ok=True)
+        raise
     name = str(source) if is_remote(source) else str(path)
     return Weights({_without_prefixes(key): tensor for key, tensor in tensors.items()}, meta | beside, name)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ def read_torch(path: Path, *, use_ema: bool) -> tuple[dict[str, Tensor], dict[st
 def _load(path: Path) -> Any:
     try:
         # timm and Apple's trainer keep their command line in the file; this one class is harmless.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of protocols; what cannot be read is an error below
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "nsupported" not in str(error):  # of torch's messages, only those about forbidden objects say so
@@ -37,7 +39,7 @@ def _load(path: Path) -> Any:
             f"{path} holds more than tensors and plain values; reading it would run code out of the file",
             help="save its state dict as .safetensors where the file comes from",
         ) from error
-    except (EOFError, OSError, RuntimeError, ValueError, KeyError) as error:
+    except Exception as error:  # damaged bytes are instructions, which can fail in any way
         reason = str(error).split(". ")[0].splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path} is damaged or cut off ({reason})", help="download or copy it again") from error
 
