@@ -247,7 +247,7 @@ def test_big_visions_scanned_blocks():
         ({"global_pool": "avg", "class_token": True}, "fc_norm"),
         ({"patch_norm": True}, r"patch_embed\.norm_in"),
         ({"head_hidden": 8}, r"head\.0"),
-        ({"fine_tune": 3}, "fine_tune"),
+        ({"fine_tune_from": 3}, "fine_tune"),
     ],
 )
 def test_what_has_no_place_elsewhere_is_named(options, named):

@@ -47,7 +47,7 @@ def test_backbone():
 
 
 def test_backbone_of_a_distilled_vit_with_a_fine_tuning_layer():
-    model = create_model("vit_ti_patch16", **SMALL_VIT, distilled=True, fine_tune=3, head_hidden=7)
+    model = create_model("vit_ti_patch16", **SMALL_VIT, distilled=True, fine_tune_from=3, head_hidden=7)
     freeze(model, "backbone")
     heads = {
         f"{head}.{layer}.{kind}" for head in ("head", "head_dist") for layer in (0, 2) for kind in ("weight", "bias")

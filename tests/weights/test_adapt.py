@@ -134,17 +134,17 @@ def test_other_classes_and_pre_logits():
 
 def test_a_layer_behind_the_logits():
     source = shaken(ours())
-    model, report = load(source, fine_tune=3)
+    model, report = load(source, fine_tune_from=5, num_classes=3)
     assert torch.equal(model.head.weight, source.head.weight)
     assert report.missing == ["fine_tune.weight", "fine_tune.bias"]
     assert report.notes == ["fine_tune not loaded: the file has none"]
-    again, report = load(shaken(model), fine_tune=3)
+    again, report = load(shaken(model), fine_tune_from=5, num_classes=3)
     assert torch.equal(again.fine_tune.weight, model.fine_tune.weight)
     assert report.notes == []
-    _, report = load(model, fine_tune=4)
+    _, report = load(model, fine_tune_from=5, num_classes=4)
     assert report.notes == ["fine_tune not loaded: the file has 3 classes, the model 4"]
     with pytest.raises(WeightsError, match=r"head\.weight \(5, 32\)"):
-        load(source, fine_tune=3, num_classes=7)
+        load(source, fine_tune_from=7, num_classes=3)
     with pytest.raises(WeightsError, match=r"fine_tune\.weight"):
         load(model)
 

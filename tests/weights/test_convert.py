@@ -166,7 +166,7 @@ REFUSED = [
     ("timm", {"pre_logits": 24}, "pre_logits: 24"),
     ("timm", {"patch_norm": True}, "patch_norm: True"),
     ("timm", {"head_hidden": 8}, "head_hidden: 8"),
-    ("timm", {"fine_tune": 3}, "fine_tune: 3"),
+    ("timm", {"fine_tune_from": 3}, "fine_tune_from: 3"),
     ("timm", {"final_norm": False}, "final_norm: False"),
     ("timm", {"pos_embed": "sincos2d"}, "pos_embed"),
     ("timm", {"attn_scale": "learned"}, "attn_scale: learned"),

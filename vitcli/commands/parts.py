@@ -66,8 +66,6 @@ def check_num_classes(recipe: Recipe, class_names: list[str]) -> int:
 def build_model(recipe: Recipe, num_classes: int) -> nn.Module:
     section = recipe.model
     own = {name: value for name in OWN_KEYS if (value := recipe.get(name)) is not None}
-    if section.fine_tune:  # the classifier keeps its classes, and a layer behind it leads to the data's
-        num_classes, own["fine_tune"] = section.fine_tune, num_classes
     return create_model(
         section.model,
         num_classes=num_classes,

@@ -134,13 +134,13 @@ class FastViT(nn.Module):
             for i in range(len(depths))
         )
         self.final_conv = MobileOneBlock(dims[-1], self.num_features, 3, groups=dims[-1], use_se=True)
-        self.to_latent = nn.Identity()  # (B, num_features), a place for hooks
+        self.to_latent, self.to_cls_token = nn.Identity(), nn.Identity()  # (B, num_features); hooks know both names
         self.head = Head(self.num_features, num_classes, drop_rate=drop_rate)
         self._init_linears()
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.forward_features(x)  # (B, num_features, H/32, W/32)
-        return self.head(self.to_latent(x.mean((2, 3))))
+        return self.head(self.to_cls_token(self.to_latent(x.mean((2, 3)))))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The map before pooling, final convolution included: (B, num_features, H/32, W/32)."""

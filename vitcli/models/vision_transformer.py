@@ -53,7 +53,7 @@ class VisionTransformer(nn.Module):
         pre_logits: width of a layer with tanh before the head (ViT's pre-training head); None or 0: none.
         head_hidden: hidden width of a head with two layers; None or 0: one layer.
         head_bias_init: first value of the head's bias; its weights start at zero.
-        fine_tune: an extra linear layer from the num_classes logits to so many classes.
+        fine_tune_from: the head has so many classes, and a linear layer on its logits leads to num_classes.
         drop_rate: dropout before the head.
         pos_drop_rate, proj_drop_rate, attn_drop_rate: dropout after the positions, after each linear layer of the
             blocks but qkv, and of the attention weights.
@@ -96,7 +96,7 @@ class VisionTransformer(nn.Module):
         pre_logits: int | None = None,
         head_hidden: int | None = None,
         head_bias_init: float = 0.0,
-        fine_tune: int | None = None,
+        fine_tune_from: int | None = None,
         drop_rate: float = 0.0,
         pos_drop_rate: float = 0.0,
         proj_drop_rate: float = 0.0,
@@ -146,19 +146,21 @@ class VisionTransformer(nn.Module):
         self.norm = norm if global_pool == "token" else nn.Identity()
         self.fc_norm = norm if global_pool == "avg" else nn.Identity()  # behind the mean, as in timm
         self.to_latent, self.to_cls_token = nn.Identity(), nn.Identity()  # (B, D); hooks know both names
-        self._add_heads(2 if distilled else 1, pre_logits, head_hidden, fine_tune, drop_rate)
+        self._add_heads(2 if distilled else 1, pre_logits, head_hidden, fine_tune_from, drop_rate)
         self._init_weights(head_bias_init)
 
     def _add_heads(
-        self, count: int, pre_logits: int | None, hidden: int | None, fine_tune: int | None, drop_rate: float
+        self, count: int, pre_logits: int | None, hidden: int | None, fine_tune_from: int | None, drop_rate: float
     ) -> None:
         """What leads from latents (B, D) to logits; the second head sees the distillation token."""
         width, last = pre_logits or self.num_features, ".2" if hidden else ""
+        stacked = bool(fine_tune_from and self.num_classes)
+        head_classes = fine_tune_from if stacked else self.num_classes
         self.pre_logits = _pre_logits(self.num_features, pre_logits)
         self.head_drop = nn.Dropout(drop_rate)
-        self.head = _head(width, hidden, self.num_classes)
-        self.head_dist = _head(width, hidden, self.num_classes) if count == 2 else None
-        self.fine_tune = nn.Linear(self.num_classes, fine_tune) if fine_tune else nn.Identity()
+        self.head = _head(width, hidden, head_classes)
+        self.head_dist = _head(width, hidden, head_classes) if count == 2 else None
+        self.fine_tune = nn.Linear(head_classes, self.num_classes) if stacked else nn.Identity()
         self.classifiers = tuple(f"{name}{last}" for name in ("head", "head_dist")[:count])
 
     def forward(self, images: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -74,7 +74,7 @@ def create(
     pre_logits: int | None = None,
     head_hidden: int | None = None,
     head_bias_init: float | None = None,
-    fine_tune: int | None = None,
+    fine_tune_from: int | None = None,
     pos_drop_rate: float | None = None,
     proj_drop_rate: float | None = None,
     attn_drop_rate: float | None = None,

@@ -98,11 +98,12 @@ def _attention(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], num_hea
 
 def _head(own: Mapping[str, Tensor]) -> dict[str, Any]:
     last = next((own[name] for name in ("head.2.weight", "head.weight") if name in own), None)
+    stacked = own.get("fine_tune.weight")
     return {
-        "num_classes": 0 if last is None else len(last),
+        "num_classes": 0 if last is None else len(last if stacked is None else stacked),
         "head_hidden": own["head.0.weight"].shape[0] if "head.0.weight" in own else None,
         "pre_logits": len(own["pre_logits.fc.weight"]) if "pre_logits.fc.weight" in own else None,
-        "fine_tune": len(own["fine_tune.weight"]) if "fine_tune.weight" in own else None,
+        "fine_tune_from": stacked.shape[1] if stacked is not None else None,
     }
 
 

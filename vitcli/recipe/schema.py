@@ -179,8 +179,8 @@ class Model(Section):
     head_bias_init: float | None = key(
         None, "First value of the head's bias (BCE: about -log of the classes).", own=True
     )
-    fine_tune: int | None = key(
-        None, "Keep a classifier of so many classes, with a linear layer to the data's on its logits.", own=True, ge=1
+    fine_tune_from: int | None = key(
+        None, "Keep a classifier of so many classes, with a linear layer from its logits to the data's.", own=True, ge=1
     )  # fmt: skip
     pos_drop_rate: Probability | None = key(None, "Dropout behind the position embeddings.", own=True)
     proj_drop_rate: Probability | None = key(None, "Dropout behind each linear layer of a block but qkv.", own=True)

@@ -30,7 +30,7 @@ Tensors = dict[str, Tensor]
 #: what none of the others has, and its only value there
 _OURS_ONLY = {
     "patch_embed": "linear", "patch_norm": False, "pos_embed": "learned", "attn_scale": "head", "head_dim": None,
-    "final_norm": True, "head_hidden": None, "fine_tune": None,
+    "final_norm": True, "head_hidden": None, "fine_tune_from": None,
 }  # fmt: skip
 _ORIGINAL = {"class_token": True, "global_pool": "token", "reg_tokens": 0, "layer_scale_init": None}
 #: what a target can hold of a ViT's options: the only value each of these may have
