@@ -243,7 +243,7 @@ SourceArgument = Annotated[str, typer.Argument(metavar="SOURCE", help="A run, a 
 
 
 @weights_app.command("show")
-def weights_show(source: SourceArgument) -> None:
+def weights_show(source: SourceArgument, plugin: PluginOption = None) -> None:
     """Tell whose weights they are, which model and options they fit, and what images they expect."""
     from vitcli.commands import weights
 
@@ -258,6 +258,7 @@ def weights_convert(
     num_heads: Annotated[
         int | None, typer.Option("--num_heads", min=1, help="Attention heads of a ViT, where nothing tells them.")
     ] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Write the same tensors under another project's names, with the configuration it needs."""
     from vitcli.commands import weights

@@ -47,5 +47,6 @@ def test_mistakes_are_explained(vitcli):
         assert "Traceback" not in done.stderr
         return done.stderr
 
+    assert "but the weights are random" in said("--freeze", "backbone")
     assert "'^steem' is in no parameter's name" in said("--freeze", "['^steem']")
     assert "is no regular expression" in said("--freeze", "['(']")

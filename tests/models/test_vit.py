@@ -199,6 +199,47 @@ def test_eval_mode_is_deterministic_and_whole():
     assert [tuple(m.shape) for m in model.train().features(images)] == [(2, 48, 4, 4)] * 3
 
 
+def test_hooks_see_all_tokens():
+    """The last block computes only what the head needs, unless somebody looks."""
+    model, seen = shake(tiny()), []
+    images = torch.randn(2, 3, 32, 32)
+    unwatched = model(images)
+    handles = [block.register_forward_hook(lambda *args: seen.append(args[2].shape)) for block in model.blocks]
+    torch.testing.assert_close(model(images), unwatched)
+    assert seen == [(2, 17, 48)] * 3
+    for handle in handles:
+        handle.remove()
+
+
+@pytest.mark.parametrize("positions", ["learned", "sincos2d"])
+@pytest.mark.parametrize("pool", ["token", "avg"])
+def test_the_residual_stream_is_float32_under_autocast(positions: str, pool: str):
+    model, seen = tiny(pos_embed=positions, global_pool=pool), []
+    model.blocks[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        model(torch.randn(2, 3, 32, 32))
+    assert seen == [torch.float32]
+
+
+def test_the_network_compiles_as_one_graph():
+    model = shake(tiny(patch_drop_rate=0.5, drop_path_rate=0.5, drop_path_mode="skip"))
+    images = torch.randn(2, 3, 32, 32)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(images), model(images))
+    assert compiled(images, mask=torch.rand(2, 4, 4) > 0.5).shape == (2, 7)
+    assert torch.compile(model.train(), fullgraph=True, backend="aot_eager")(images).shape == (2, 7)
+
+
+def test_a_transformer_must_keep_the_tokens():
+    with pytest.raises(UsageError, match=r"Fewer makes \(2, 3, 48\) of tokens \(2, 17, 48\)"):
+        tiny(transformer=Fewer())(torch.randn(2, 3, 32, 32))
+
+
+class Fewer(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :3]
+
+
 def test_a_fresh_head_says_nothing():
     logits = tiny(head_bias_init=-6.9)(torch.randn(2, 3, 32, 32))
     torch.testing.assert_close(logits, torch.full((2, 7), -6.9))

@@ -146,6 +146,8 @@ def test_precedence_and_origins(tmp_path: Path):
     assert recipe.optimizer.ema is True
     assert recipe.dataset.val_split == "1e3", "keys that take text keep it as typed"
     assert recipe.augmentation.auto_augment is None
+    chosen = load_recipe(None, {"lr_scale": "none", "model": "vit_ti_patch16", "pos_embed": "none"})
+    assert (chosen.scheduler.lr_scale, chosen.model.pos_embed) == ("none", "none"), "a word of the key's own"
     assert load_recipe(None, {"mean": "0.5", "std": "0.25", "in_channels": "1"}).augmentation.mean == (0.5,)
 
 

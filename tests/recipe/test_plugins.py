@@ -62,6 +62,20 @@ def test_the_line_of_an_exception_is_the_plugins_own(write, tmp_path: Path, monk
 
 
 @pytest.mark.parametrize(
+    ("builder", "said"),
+    [
+        ("lambda shape: 5", "mine builds 5, which is no torch module"),
+        ("lambda: None", r"parts\.py: TypeError: .* takes 0 positional arguments"),
+        ("lambda shape: 1 / 0", r"parts\.py:1: ZeroDivisionError"),
+    ],
+)
+def test_a_builder_that_fails_is_told_in_words(write, builder: str, said: str):
+    use_plugin(write(f'TRANSFORMERS = {{"mine": {builder}}}\n'))
+    with pytest.raises(UsageError, match=said):
+        build_transformer("mine", TransformerShape(8, 1, 1, 4, 4))
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("def build(:\n", r"parts\.py:1: not Python"),

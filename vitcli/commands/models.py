@@ -17,10 +17,11 @@ _console = Console(highlight=False, emoji=False, soft_wrap=True)
 
 def _sizes(name: str, img_size: int, num_classes: int) -> tuple[int, int, int, float]:
     """Parameters in training form, fused, fully folded; GMACs of the fused form (convolutions, matmuls)."""
-    model = create_model(name, num_classes=num_classes, img_size=img_size).eval()
-    fused, folded = reparameterize(model), reparameterize(model, fold="full")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        fused.to("meta")(torch.empty(1, 3, img_size, img_size, device="meta"))
+    with torch.device("meta"), torch.no_grad():  # sizes only, no memory
+        model = create_model(name, num_classes=num_classes, img_size=img_size).eval()
+        fused, folded = reparameterize(model), reparameterize(model, fold="full")
+        with FlopCounterMode(display=False) as counter:
+            fused(torch.empty(1, 3, img_size, img_size))
     counts = [sum(p.numel() for p in form.parameters()) for form in (model, fused, folded)]
     return counts[0], counts[1], counts[2], counter.get_total_flops() / 2e9
 
@@ -49,7 +50,7 @@ def show(name: str, img_size: int | None = None, num_classes: int = 1000) -> Non
         table.add_row("parameters, fully folded", f"{folded:,}")
     table.add_row("GMACs in evaluation", f"{gmacs:.3f} at {size} px")
     table.add_row("evaluation crop_pct", f"{info.crop_pct:g}")
-    with torch.no_grad():
+    with torch.device("meta"), torch.no_grad():
         model: Any = create_model(name, num_classes=num_classes, img_size=size).eval()
         shapes = [tuple(m.shape[1:]) for m in model.features(torch.zeros(1, 3, size, size))]
     runs = [f"{len(list(run))} x {shape}" for shape, run in groupby(shapes)]

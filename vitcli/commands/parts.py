@@ -45,6 +45,13 @@ def check_device(recipe: Recipe, device: torch.device) -> list[str]:
     return []
 
 
+def check_frozen(recipe: Recipe) -> None:
+    """Refuse to freeze weights that nothing was learned by yet."""
+    what = recipe.optimizer.freeze
+    if isinstance(what, str) and recipe.model.ckpt_path is None:
+        raise UsageError(f"freeze: {what}, but the weights are random", help="give --ckpt_path, or leave freeze out")
+
+
 def num_workers(recipe: Recipe, world: World) -> int:
     given = recipe.dataset.num_parallel_workers
     return default_num_workers(world.local_size) if given is None else given

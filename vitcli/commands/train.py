@@ -7,7 +7,15 @@ from typing import Any
 
 from vitcli.commands.adopt import adopt_of_run
 from vitcli.commands.build import build_training
-from vitcli.commands.parts import check_device, check_launch, check_num_classes, chosen_amp, relative, say_notes
+from vitcli.commands.parts import (
+    check_device,
+    check_frozen,
+    check_launch,
+    check_num_classes,
+    chosen_amp,
+    relative,
+    say_notes,
+)
 from vitcli.commands.resume import check_global_batch, check_resume, claim_run_dir
 from vitcli.data.datasets import Splits, build_splits
 from vitcli.distributed import World, gathered, joined, num_launched
@@ -42,6 +50,7 @@ def train(recipe: Recipe) -> TrainResult:
         VitcliError: see `errors.py`; nothing that was saved is lost by any of them.
     """
     launch_notes = check_launch(recipe)
+    check_frozen(recipe)
     recipe = _with_absolute_paths(recipe)
     with joined(recipe.system.device, num_launched() > 1) as world:
         folder, resumed_from, damaged = claim_run_dir(recipe, world)

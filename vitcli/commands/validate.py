@@ -35,7 +35,7 @@ from vitcli.weights.load import is_fused, load_weights
 from vitcli.weights.read import Weights
 
 #: what a checkpoint knows better than a recipe file: how the network was built and what it was fed
-_OF_THE_WEIGHTS = ("model", *OWN_KEYS, *PREPROCESSING)
+_OF_THE_WEIGHTS = ("model", "layer_scale_init", *OWN_KEYS, *PREPROCESSING)
 #: what it can also supply when no recipe file is given
 _OF_THE_DATA = ("dataset", "data_dir", "train_split", "val_split", "batch_size", "val_batch_size")
 

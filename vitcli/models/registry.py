@@ -30,6 +30,8 @@ def list_models(pattern: str = "*") -> list[str]:
 def model_info(name: str) -> ModelInfo:
     """Published image size and crop of the variant `name`; an unknown name raises UsageError."""
     variant = _file_of(name).VARIANTS[name]
+    if not hasattr(variant, "img_size") or not hasattr(variant, "crop_pct"):  # of a plugin
+        raise UsageError(f"the row {name!r} of VARIANTS is {variant!r}", help="it needs img_size and crop_pct")
     return ModelInfo(name=name, img_size=variant.img_size, crop_pct=variant.crop_pct)
 
 

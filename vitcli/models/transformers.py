@@ -20,7 +20,7 @@ from torch import nn
 
 from vitcli.errors import UsageError
 from vitcli.recipe.names import files_of
-from vitcli.recipe.plugins import imported
+from vitcli.recipe.plugins import imported, plugin_errors_in_words
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,20 @@ def build_transformer(name: str, shape: TransformerShape) -> nn.Module:
         help = f"there are {', '.join(files)}; one of a plugin needs --plugin FILE"
         raise UsageError(f"no transformer is named {name!r}", help=help)
     if files[name] != Path(__file__):
-        return imported(files[name]).TRANSFORMERS[name](shape)
+        return _of_a_plugin(files[name], name, shape)
     if shape.mlp_ratio != 4:
         raise UsageError(f"{name} has mlp_ratio 4, not {shape.mlp_ratio:g}", help="leave mlp_ratio out")
     if shape.embed_dim % shape.num_heads:
         raise UsageError(f"embed_dim {shape.embed_dim} cannot be split into {shape.num_heads} heads")
     return TRANSFORMERS[name](shape)
+
+
+def _of_a_plugin(file: Path, name: str, shape: TransformerShape) -> nn.Module:
+    with plugin_errors_in_words(file, f"TRANSFORMERS[{name!r}] is called with a TransformerShape"):
+        built = imported(file).TRANSFORMERS[name](shape)
+    if not isinstance(built, nn.Module):
+        raise UsageError(f"{file}: {name} builds {built!r}, which is no torch module", help="return an nn.Module")
+    return built
 
 
 def _linformer(shape: TransformerShape) -> nn.Module:

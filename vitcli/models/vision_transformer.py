@@ -216,7 +216,7 @@ class VisionTransformer(nn.Module):
             )
         x = self.patch_embed(images)  # (B, N, D)
         if self.fixed_pos_embed is not None:
-            x = x + self.fixed_pos_embed.to(x.dtype)
+            x = x + self.fixed_pos_embed
         prefix = [t.expand(len(x), -1, -1) for t in (self.cls_token, self.dist_token, self.reg_token) if t is not None]
         x = torch.cat([*prefix, x], dim=1) if prefix else x
         if self.pos_embed is not None:
@@ -240,11 +240,15 @@ class VisionTransformer(nn.Module):
     def _encode(self, x: Tensor, visible: Tensor | None, num_queries: int | None = None) -> Tensor:
         """The blocks; of the last one only the first `num_queries` tokens, since nobody looks at the others."""
         if self.transformer:
-            return self.transformer(x) if visible is None else self.transformer(x, mask=visible)
+            encoded = self.transformer(x) if visible is None else self.transformer(x, mask=visible)
+            if encoded.shape != x.shape:
+                message = f"{type(self.transformer).__name__} makes {tuple(encoded.shape)} of tokens {tuple(x.shape)}"
+                raise UsageError(message, help="a transformer returns as many tokens as it is given, equally wide")
+            return encoded
         if visible is not None and not self.num_prefix_tokens:  # attention among nothing is not a number
             visible = visible | ~visible.any(1, keepdim=True)
         for i, block in enumerate(self.blocks):
-            queries = num_queries if i == len(self.blocks) - 1 else None
+            queries = num_queries if i == len(self.blocks) - 1 and not _is_watched(block) else None
             checkpointing = self.grad_checkpointing and self.training
             x = recompute(block, x, visible, queries) if checkpointing else block(x, visible, queries)
         return x
@@ -309,10 +313,15 @@ def _check(embed_dim: int, num_heads: int, global_pool: str, num_pooled: int, di
         raise UsageError(
             f"a width (embed_dim) of {embed_dim} cannot be split into {num_heads} heads", help="change num_heads"
         )
-    if (global_pool == "token" or distilled) and num_pooled != 1 + distilled:
-        raise UsageError("pooling the class token needs one", help="set class_token: true, or global_pool: avg")
     if distilled and global_pool != "token":
         raise UsageError("a distilled model pools its class and distillation tokens", help="set global_pool: token")
+    if global_pool == "token" and num_pooled != 1 + distilled:
+        raise UsageError("pooling the class token needs one", help="set class_token: true, or global_pool: avg")
+
+
+def _is_watched(block: nn.Module) -> bool:
+    """Whether somebody's hooks wait for all tokens in `block`."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in block.modules())
 
 
 def _tokens(count: int, dim: int) -> nn.Parameter | None:

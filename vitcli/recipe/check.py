@@ -18,7 +18,7 @@ MINDCV_DEFAULT = "MindCV's default"
 #: keys that describe the blocks of a plain ViT, so not those of its `transformer`
 OF_THE_BLOCKS = (
     "drop_path_rate", "drop_path_mode", "layer_scale_init", "qkv_bias", "attn_scale", "head_dim", "proj_drop_rate",
-    "attn_drop_rate", "grad_checkpointing",
+    "attn_drop_rate", "grad_checkpointing", "layer_decay",
 )  # fmt: skip
 
 if TYPE_CHECKING:

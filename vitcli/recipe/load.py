@@ -130,7 +130,7 @@ def _parsed(name: str, text: Any) -> Any:
     """A value typed on the command line; keys that take text keep it as it is."""
     if not isinstance(text, str):
         return text
-    if text.lower() in ("null", "none"):
+    if text.lower() in ("null", "none") and not _is_a_value(name, text):
         return None
     takes_numbers = name not in schema.SECTION_OF or any(
         accepts(name, kind) for kind in ("boolean", "integer", "number", "array")
@@ -140,6 +140,11 @@ def _parsed(name: str, text: Any) -> Any:
     value = command_line_value(text)
     only_list = name in schema.SECTION_OF and accepts(name, "array") and not accepts(name, "number")
     return [value] if only_list and isinstance(value, int | float) else value
+
+
+def _is_a_value(name: str, text: str) -> bool:
+    """Whether the key's values include this very word (`pos_embed: none`)."""
+    return name in schema.SECTION_OF and text in allowed_values(name)
 
 
 def _unknown(name: str, place: Place | str) -> Problem:

@@ -9,12 +9,14 @@ import importlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
-from vitcli.errors import UsageError
+from vitcli.errors import UsageError, VitcliError
 from vitcli.recipe.tables import keyword_arguments, table_names
 
 #: entry points of installed packages: name = "module.path"
@@ -63,13 +65,22 @@ def imported(file: Path) -> ModuleType:
         UsageError: it raised an exception.
     """
     module = _installed().get(file)
-    try:
+    with plugin_errors_in_words(file, "the plugin cannot be imported"):
         return importlib.import_module(module) if module else _import_file(file)
+
+
+@contextmanager
+def plugin_errors_in_words(file: Path, help: str) -> Iterator[None]:
+    """An exception of a plugin's code becomes a UsageError with the line of `file` it came from."""
+    try:
+        yield
+    except VitcliError:
+        raise
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if Path(frame.filename) == file.absolute()]
         place = f"{file}:{lines[-1]}" if lines else str(file)
-        raise UsageError(f"{place}: {type(error).__name__}: {error}", help="the plugin cannot be imported") from error
+        raise UsageError(f"{place}: {type(error).__name__}: {error}", help=help) from error
 
 
 def _import_file(file: Path) -> ModuleType:
