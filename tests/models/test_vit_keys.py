@@ -54,6 +54,11 @@ ORACLES = {
     "HF DeiT": ("hf", lambda: hf_vit(distilled=True), {"distilled": True}),
     "vit-pytorch": ("vit-pytorch", lambda: lucid_vit(), {**LUCID, "head_dim": 64}),
     "vit-pytorch, narrow heads": ("vit-pytorch", lambda: lucid_vit(dim_head=16), LUCID),
+    "vit-pytorch, one head without an output projection": (
+        "vit-pytorch",
+        lambda: lucid_vit(heads=1, dim_head=32),
+        {**LUCID, "num_heads": 1},
+    ),
     "vit-pytorch v0.1": ("vit-pytorch", lambda: shaken(FirstReleaseViT()), FIRST),
 }
 
@@ -99,6 +104,7 @@ def test_options_that_the_tensors_show(name):
 
 def test_grey_patches_of_vit_pytorch():
     theirs, model = lucid_vit(channels=1), ours(**LUCID, head_dim=64, in_chans=1)
+    assert options_of(theirs.state_dict())["in_chans"] == 1
     model.load_state_dict(from_any(theirs.state_dict()), strict=True)
     expected = logits(theirs, pictures(1))
     torch.testing.assert_close(logits(model, pictures(1)), expected, atol=1e-5, rtol=1e-5)

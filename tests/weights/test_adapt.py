@@ -10,7 +10,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from tests.models.vit_oracles import ours, pictures, shaken, timm_vit
 from tests.weights.test_load import snapshot, unchanged
-from vitcli.errors import WeightsError
+from vitcli.errors import DataError, WeightsError
 from vitcli.models.registry import create_model
 from vitcli.models.vit_google import to_google
 from vitcli.models.vit_keys import to_hf, to_torchvision
@@ -59,7 +59,7 @@ def test_patches_as_timm(old, new):
 
 def load(source: torch.nn.Module, **options):
     model = ours(**options)
-    return model, load_weights(model, Weights(source.state_dict(), source="w.pth"))
+    return model, load_weights(model, Weights(source.state_dict(), {"options": {"num_heads": 2}}, "w.pth"))
 
 
 def test_another_image_and_patch_size():
@@ -180,6 +180,68 @@ def test_what_is_refused_leaves_the_model_alone(change):
         assert caught.value.help == "this file fits fastvit_t8"
 
 
+FULL = {"recipe": {"model": "vit_b_patch16", "num_heads": 2, "attn_scale": "full"}}
+
+
+@pytest.mark.parametrize(
+    ("meta", "rename", "named"),
+    [
+        ({"config": {"num_attention_heads": 4}}, to_hf, "num_heads: 4"),
+        ({"config": {"model_args": {"num_heads": 4}}}, dict, "num_heads: 4"),
+        ({"recipe": {"model": "vit_b_patch16"}}, dict, "num_heads: 12"),  # the variant's own
+        ({}, lambda tensors: to_google(tensors, 4), "num_heads: 4"),
+        (FULL, dict, "attn_scale: full"),
+    ],
+)
+def test_what_shows_in_no_tensor_is_compared(meta, rename, named):
+    model = ours(embed_dim=48)
+    weights = Weights(rename(shaken(model).state_dict()), meta, "w.pth")
+    before = snapshot(model)
+    with pytest.raises(WeightsError, match="is not for this model") as caught:
+        load_weights(model, weights)
+    assert caught.value.help == f"set {named}"
+    assert unchanged(model, before)
+    name, value = named.split(": ")
+    right = ours(embed_dim=48, **{name: int(value) if value.isdigit() else value})
+    assert load_weights(right, weights).notes == []
+
+
+def test_positions_that_are_not_kept_are_compared():
+    known = {"options": {"pos_embed": "sincos2d", "num_heads": 2}}
+    weights = Weights(ours(pos_embed="sincos2d").state_dict(), known, "w.pth")
+    assert load_weights(ours(pos_embed="sincos2d"), weights).notes == []
+    with pytest.raises(WeightsError, match="pos_embed: sincos2d in the weights, none in the model"):
+        load_weights(ours(pos_embed="none"), weights)
+
+
+def test_the_eps_and_unknown_heads_are_said():
+    config = {"config": {"num_attention_heads": 2, "layer_norm_eps": 1e-12}}
+    report = load_weights(ours(), Weights(ours().state_dict(), config))
+    assert report.notes == ["norm_eps: 1e-12 in the weights, 1e-06 in the model"]
+    unknown = Weights(ours().state_dict(), source="w.pth")
+    assert load_weights(ours(num_heads=4), unknown).notes == ["num_heads: nothing shows it in w.pth; 4 taken"]
+    small = {"depth": 1, "embed_dim": 192}  # of a width that has a usual number
+    for heads, notes in ((3, []), (12, ["num_heads: nothing shows it in w.pth; 12 taken"])):
+        weights = Weights(ours(**small, num_heads=12).state_dict(), source="w.pth")
+        assert load_weights(ours(**small, num_heads=heads), weights).notes == notes
+
+
+@pytest.mark.parametrize(
+    ("meta", "reason"),
+    [
+        ({"config": {"num_attention_heads": "four"}}, "num_heads is 'four' and must be a whole number >= 1"),
+        ({"config": {"num_attention_heads": 0}}, "num_heads is 0"),
+        ({"config": {"layer_norm_eps": [1]}}, "norm_eps"),
+        ({"options": {"attn_scale": "none"}}, "attn_scale"),
+        ({"recipe": {"image_resize": "big"}}, "img_size"),
+    ],
+)
+def test_nonsense_beside_the_tensors(meta, reason):
+    with pytest.raises(DataError, match=reason):
+        find_fit(Weights(ours().state_dict(), meta, "w.pth"))
+    assert find_fit(Weights(ours().state_dict(), {"config": {"model_args": "vit"}})).options["num_heads"] is None
+
+
 @pytest.mark.parametrize("rename", [dict, to_torchvision, to_hf, lambda tensors: to_google(tensors, 3)])
 def test_the_model_that_fits_is_named(rename):
     """By its size, whatever the names; with the options that differ."""
@@ -195,12 +257,20 @@ def test_the_model_that_fits_is_named(rename):
     assert caught.value.help == "this file fits vit_ti_patch16 with qkv_bias: false"
 
 
-@pytest.mark.parametrize("model", ["fvit", "vit_ti_patch16"])
-def test_a_checkpoint_of_ours_knows_its_model(model):
-    """Also where the tensors do not show it: other blocks, or encoded patches."""
-    words = {"transformer": "linformer", "embed_dim": 32} if model != "fvit" else {"embed_dim": None, "depth": 2}
-    recipe = load_recipe(model=model, image_resize=32, num_heads=2, **words)
-    options = {name: value for name, value in words.items() if value is not None}
+@pytest.mark.parametrize(
+    ("model", "options", "said"),
+    [
+        ("fvit", {"depth": 2}, "fvit with depth: 2, num_heads: 2"),
+        (
+            "vit_ti_patch16",
+            {"transformer": "linformer", "embed_dim": 32},
+            "vit_ti_patch16 with embed_dim: 32, num_heads: 2, transformer: linformer",
+        ),
+    ],
+)
+def test_a_checkpoint_of_ours_knows_its_model(model, options, said):
+    """Also where the tensors do not show it: other blocks, or encoded patches. What is as usual is not said."""
+    recipe = load_recipe(model=model, image_resize=32, num_heads=2, **options)
     tensors = create_model(model, num_classes=5, img_size=32, num_heads=2, **options).state_dict()
-    assert find_fit(Weights(tensors, {"recipe": recipe.flat()})).name == model
+    assert str(find_fit(Weights(tensors, {"recipe": recipe.flat()}))) == said
     assert find_fit(Weights(tensors)) is None

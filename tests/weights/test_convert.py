@@ -8,17 +8,22 @@ import torch
 from transformers import (
     AutoImageProcessor,
     DeiTForImageClassificationWithTeacher,
+    DeiTModel,
     ViTForImageClassification,
     ViTModel,
 )
 
 from tests.models.vit_oracles import hf_vit, lucid_vit, ours, pictures, shaken, timm_vit, torchvision_vit
 from tests.weights.test_load import t8
+from vitcli.commands.weights import show
 from vitcli.errors import UsageError, WeightsError
 from vitcli.layers.reparam import reparameterize
 from vitcli.models.fastvit_keys import to_apple
+from vitcli.models.registry import create_model
+from vitcli.models.vit_google import to_google
 from vitcli.weights.convert import convert_weights
 from vitcli.weights.fit import find_fit
+from vitcli.weights.load import load_weights
 from vitcli.weights.preprocessing import preprocessing_of
 from vitcli.weights.read import Weights, read_weights
 
@@ -51,6 +56,7 @@ def logits(model, images):
         {"global_pool": "avg", "class_token": True, "qkv_bias": False},
         {"reg_tokens": 3, "layer_scale_init": 1.0},
         {"distilled": True},
+        {"distilled": True, "layer_scale_init": 1.0},
         {"num_classes": 0},
         {"in_chans": 1, "img_size": 48},
     ],
@@ -89,6 +95,11 @@ def test_transformers_loads_the_folder(tmp_path):
         convert_weights(read_weights(tmp_path / name), "vitcli", back)
         assert equal(back, source.state_dict())
         assert read_weights(back).meta["class_names"] == META["class_names"]
+    headless = shaken(ours(num_classes=0, distilled=True))
+    convert_weights(weights_of(headless), "hf", tmp_path / "deit headless")
+    assert json.loads((tmp_path / "deit headless" / "config.json").read_text())["architectures"] == ["DeiTModel"]
+    tokens = DeiTModel.from_pretrained(tmp_path / "deit headless", add_pooling_layer=False)(pictures())[0]
+    torch.testing.assert_close(tokens, headless.forward_features(pictures()), atol=1e-5, rtol=1e-5)
     processor = AutoImageProcessor.from_pretrained(tmp_path / "vit")
     assert tuple(processor.image_mean) == PREPROCESSING["mean"]
     assert processor.size["shortest_edge"] == 40
@@ -117,6 +128,28 @@ def test_timms_npz_loader_takes_the_file(tmp_path):
     theirs = timm_vit()
     theirs.load_pretrained(str(tmp_path / "w.npz"))
     torch.testing.assert_close(logits(theirs, pictures()), logits(source, pictures()), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("to", "name", "options"),
+    [
+        ("timm", "out", {"reg_tokens": 2}),
+        ("timm", "out", {"global_pool": "avg"}),
+        ("hf", "out", {"distilled": True}),
+        ("google", "w.npz", {}),
+        ("torchvision", "w.safetensors", {}),
+    ],
+)
+def test_fixed_positions_are_written_out(tmp_path, to, name, options):
+    source, recipe = shaken(ours(pos_embed="sincos2d", **options)), {"pos_embed": "sincos2d", "image_resize": 32}
+    weights = weights_of(source, recipe=META["recipe"] | recipe)
+    assert "pos_embed: sincos2d" in str(find_fit(weights))
+    assert "sincos2d" in convert_weights(weights, to, tmp_path / name)[0]
+    back = ours(**options)
+    load_weights(back, tmp_path / name)
+    torch.testing.assert_close(logits(back, pictures()), logits(source, pictures()), atol=1e-6, rtol=1e-6)
+    convert_weights(weights, "vitcli", tmp_path / "kept.safetensors")
+    assert find_fit(read_weights(tmp_path / "kept.safetensors")) == find_fit(weights)
 
 
 def test_around_the_world(tmp_path):
@@ -160,7 +193,8 @@ REFUSED = [
     ("torchvision", {"qkv_bias": False}, "qkv_bias: False"),
     ("torchvision", {"global_pool": "avg", "class_token": True}, "global_pool: avg"),
     ("torchvision", {"num_classes": 0}, "always has a head"),
-    ("google", {"layer_scale_init": 1.0}, "layer_scale_init"),
+    ("google", {"layer_scale_init": 1.0}, "has layer_scale_init, for which google has no place"),
+    ("timm", {"distilled": True, "reg_tokens": 2}, "reg_tokens: 2"),
     ("hf", {"pre_logits": 24}, "pre_logits: 24"),
     ("hf", {"reg_tokens": 2}, "reg_tokens: 2"),
     ("timm", {"pre_logits": 24}, "pre_logits: 24"),
@@ -194,6 +228,10 @@ def test_what_does_not_show_but_is_known(tmp_path):
     with pytest.raises(UsageError, match="number of attention heads") as caught:
         convert_weights(unknown, "timm", tmp_path / "out")
     assert "--num_heads" in caught.value.help
+    with pytest.raises(UsageError, match="a width of 32 cannot be split into 5 heads"):
+        convert_weights(unknown, "timm", tmp_path / "out", num_heads=5)
+    with pytest.raises(UsageError, match="itself says 2 heads"):
+        convert_weights(Weights(to_google(ours().state_dict(), 2)), "timm", tmp_path / "out", num_heads=4)
     convert_weights(unknown, "timm", tmp_path / "out", num_heads=4)
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model_args"]["num_heads"] == 4
     hf_vit(id2label={0: "x"}).save_pretrained(tmp_path / "hf")
@@ -201,6 +239,44 @@ def test_what_does_not_show_but_is_known(tmp_path):
     config.write_text(config.read_text().replace("1e-06", "1e-12"))
     notes = convert_weights(read_weights(tmp_path / "hf"), "timm", tmp_path / "back")
     assert "1e-12" in notes[0]
+
+
+def test_usual_heads_are_said(tmp_path):
+    """192 wide is 3 heads for most, not for all."""
+    wide = ours(embed_dim=192, num_heads=12, depth=1).state_dict()
+    notes = convert_weights(Weights(wide, {}, "w.pth"), "vitcli", tmp_path / "plain.safetensors")
+    assert notes == ["num_heads 3 assumed from the width of the attention; --num_heads N says otherwise"]
+    assert convert_weights(Weights(wide, {}, "w.pth"), "timm", tmp_path / "told", num_heads=12) == []
+    run = {"recipe": {"model": "vit_ti_patch16", "num_heads": None}}  # the variant's own
+    assert convert_weights(Weights(wide, run, "w.pth"), "vitcli", tmp_path / "run.safetensors") == []
+
+
+def test_what_evaluates_where_training_draws_the_filter(tmp_path):
+    weights = weights_of(ours(), preprocessing=PREPROCESSING | {"interpolation": "random"})
+    convert_weights(weights, "timm", tmp_path / "out")
+    cfg = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).pretrained_cfg
+    timm.data.create_transform(**timm.data.resolve_data_config(cfg))
+    assert cfg["interpolation"] == "bicubic"
+
+
+def test_other_blocks_are_named(tmp_path):
+    own = {"transformer": "linformer", "embed_dim": 32, "num_heads": 2}
+    tensors = create_model("vit_ti_patch16", num_classes=5, img_size=32, **own).state_dict()
+    run = {"recipe": {"model": "vit_ti_patch16", "image_resize": 32, "drop_rate": 0.0, **own}}
+    with pytest.raises(WeightsError, match=r"timm has no model for vit_ti_patch16 with .*transformer: linformer"):
+        convert_weights(Weights(tensors, run), "timm", tmp_path / "out")
+
+
+def test_show(tmp_path, capsys):
+    """Whose names they are, only where they are somebody's; and what 96 are, where the heads are not known."""
+    for module, words in (
+        (torch.nn.Linear(2, 2), "not recognised"),
+        (ours(), "timm, as ours"),
+        (lucid_vit(heads=3, dim_head=32), "head_dim: 96 / num_heads"),
+    ):
+        torch.save(module.state_dict(), tmp_path / "w.pth")
+        show(str(tmp_path / "w.pth"))
+        assert words in capsys.readouterr().out
 
 
 def test_vit_pytorch_becomes_ours_only(tmp_path):

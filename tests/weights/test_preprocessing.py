@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
+from torchvision.models import VisionTransformer as TorchvisionViT
 
 from tests.models.vit_oracles import hf_vit, ours, timm_vit, torchvision_vit
 from vitcli.commands.adopt import adopt_of_run, adopt_preprocessing
@@ -26,6 +27,11 @@ def test_by_the_names_of_tensors():
     assert by_names(torchvision_vit().state_dict()) == (IMAGENET, "bilinear", 0.875)
     assert by_names(to_google(ours().state_dict(), 2)) == (HALF, "bicubic", 0.9)
     assert by_names(timm_vit("deit_base_distilled_patch16_224").state_dict()) == (IMAGENET, "bicubic", 0.9)
+    large = {"img_size": 384}  # of the fine-tuned ones: SWAG's, and whole images
+    tiny = {"image_size": 384, "patch_size": 16, "num_layers": 1, "num_heads": 1, "hidden_dim": 16, "mlp_dim": 16}
+    assert by_names(TorchvisionViT(**tiny).state_dict()) == (IMAGENET, "bicubic", 1.0)
+    assert by_names(to_google(ours(**large).state_dict(), 2)) == (HALF, "bicubic", 1.0)
+    assert by_names(ours(**large, distilled=True).state_dict()) == (IMAGENET, "bicubic", 1.0)
     for ambiguous in (timm_vit(), hf_vit(), torch.nn.Linear(2, 2)):
         assert preprocessing_of(Weights(ambiguous.state_dict())) is None
 
@@ -60,6 +66,12 @@ def test_timms_file(tmp_path, flat):
     save_file(timm_vit().state_dict(), tmp_path / "model.safetensors")
     expected = {"mean": (0.1,) * 3, "std": (0.2,) * 3, "interpolation": "bicubic", "crop_pct": 0.95}
     assert preprocessing_of(read_weights(tmp_path)) == expected
+
+
+@pytest.mark.parametrize("name", ["config", "preprocessor_config"])
+def test_nonsense_tells_nothing(name):
+    words = {"mean": "imagenet", "std": "imagenet", "image_mean": 0.5, "image_std": 0.5}
+    assert preprocessing_of(Weights(timm_vit().state_dict(), {name: words})) is None
 
 
 def test_our_checkpoint():

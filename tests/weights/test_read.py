@@ -67,6 +67,18 @@ def test_what_trainers_save(tmp_path, wrapper, ema_wrapper):
         read_weights(tmp_path / "plain.pth", use_ema=True)
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_texts_under_our_words(tmp_path, suffix):
+    """What a trainer calls its recipe is not ours, which is a table."""
+    texts = dict.fromkeys(("config", "recipe", "options", "preprocessing", "preprocessor_config", "class_names"), "a")
+    path = tmp_path / f"w{suffix}"
+    if suffix == ".pth":
+        torch.save({"model": TENSORS, "arch": "vit", **texts}, path)
+    else:
+        save_file(TENSORS, path, metadata={"arch": "vit", **texts})
+    assert read_weights(path).meta == {"arch": "vit"}
+
+
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
 def test_prefixes_of_wrappers(tmp_path, prefix):
     torch.save({prefix + name: tensor for name, tensor in TENSORS.items()}, tmp_path / "w.pth")

@@ -28,7 +28,7 @@ def show(source: str) -> None:
     weights = open_weights(source)
     fit, tensors = find_fit(weights), weights.tensors
     table = Table(title=weights.source, show_header=False, title_justify="left", title_style="bold")
-    table.add_row("names", _origin(weights))
+    table.add_row("names", _origin(weights, fit))
     table.add_row("model", str(fit) if fit else "none of the registry")
     if fit and fit.seen:
         table.add_row("image", f"{fit.seen.get('img_size', '?')} px, {fit.seen.get('in_chans', '?')} channels")
@@ -51,11 +51,13 @@ def convert(source: str, to: Target, out: Path, num_heads: int | None = None) ->
     _console.print(f"wrote {out}")
 
 
-def _origin(weights: Weights) -> str:
+def _origin(weights: Weights, fit: Fit | None) -> str:
     family = family_of(weights.tensors)
     if family in _PROJECTS:
         return _PROJECTS[family]
-    return "Apple (ml-fastvit)" if is_apple(weights.tensors) else "timm, as ours"
+    if is_apple(weights.tensors):
+        return "Apple (ml-fastvit)"
+    return "timm, as ours" if family or fit else "not recognised"
 
 
 def _classes(weights: Weights, fit: Fit | None) -> str:

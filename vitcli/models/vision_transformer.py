@@ -17,7 +17,7 @@ import math
 from collections.abc import Mapping
 from functools import partial
 from inspect import signature
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +112,7 @@ class VisionTransformer(nn.Module):
         class_token = global_pool == "token" if class_token is None else class_token
         self.img_size, self.patch_size, self.in_chans, self.num_classes = img_size, patch_size, in_chans, num_classes
         self.num_features, self.global_pool, self.grad_checkpointing = embed_dim, global_pool, grad_checkpointing
+        self.num_heads, self.attn_scale, self.norm_eps = num_heads, attn_scale, norm_eps
         self.grid_size = _grid_size(img_size, patch_size)  # rows, columns
         self.num_pooled = class_token + distilled  # the first tokens, each with a head of its own
         self.num_prefix_tokens = self.num_pooled + reg_tokens
@@ -154,13 +155,13 @@ class VisionTransformer(nn.Module):
     ) -> None:
         """What leads from latents (B, D) to logits; the second head sees the distillation token."""
         width, last = pre_logits or self.num_features, ".2" if hidden else ""
-        stacked = bool(fine_tune_from and self.num_classes)
-        head_classes = fine_tune_from if stacked else self.num_classes
+        kept = fine_tune_from if self.num_classes else None
+        head_classes = kept or self.num_classes
         self.pre_logits = _pre_logits(self.num_features, pre_logits)
         self.head_drop = nn.Dropout(drop_rate)
         self.head = _head(width, hidden, head_classes)
         self.head_dist = _head(width, hidden, head_classes) if count == 2 else None
-        self.fine_tune = nn.Linear(head_classes, self.num_classes) if stacked else nn.Identity()
+        self.fine_tune = nn.Linear(head_classes, self.num_classes) if kept else nn.Identity()
         self.classifiers = tuple(f"{name}{last}" for name in ("head", "head_dist")[:count])
 
     def forward(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -189,6 +190,13 @@ class VisionTransformer(nn.Module):
     def convert_keys(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`tensors` under this model's names, wherever they come from."""
         return from_any(tensors)
+
+    @property
+    def hidden_options(self) -> dict[str, Any]:
+        """What the tensors do not show, so that weights for other values would load without a word."""
+        pos_embed = "learned" if self.pos_embed is not None else "none" if self.fixed_pos_embed is None else "sincos2d"
+        hidden = {"num_heads": self.num_heads, "attn_scale": self.attn_scale, "norm_eps": self.norm_eps}
+        return hidden | {"pos_embed": pos_embed}
 
     @property
     def num_layers(self) -> int:

@@ -3,7 +3,7 @@
 torchvision   encoder.layers.encoder_layer_0.self_attention.in_proj_weight   both ways
 hf            vit.encoder.layer.0.attention.attention.query.weight           both ways (Hugging Face transformers)
 google        Transformer/encoderblock_0/LayerNorm_0/scale                   both ways, see `vit_google`
-vit-pytorch   transformer.layers.0.0.to_qkv.weight                           from, see `vit_lucid`
+vit-pytorch   transformer.layers.0.0.to_qkv.weight                           from, see `vit_pytorch_keys`
 mindcv        backbone.transformer.layers.0.0.cell.1.qkv.weight              from
 timm          blocks.0.attn.qkv.weight                                       with DeiT's and DeiT III's own words
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from vitcli.errors import WeightsError
 from vitcli.models.renaming import Table, to_ours, to_theirs
 from vitcli.models.vit_google import from_google, is_google, join_qkv, split_qkv
-from vitcli.models.vit_lucid import from_vit_pytorch, is_vit_pytorch
+from vitcli.models.vit_pytorch_keys import from_vit_pytorch, is_vit_pytorch
 
 Family = Literal["torchvision", "hf", "google", "vit-pytorch", "mindcv", "timm"]
 

@@ -7,20 +7,36 @@ from typing import Any
 
 from torch import Tensor
 
+from vitcli.errors import UsageError
 from vitcli.models.vision_transformer import VisionTransformer
 from vitcli.models.vit import VARIANTS
 from vitcli.models.vit_google import num_heads_of
 from vitcli.models.vit_keys import family_of, from_any, is_square, num_prefix_tokens
-from vitcli.models.vit_lucid import is_first_release
+from vitcli.models.vit_pytorch_keys import hidden_options
 
 
-def options_of(tensors: Mapping[str, Tensor], *, num_heads: int | None = None) -> dict[str, Any]:
+def hidden_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Of the options that most files do not show, those that these tensors or their names do show."""
+    if "blocks.0.attn.scale" in tensors:
+        return {"num_heads": len(tensors["blocks.0.attn.scale"]), "attn_scale": "learned"}
+    if family_of(tensors) == "vit-pytorch":
+        return hidden_options(tensors)
+    heads = num_heads_of(tensors)
+    return {"num_heads": heads} if heads else {}
+
+
+def options_of(tensors: Mapping[str, Tensor], known: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Arguments of `VisionTransformer`, as far as tensors under anybody's names show them; empty if no ViT's.
 
-    What does not show is not there: most often the number of heads, unless it is given, and the eps of the norms.
+    What does not show is taken from `known`. Where that says nothing either, the number of heads is the usual one for
+    the width, if there is one, and the eps of the norms is not there.
+
+    Raises:
+        UsageError: the known number of heads does not divide the width.
     """
+    tensors = {name: tensor.to("meta") for name, tensor in tensors.items()}  # only shapes count
     family, own = family_of(tensors), from_any(tensors)
-    if family is None or "blocks.0.mlp.fc1.weight" not in own:
+    if family is None or not {"blocks.0.mlp.fc1.weight", "blocks.0.attn.proj.weight"} <= own.keys():
         return {}
     hidden, dim = own["blocks.0.mlp.fc1.weight"].shape
     found: dict[str, Any] = {
@@ -35,10 +51,11 @@ def options_of(tensors: Mapping[str, Tensor], *, num_heads: int | None = None) -
         "layer_scale_init": 1e-5 if "blocks.0.ls1.gamma" in own else None,
         "final_norm": "norm.weight" in own or "fc_norm.weight" in own,
     }
-    found |= _patches(own) | _attention(own, tensors, num_heads) | _head(own) | _positions(own)
-    if family == "vit-pytorch":
-        found["norm_eps"] = 1e-5
-    if "pos_embed" in found and found["pos_embed"] == "learned":
+    found |= {"pos_embed": "none", "attn_scale": "head", **(known or {}), **hidden_of(tensors)}
+    usual_head_dim = 64 if family == "vit-pytorch" and found["attn_scale"] == "head" else None  # whatever the width
+    found |= _patches(own) | _head(own) | _positions(own)
+    found |= _heads(own, found.get("num_heads"), usual_head_dim)
+    if "pos_embed" in own and found.get("pos_embed") == "learned":
         side = math.isqrt(own["pos_embed"].shape[1] - num_prefix_tokens(own))
         found["img_size"] = side * found.get("patch_size", 0) or None
     return {name: value for name, value in found.items() if value is not None}
@@ -46,17 +63,21 @@ def options_of(tensors: Mapping[str, Tensor], *, num_heads: int | None = None) -
 
 def name_and_options(found: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The registry's name that is nearest to what `options_of` found, and the options in which it still differs."""
-
     sizes = (found["embed_dim"], found["depth"])
     same_size = [name for name, row in VARIANTS.items() if (row.embed_dim, row.depth) == sizes]
     same_width = [name for name, row in VARIANTS.items() if row.embed_dim == found["embed_dim"]]
     names = same_size or same_width or [name for name in VARIANTS if name.startswith("vit_b_")]
     by_patch = {VARIANTS[name].patch_size: name for name in names}
     name = by_patch.get(found.get("patch_size", 16), by_patch[16])
-    signature = inspect.signature(VisionTransformer).parameters
-    usual = {key: parameter.default for key, parameter in signature.items()} | vars(VARIANTS[name])
-    usual |= {"img_size": VARIANTS[name].img_size, "class_token": found.get("global_pool", "token") == "token"}
+    usual = usual_options(name) | {"class_token": found.get("global_pool", "token") == "token"}
     return name, {key: value for key, value in found.items() if value != usual[key]}
+
+
+def usual_options(name: str) -> dict[str, Any]:
+    """All arguments of `VisionTransformer` with the values that the registry's `name` has."""
+    signature = inspect.signature(VisionTransformer).parameters
+    defaults = {key: parameter.default for key, parameter in signature.items()}
+    return defaults | vars(VARIANTS[name]) | {"img_size": VARIANTS[name].img_size}
 
 
 def _patches(own: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -79,21 +100,15 @@ def _patches(own: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def _attention(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], num_heads: int | None) -> dict[str, Any]:
+def _heads(own: Mapping[str, Tensor], num_heads: int | None, usual_head_dim: int | None) -> dict[str, Any]:
     dim, inner = own["blocks.0.attn.proj.weight"].shape
-    num_heads = num_heads or num_heads_of(tensors)
-    scale = "full" if is_first_release(tensors) else "head"
-    if "blocks.0.attn.scale" in own:
-        num_heads, scale = len(own["blocks.0.attn.scale"]), "learned"
-    elif not num_heads and family_of(tensors) == "vit-pytorch" and scale == "head" and inner % 64 == 0:
-        num_heads = inner // 64  # its default head_dim, whatever the width
+    if num_heads and inner % num_heads:
+        raise UsageError(f"a width of {inner} cannot be split into {num_heads} heads", help="give another num_heads")
+    if not num_heads and usual_head_dim and inner % usual_head_dim == 0:
+        num_heads = inner // usual_head_dim
     known = {row.embed_dim: row.num_heads for row in VARIANTS.values()}
     num_heads = num_heads or (known.get(dim) if inner == dim else None)
-    return {
-        "attn_scale": scale,
-        "num_heads": num_heads,
-        "head_dim": inner // (num_heads or 1) if inner != dim else None,
-    }
+    return {"num_heads": num_heads, "head_dim": inner // (num_heads or 1) if inner != dim else None}
 
 
 def _head(own: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -109,6 +124,5 @@ def _head(own: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _positions(own: Mapping[str, Tensor]) -> dict[str, Any]:
     if "pos_embed" not in own:
-        return {"pos_embed": "none"}  # or fixed ones, which are not kept
-    square = is_square(own["pos_embed"].shape[1] - num_prefix_tokens(own))
-    return {"pos_embed": "learned"} if square else {}
+        return {}
+    return {"pos_embed": "learned" if is_square(own["pos_embed"].shape[1] - num_prefix_tokens(own)) else None}

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vitcli.errors import DiskError, UsageError, WeightsError, is_disk_full
+from vitcli.layers.embed import sincos2d
 from vitcli.models.fastvit_keys import from_apple, to_apple
 from vitcli.models.vit_google import to_google
-from vitcli.models.vit_keys import from_any, to_hf, to_torchvision
+from vitcli.models.vit_keys import from_any, num_prefix_tokens, to_hf, to_torchvision
 from vitcli.weights.fit import HIDDEN_OPTIONS, Fit, find_fit, is_fused
 from vitcli.weights.hub_config import hf_config, hf_preprocessor_config, timm_config
 from vitcli.weights.hub_folder import CONFIG, PREPROCESSOR
@@ -55,15 +57,23 @@ def convert_weights(weights: Weights, to: Target, out: Path, *, num_heads: int |
         num_heads: of a ViT, where nothing tells it.
 
     Raises:
-        UsageError: `out` exists, or has not the form of the target.
+        UsageError: `out` exists, or has not the form of the target; or `num_heads` cannot be.
         WeightsError: of no known model, or something in it has no place in the target.
     """
     _check_out(to, out)
     fit = find_fit(weights, num_heads=num_heads)
+    if num_heads and fit and fit.seen.get("num_heads", num_heads) != num_heads:
+        raise UsageError(f"{weights.source} itself says {fit.seen['num_heads']} heads", help="leave --num_heads out")
     if fit is None:
         raise WeightsError(f"{weights.source} fits no model of the registry", help="`vitcli weights show` lists it")
-    notes = _check_vit(weights, fit, to) if fit.seen else _check_other(weights, fit, to)
-    tensors = from_any(weights.tensors) if fit.seen else from_apple(weights.tensors)
+    tensors, notes = from_any(weights.tensors) if fit.seen else from_apple(weights.tensors), list[str]()
+    if to != "vitcli" and fit.seen.get("pos_embed") == "sincos2d" and "img_size" in fit.seen:
+        tensors, fit = _with_positions(tensors, fit)
+        notes.append("the fixed sincos2d positions are written as learned ones")
+    if fit.heads_assumed:
+        heads = fit.seen["num_heads"]
+        notes.append(f"num_heads {heads} assumed from the width of the attention; --num_heads N says otherwise")
+    notes += _check_vit(weights, fit, to) if fit.seen else _check_other(weights, fit, to)
     with _in_one_go(out) as draft:
         WRITERS[to](draft, tensors, fit, weights)
     return notes + _left_behind(out, weights)
@@ -81,16 +91,29 @@ def _check_out(to: Target, out: Path) -> None:
         raise UsageError(f"{out}: {to} takes a file of the kind {', '.join(suffixes)}")
 
 
+def _with_positions(tensors: Tensors, fit: Fit) -> tuple[Tensors, Fit]:
+    """With the fixed positions among the tensors, as everybody keeps learned ones; tokens of the prefix have zeros."""
+    seen, like = fit.seen, tensors["blocks.0.norm1.weight"]
+    side = seen["img_size"] // seen["patch_size"]
+    prefix = like.new_zeros(1, num_prefix_tokens(tensors), len(like))
+    positions = torch.cat([prefix, sincos2d((side, side), len(like)).to(like)], dim=1)
+    return {**tensors, "pos_embed": positions}, replace(fit, seen=seen | {"pos_embed": "learned"})
+
+
 def _check_vit(weights: Weights, fit: Fit, to: Target) -> list[str]:
     if to == "apple":
         raise WeightsError("apple's names are FastViT's, and this is a ViT", help="--to timm, torchvision, hf, google")
     limits = dict(LIMITS[to])
     if to == "hf" and not fit.seen.get("num_classes"):
         del limits["pre_logits"]  # without a head it is a ViTModel, whose pooler they are
+    if to == "timm" and fit.seen["distilled"]:
+        limits["reg_tokens"] = 0
     for option, allowed in limits.items():
         if fit.seen.get(option, allowed) != allowed:
+            # the first value of layer scales is nobody's business: tensors show only that there are some
+            said = option if option == "layer_scale_init" else f"{option}: {fit.seen[option]}"
             raise WeightsError(
-                f"{to} cannot hold {weights.source}: there is no {option}: {fit.seen[option]} in it",
+                f"{weights.source} has {said}, for which {to} has no place",
                 help="--to vitcli or --to timm hold more" if to != "timm" else "--to vitcli holds everything",
             )
     if to == "torchvision" and not fit.seen.get("num_classes"):
@@ -122,7 +145,7 @@ def _left_behind(out: Path, weights: Weights) -> list[str]:
 
 def _check_other(weights: Weights, fit: Fit, to: Target) -> list[str]:
     if to not in ("vitcli", "timm", "apple") or (to != "vitcli" and not fit.name.startswith("fastvit")):
-        raise WeightsError(f"{to} has no model for {fit.name}", help="--to vitcli, and for FastViT timm and apple")
+        raise WeightsError(f"{to} has no model for {fit}", help="--to vitcli, and for FastViT timm and apple")
     if to == "timm" and is_fused(weights.tensors):
         raise WeightsError(f"{weights.source} is fused; timm's folder takes the training form", help="--to vitcli")
     return []

@@ -5,19 +5,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from vitcli.errors import VitcliError
+from vitcli.errors import DataError, VitcliError
 from vitcli.layers.reparam import reparameterize
 from vitcli.models.registry import create_model, list_models
-from vitcli.models.vit_options import name_and_options, options_of
+from vitcli.models.vit import VARIANTS
+from vitcli.models.vit_options import hidden_of, name_and_options, options_of, usual_options
+from vitcli.recipe import schema
+from vitcli.recipe.describe import expectation
 from vitcli.recipe.names import model_options
 from vitcli.weights.read import Weights
 
 #: what follows from the data and not from the model
 _OF_THE_DATA = ("num_classes", "in_chans", "img_size")
-#: what tensors do not show
-HIDDEN_OPTIONS = ("num_heads", "norm_eps", "attn_scale")
+#: what tensors do not show, or not always
+HIDDEN_OPTIONS = ("num_heads", "norm_eps", "attn_scale", "pos_embed", "img_size")
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,13 @@ class Fit:
     name: str
     options: dict[str, Any]  #: in which it differs from `name` as it stands
     seen: dict[str, Any]  #: all that a ViT's tensors, and what stands beside them, say of it; empty for other models
+    heads_assumed: bool = False  #: whether their number is only the usual one for the width
 
     def __str__(self) -> str:
         """As one would say it: vit_b_patch16 with qkv_bias: false."""
         said = {key: value for key, value in self.options.items() if key not in _OF_THE_DATA}
+        if said.get("num_heads", 1) is None and "head_dim" in said:
+            said["head_dim"] = f"{said['head_dim']} / num_heads"
         words = ", ".join(f"{key}: {str(value).lower() if value is not None else '?'}" for key, value in said.items())
         return f"{self.name} with {words}" if words else self.name
 
@@ -39,18 +46,21 @@ def find_fit(weights: Weights, *, num_heads: int | None = None) -> Fit | None:
     """The model whose tensors have the names and shapes of `weights`; None if there is none.
 
     Files of FastViT show their variant, with the head and the image's channels left aside; a ViT's show most options.
+
+    Raises:
+        DataError: something beside the tensors has a value that the option cannot have.
+        UsageError: the number of heads does not divide the width.
     """
-    known = _known_options(weights.meta) | ({"num_heads": num_heads} if num_heads else {})
-    found = options_of(weights.tensors, num_heads=known.get("num_heads"))
+    known = known_options(weights) | ({"num_heads": num_heads} if num_heads else {})
+    found = options_of(weights.tensors, known)
     if not found:
         others = (Fit(name, {}, {}) for name in list_models() if not name.startswith("vit_"))
         candidates = (*_fit_of_recipe(weights.meta), *others)
         return next((fit for fit in candidates if _has_shapes(fit, weights.tensors, whole=False)), None)
-    found |= known
     name, options = name_and_options(found)
     if "num_heads" not in found:
         options["num_heads"] = None
-    fit = Fit(name, options, found)
+    fit = Fit(name, options, found, heads_assumed="num_heads" in found and "num_heads" not in known)
     return fit if _has_shapes(fit, weights.tensors, whole=True) else None
 
 
@@ -59,27 +69,46 @@ def is_fused(names: Iterable[str]) -> bool:
     return any("reparam_conv." in name or "lkb_reparam." in name for name in names)
 
 
+def known_options(weights: Weights) -> dict[str, Any]:
+    """Those of `HIDDEN_OPTIONS` that are known for sure, from our recipe, a configuration of the hub, or the names.
+
+    Raises:
+        DataError: a value that the option cannot have.
+    """
+    config, recipe = weights.meta.get("config", {}), weights.meta.get("recipe", weights.meta.get("options", {}))
+    args = config.get("model_args")  # of timm
+    said: list[dict[str, Any]] = [
+        {"img_size": recipe.get("image_resize")} | recipe,
+        usual_options(recipe["model"]) if recipe.get("model") in list(VARIANTS) else {},
+        {"num_heads": config.get("num_attention_heads"), "norm_eps": config.get("layer_norm_eps")},
+        {"num_heads": args.get("num_heads")} if isinstance(args, dict) else {},
+    ]
+    known: dict[str, Any] = {}
+    for name in HIDDEN_OPTIONS:
+        value = next((options[name] for options in said if options.get(name) is not None), None)
+        if value is not None:
+            known[name] = _checked(name, value, weights.source)
+    return known | hidden_of(weights.tensors)
+
+
+def _checked(option: str, value: Any, source: str) -> Any:
+    """`value` as the recipe's schema takes it."""
+    key = "image_resize" if option == "img_size" else option
+    try:
+        return getattr(schema.SECTIONS[schema.SECTION_OF[key]].model_validate({key: value}), key)
+    except ValidationError:
+        problem = f"{source}: {option} is {value!r} and must be {expectation(key)}"
+        raise DataError(problem, help="mend what stands beside the weights") from None
+
+
 def _fit_of_recipe(meta: Mapping[str, Any]) -> list[Fit]:
     """What the recipe in a checkpoint of ours says, for models whose tensors say too little."""
-    recipe: dict[str, Any] = meta.get("recipe") or {}
+    recipe: dict[str, Any] = meta.get("recipe", {})
     if recipe.get("model") not in list_models():
         return []
-    options = {name: recipe[name] for name in model_options(recipe["model"]) if recipe.get(name) is not None}
+    names = [name for name in model_options(recipe["model"]) if name in schema.SECTION_OF]
+    options = {name: recipe[name] for name in names if recipe.get(name) not in (None, schema.default(name))}
     return [Fit(recipe["model"], options | {"img_size": recipe.get("image_resize")}, {})]
-
-
-def _known_options(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that do not show in tensors but stand beside them: in our recipe, or in a configuration of the hub."""
-    config: dict[str, Any] = meta.get("config") or {}
-    recipe: dict[str, Any] = meta.get("recipe") or meta.get("options") or {}
-    known = {name: recipe.get(name) for name in HIDDEN_OPTIONS}
-    known["num_heads"] = known["num_heads"] or config.get("num_attention_heads") or _model_args(config).get("num_heads")
-    known["norm_eps"] = known["norm_eps"] or config.get("layer_norm_eps")
-    return {name: value for name, value in known.items() if value is not None}
-
-
-def _model_args(config: Mapping[str, Any]) -> dict[str, Any]:
-    return config.get("model_args") or {}
 
 
 def _has_shapes(fit: Fit, tensors: Mapping[str, Tensor], *, whole: bool) -> bool:

@@ -20,7 +20,9 @@ TIMM_ARGS = (
 def timm_config(fit: Fit, tensors: Mapping[str, Tensor], weights: Weights) -> dict[str, Any]:
     """config.json for timm.create_model("local-dir:…", pretrained=True)."""
     seen = fit.seen or _seen_of_fastvit(fit, tensors)
-    side, preprocessing = seen["img_size"], preprocessing_of(weights) or {}
+    side, preprocessing = seen["img_size"], dict(preprocessing_of(weights) or {})
+    if preprocessing.get("interpolation") == "random":
+        preprocessing["interpolation"] = "bicubic"  # as at evaluation; timm has no such filter
     architecture, args = _timm_model(fit)
     config = {
         "architecture": architecture,
@@ -37,10 +39,10 @@ def _timm_model(fit: Fit) -> tuple[str, dict[str, Any]]:
     if not fit.seen:
         return fit.name, {}  # FastViT has the same name there
     args = {name: fit.seen[name] for name in TIMM_ARGS if name in fit.seen}
+    args["init_values"] = fit.seen.get("layer_scale_init")
     if fit.seen["distilled"]:
         return "deit_base_distilled_patch16_224", args
-    extra = {name: fit.seen[name] for name in ("class_token", "reg_tokens")}
-    args |= extra | {"init_values": fit.seen.get("layer_scale_init")}
+    args |= {name: fit.seen[name] for name in ("class_token", "reg_tokens")}
     return TIMM_NAMES.get(fit.seen["embed_dim"], "vit_base_patch16_224"), args
 
 
@@ -51,13 +53,13 @@ def _seen_of_fastvit(fit: Fit, tensors: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def hf_config(fit: Fit, weights: Weights) -> dict[str, Any]:
-    """config.json for ViTForImageClassification, DeiTForImageClassificationWithTeacher, or ViTModel without a head."""
+    """config.json for ViTForImageClassification and DeiTForImageClassificationWithTeacher, without a head …Model."""
     seen, classes = fit.seen, fit.seen["num_classes"]
-    model = "DeiTForImageClassificationWithTeacher" if seen["distilled"] else "ViTForImageClassification"
+    base, teacher = ("DeiT", "WithTeacher") if seen["distilled"] else ("ViT", "")
     names = weights.meta.get("class_names") or [f"LABEL_{i}" for i in range(classes)]
     config = {
-        "architectures": [model if classes else "ViTModel"],
-        "model_type": "deit" if seen["distilled"] else "vit",
+        "architectures": [f"{base}ForImageClassification{teacher}" if classes else f"{base}Model"],
+        "model_type": base.lower(),
         "hidden_size": seen["embed_dim"],
         "num_hidden_layers": seen["depth"],
         "num_attention_heads": seen["num_heads"],

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from vitcli.errors import WeightsError
+from vitcli.models.vit_options import options_of
 from vitcli.weights.adapt import PosResample, adapt
-from vitcli.weights.fit import converted, find_fit, is_fused
+from vitcli.weights.fit import converted, find_fit, is_fused, known_options
 from vitcli.weights.read import Weights, read_weights
 from vitcli.weights.report import LoadReport
 
@@ -35,7 +37,8 @@ def load_weights(
         pos_resample: whose rule resizes position embeddings; see `adapt.INTERPOLATIONS`.
 
     Raises:
-        WeightsError: the weights are for another model or form. The model is then unchanged.
+        WeightsError: the weights are for another model or form, or are known to want another number of heads, scale of
+            the attention or kind of positions. The model is then unchanged.
     """
     if not isinstance(weights, Weights):
         weights = read_weights(weights, use_ema=use_ema)
@@ -46,6 +49,7 @@ def load_weights(
     report = LoadReport()
     adapt(tensors, model, report, reset_head=reset_head, pos_resample=pos_resample)
     _check_all(tensors, own, report, weights)
+    _check_hidden(model, report, weights)
 
     report.matched = [name for name in own if name in tensors and name not in report.resized]
     model.load_state_dict({**own, **tensors})
@@ -82,3 +86,18 @@ def _check_all(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], report:
             f"{weights.source} is not for this model\n  " + "\n  ".join(lines),
             help=f"this file fits {fit}" if fit else "it fits no model of the registry",
         )
+
+
+def _check_hidden(model: nn.Module, report: LoadReport, weights: Weights) -> None:
+    """What shows in no tensor: WeightsError where the model has another value than is known; the eps may differ."""
+    own: dict[str, Any] = getattr(model, "hidden_options", {})
+    known = known_options(weights) if own else {}
+    wrong = {name: known[name] for name in own if name != "norm_eps" and known.get(name, own[name]) != own[name]}
+    if wrong:
+        lines = [f"{name}: {value} in the weights, {own[name]} in the model" for name, value in wrong.items()]
+        wanted = ", ".join(f"{name}: {value}" for name, value in wrong.items())
+        raise WeightsError(f"{weights.source} is not for this model\n  " + "\n  ".join(lines), help=f"set {wanted}")
+    if own and known.get("norm_eps", own["norm_eps"]) != own["norm_eps"]:
+        report.notes.append(f"norm_eps: {known['norm_eps']:g} in the weights, {own['norm_eps']:g} in the model")
+    if own and "num_heads" not in known and options_of(weights.tensors).get("num_heads") != own["num_heads"]:
+        report.notes.append(f"num_heads: nothing shows it in {weights.source}; {own['num_heads']} taken")

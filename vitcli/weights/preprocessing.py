@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from vitcli.models.vit_keys import Family, family_of
+from vitcli.models.vit_options import options_of
 from vitcli.weights.read import Weights
 
 #: the recipe keys that weights can know better
@@ -21,6 +22,9 @@ BY_FAMILY: dict[Family, dict[str, Any]] = {
     "google": {**HALF, "interpolation": "bicubic", "crop_pct": 0.9},
 }
 DEIT = {**IMAGENET, "interpolation": "bicubic", "crop_pct": 0.9}
+#: of all of them from this side in px on: fine-tuned on whole images (torchvision's are SWAG's)
+LARGE_PX = 384
+LARGE = {"interpolation": "bicubic", "crop_pct": 1.0}
 
 
 def preprocessing_of(weights: Weights) -> dict[str, Any] | None:
@@ -29,19 +33,21 @@ def preprocessing_of(weights: Weights) -> dict[str, Any] | None:
     timm's names alone say nothing: under them there are weights for both kinds of mean.
     """
     meta = weights.meta
-    config: dict[str, Any] = meta.get("config") or {}
+    config: dict[str, Any] = meta.get("config", {})
     for known in (meta.get("preprocessing"), meta.get("recipe"), config.get("pretrained_cfg"), config):
-        if isinstance(known, dict) and known.get("mean") and known.get("std"):
+        if isinstance(known, dict) and _are_numbers(known.get("mean")) and _are_numbers(known.get("std")):
             found = {name: known[name] for name in KEYS if known.get(name) is not None}
             return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
-    if isinstance(given := meta.get("preprocessor_config"), dict) and given.get("image_mean"):
+    given = meta.get("preprocessor_config", {})
+    if _are_numbers(given.get("image_mean")):
         return _of_transformers(given)
     return _by_names(weights.tensors)
 
 
 def _of_transformers(given: Mapping[str, Any]) -> dict[str, Any]:
     """From preprocessor_config.json. Without a crop the image is squeezed to the size, here: cut to a square."""
-    found = {"mean": tuple(given["image_mean"]), "std": tuple(given.get("image_std") or (1.0, 1.0, 1.0))}
+    std = given["image_std"] if _are_numbers(given.get("image_std")) else (1.0, 1.0, 1.0)
+    found = {"mean": tuple(given["image_mean"]), "std": tuple(std)}
     if given.get("resample") in RESAMPLE:
         found["interpolation"] = RESAMPLE[given["resample"]]
     size, crop = (_side(given.get(name)) for name in ("size", "crop_size"))
@@ -58,8 +64,14 @@ def _side(size: Any) -> int | None:
     return size if isinstance(size, int) and size > 0 else None
 
 
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(x, int | float) for x in value)
+
+
 def _by_names(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
     family = family_of(tensors)
-    if family == "timm" and "dist_token" in tensors:
-        return DEIT
-    return BY_FAMILY.get(family) if family else None
+    is_deit = family == "timm" and "dist_token" in tensors
+    found = DEIT if is_deit else BY_FAMILY.get(family) if family else None
+    if found and options_of(tensors).get("img_size", 0) >= LARGE_PX:
+        return found | LARGE
+    return found

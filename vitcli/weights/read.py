@@ -19,6 +19,10 @@ from vitcli.weights.torch_file import read_torch
 #: in the metadata of a safetensors file: what this project knows of the weights, as JSON
 PACKED = "vitcli"
 PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
+#: the entries beside tensors that are understood here; under the same names, trainers keep texts of their own
+TYPES = {
+    **dict.fromkeys(("recipe", "options", "preprocessing", "config", "preprocessor_config"), dict), "class_names": list
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ def read_weights(source: str | Path, *, use_ema: bool = False) -> Weights:
             path.unlink(missing_ok=True)
         raise
     name = str(source) if is_remote(source) else str(path)
+    meta = {key: value for key, value in meta.items() if isinstance(value, TYPES.get(key, object))}
     return Weights({_without_prefixes(key): tensor for key, tensor in tensors.items()}, meta | beside, name)
 
 

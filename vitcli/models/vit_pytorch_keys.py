@@ -4,12 +4,15 @@
     2021        norms in wrappers (`0.fn.to_qkv`), a head with its norm (`mlp_head.0`, `mlp_head.1`)
     v0.1        wrappers in wrappers (`0.fn.fn.to_qkv`), `patch_to_embedding`, a head of two layers
 
-Its patches are flattened row, column, channel; ours channel, row, column.
+Its patches are flattened row, column, channel; ours channel, row, column. The number of channels does not show in such
+vectors: it is 3 where that leaves a square, else 1 (patches of 4 channels look like gray ones of twice the side).
 """
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from vitcli.models.renaming import Table, to_ours
@@ -50,10 +53,15 @@ def is_vit_pytorch(names: Iterable[str]) -> bool:
     return any(name.startswith(("to_patch_embedding.", "patch_to_embedding.")) for name in names)
 
 
-def is_first_release(names: Iterable[str]) -> bool:
-    """Whether they are v0.1's, whose attention divides by the root of the full width."""
+def hidden_options(names: Iterable[str]) -> dict[str, Any]:
+    """What its code takes for granted: the eps; in v0.1 the scale; and one head where there is no output projection."""
     names = set(names)
-    return "patch_to_embedding.weight" in names and "mlp_head.2.weight" in names
+    found: dict[str, Any] = {"norm_eps": 1e-5}
+    if {"patch_to_embedding.weight", "mlp_head.2.weight"} <= names:  # v0.1
+        found["attn_scale"] = "full"
+    if any(".to_qkv." in name for name in names) and not any(".to_out." in name for name in names):
+        found["num_heads"] = 1
+    return found
 
 
 def from_vit_pytorch(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -68,6 +76,7 @@ def from_vit_pytorch(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         del ours["cls_token"]
     if "patch_embed.proj.weight" in ours:
         _reorder_patches(ours)
+    _add_projections(ours)
     return ours
 
 
@@ -81,7 +90,7 @@ def _reorder_patches(tensors: dict[str, Tensor]) -> None:
     """Vectors of a patch from (p, p, C) to (C, p, p); the projection becomes a kernel (D, C, p, p)."""
     weight = tensors["patch_embed.proj.weight"]
     length = weight.shape[1]
-    channels = next((c for c in (3, 1, 4) if length % c == 0 and math.isqrt(length // c) ** 2 == length // c), 0)
+    channels = next((c for c in (3, 1) if length % c == 0 and math.isqrt(length // c) ** 2 == length // c), 0)
     if weight.ndim != 2 or not channels:
         return
     side = math.isqrt(length // channels)
@@ -89,3 +98,12 @@ def _reorder_patches(tensors: dict[str, Tensor]) -> None:
     for name in ("patch_embed.norm_in.weight", "patch_embed.norm_in.bias"):
         if name in tensors and len(tensors[name]) == length:
             tensors[name] = tensors[name].view(side, side, channels).permute(2, 0, 1).flatten().contiguous()
+
+
+def _add_projections(tensors: dict[str, Tensor]) -> None:
+    """A single head as wide as the model has no output projection, which is the same as one that changes nothing."""
+    for name in [name for name in tensors if name.endswith(".attn.qkv.weight")]:
+        block, like = name.removesuffix(".qkv.weight"), tensors[name]
+        if f"{block}.proj.weight" not in tensors and like.shape[0] == 3 * like.shape[1]:
+            tensors[f"{block}.proj.weight"] = torch.eye(like.shape[1], dtype=like.dtype, device=like.device)
+            tensors[f"{block}.proj.bias"] = like.new_zeros(like.shape[1])
