@@ -35,9 +35,8 @@ def main() -> None:
     print(f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, timm {timm.__version__}")
     print(f"{options.model}, {'bfloat16 autocast' if options.bf16 else 'float32'}, allocator: {allocator}")
     print(f"both: AdamW(fused={options.fused}), compile={options.compile}; median (best) of {options.rounds} rounds\n")
-    print(
-        f"{'size_px':>7} {'batch':>5} {'timm ms' if options.against == 'timm' else 'as it is ms':>16} {'ours ms':>16} {'ours img/s':>10} {'speed-up':>8}"
-    )
+    other = "timm ms" if options.against == "timm" else "as it is ms"
+    print(f"{'size_px':>7} {'batch':>5} {other:>16} {'ours ms':>16} {'ours img/s':>10} {'speed-up':>8}")
     for size_px in options.sizes:
         batch_size = options.batch_size or BATCH_SIZES.get(size_px, 16)
         theirs, ours = measure(options, size_px, batch_size)
