@@ -30,9 +30,12 @@ class ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(self.conv(x))
 
+    def kernel_and_bias(self) -> tuple[Tensor, Tensor]:
+        return fold_norm(self.conv, self.bn)
+
     def fold_in_place(self) -> None:
         if isinstance(self.bn, Norm):
-            self.conv = fused_conv(self.conv, *fold_norm(self.conv, self.bn))
+            self.conv = fused_conv(self.conv, *self.kernel_and_bias())
             self.bn = nn.Identity()
 
 
@@ -108,14 +111,13 @@ class MobileOneBlock(nn.Module):
 
     def kernel_and_bias(self) -> tuple[Tensor, Tensor]:
         """The one kernel (C_out, C_in/groups, k, k) and bias (C_out,) that equal the sum of the branches."""
-        conv = self.main.conv
-        kernel, bias = fold_norm(conv, self.main.bn)
+        kernel, bias = self.main.kernel_and_bias()
         if self.conv_scale is not None:
-            kernel_1x1, bias_1x1 = fold_norm(self.conv_scale.conv, self.conv_scale.bn)
+            kernel_1x1, bias_1x1 = self.conv_scale.kernel_and_bias()
             kernel, bias = kernel + pad_kernel(kernel_1x1, kernel.shape[-1]), bias + bias_1x1
         if self.identity is not None:
             scale, shift = norm_scale_and_shift(self.identity)
-            skip = identity_kernel(len(scale), conv.groups, kernel.shape[-1], like=kernel)
+            skip = identity_kernel(len(scale), self.main.conv.groups, kernel.shape[-1], like=kernel)
             kernel, bias = kernel + scale.view(-1, 1, 1, 1) * skip, bias + shift
         return kernel, bias
 
@@ -135,8 +137,10 @@ class LargeKernelConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.large_conv(x) + self.small_conv(x)
 
+    def kernel_and_bias(self) -> tuple[Tensor, Tensor]:
+        kernel, bias = self.large_conv.kernel_and_bias()
+        small_kernel, small_bias = self.small_conv.kernel_and_bias()
+        return kernel + pad_kernel(small_kernel, kernel.shape[-1]), bias + small_bias
+
     def reparameterized(self) -> FusedConv:
-        kernel, bias = fold_norm(self.large_conv.conv, self.large_conv.bn)
-        small_kernel, small_bias = fold_norm(self.small_conv.conv, self.small_conv.bn)
-        kernel = kernel + pad_kernel(small_kernel, kernel.shape[-1])
-        return FusedConv(fused_conv(self.large_conv.conv, kernel, bias + small_bias))
+        return FusedConv(fused_conv(self.large_conv.conv, *self.kernel_and_bias()))

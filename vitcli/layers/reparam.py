@@ -2,7 +2,8 @@
 
 A module takes part by having one or both of these methods, both called on a copy in eval mode:
 
-- `reparameterized()` returns the module that does the same with one convolution and takes its place;
+- `reparameterized()` returns the module that does the same with one convolution and takes its place; such a module
+  also has `kernel_and_bias()`, the weights of that convolution as a differentiable function of its own;
 - `fold_in_place()` folds what is left inside the module; it runs after its children, for `fold="full"` only.
 
 A convolution followed by BatchNorm (weight g, bias b, running mean m, running variance v) is the convolution with the

@@ -21,12 +21,12 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from vitcli.layers.attention import Attention2d
-from vitcli.layers.depthwise import DepthwiseConv2d
-from vitcli.layers.mobileone import ConvNorm, FusedConv, LargeKernelConv, MobileOneBlock
-from vitcli.layers.norm import BatchNorm2d, Term, is_quick, quick_norm, sum_of_norms
+from vitcli.layers.mobileone import ConvNorm, LargeKernelConv, MobileOneBlock
+from vitcli.layers.norm import BatchNorm2d
 from vitcli.layers.recompute import recompute
 from vitcli.layers.regularize import LayerScale2d, drop_path
-from vitcli.layers.reparam import Norm, fused_conv, identity_kernel, norm_scale_and_shift
+from vitcli.layers.reparam import Norm, norm_scale_and_shift
+from vitcli.layers.repmixer import ConditionalPosEnc, RepMixer
 from vitcli.models.fastvit_keys import from_apple
 
 
@@ -223,64 +223,6 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(x)
-
-
-class ConditionalPosEnc(nn.Module):
-    """Positions from the neighbourhood: x + depthwise 7 x 7 (arXiv 2102.10882). (B, C, H, W) -> (B, C, H, W)."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.pos_enc = DepthwiseConv2d(dim, dim, 7, padding=3, groups=dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.pos_enc(x)
-
-    def reparameterized(self) -> FusedConv:
-        conv = self.pos_enc
-        skip = identity_kernel(conv.out_channels, conv.groups, 7, like=conv.weight)
-        return FusedConv(fused_conv(conv, conv.weight + skip, conv.bias))
-
-
-class SkipNorm(nn.Module):
-    """A BatchNorm under the name that the weights give it."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.identity = BatchNorm2d(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.identity(x)
-
-
-class RepMixer(nn.Module):
-    """Mixes neighbouring positions: x + layer_scale * (mixer(x) - norm(x)); one depthwise 3 x 3 once folded."""
-
-    def __init__(self, dim: int, *, layer_scale_init: float) -> None:
-        super().__init__()
-        self.norm = SkipNorm(dim)
-        self.mixer = MobileOneBlock(dim, dim, 3, groups=dim, act=nn.Identity)
-        self.layer_scale = LayerScale2d(dim, init=layer_scale_init)
-
-    def forward(self, x: Tensor) -> Tensor:
-        norm, skip, scale, conv = self.norm.identity, self.mixer.identity, self.mixer.conv_scale, self.mixer.main
-        if scale is None or not is_quick(x, [norm, skip, scale.bn, conv.bn]):
-            return x + self.layer_scale(self.mixer(x) - self.norm(x))
-        assert isinstance(skip, BatchNorm2d)
-        assert isinstance(scale.bn, BatchNorm2d)
-        assert isinstance(conv.bn, BatchNorm2d)
-        # The same, with the three norms of x in one.
-        gain = self.layer_scale.gamma.flatten()
-        terms = [Term(scale.bn, gain, scale.conv.weight.flatten()), Term(skip, gain), Term(norm, -gain)]
-        return x + sum_of_norms(x, terms) + quick_norm(conv.conv(x), conv.bn, gain)
-
-    def reparameterized(self) -> FusedConv:
-        conv = self.mixer.main.conv
-        kernel, bias = self.mixer.kernel_and_bias()
-        scale, shift = norm_scale_and_shift(self.norm.identity)
-        skip = identity_kernel(conv.out_channels, conv.groups, 3, like=kernel)
-        gamma = self.layer_scale.gamma.flatten()
-        kernel = skip + gamma.view(-1, 1, 1, 1) * (kernel - scale.view(-1, 1, 1, 1) * skip)
-        return FusedConv(fused_conv(conv, kernel, gamma * (bias - shift)))
 
 
 class ConvFFN(nn.Module):

@@ -1,0 +1,76 @@
+"""Token mixing and positions by depthwise convolutions: two residuals that become one convolution each (FastViT).
+
+The names of the sub-modules are timm's, so that weights are exchanged without conversion.
+"""
+
+from torch import Tensor, nn
+
+from vitcli.layers.depthwise import DepthwiseConv2d
+from vitcli.layers.mobileone import FusedConv, MobileOneBlock
+from vitcli.layers.norm import BatchNorm2d, Term, is_quick, quick_norm, sum_of_norms
+from vitcli.layers.regularize import LayerScale2d
+from vitcli.layers.reparam import fused_conv, identity_kernel, norm_scale_and_shift
+
+
+class SkipNorm(nn.Module):
+    """A BatchNorm under the name that the weights give it."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.identity = BatchNorm2d(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.identity(x)
+
+
+class RepMixer(nn.Module):
+    """Mixes neighbouring positions: x + layer_scale * (mixer(x) - norm(x)); one depthwise 3 x 3 once folded."""
+
+    def __init__(self, dim: int, *, layer_scale_init: float) -> None:
+        super().__init__()
+        self.norm = SkipNorm(dim)
+        self.mixer = MobileOneBlock(dim, dim, 3, groups=dim, act=nn.Identity)
+        self.layer_scale = LayerScale2d(dim, init=layer_scale_init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm, skip, scale, conv = self.norm.identity, self.mixer.identity, self.mixer.conv_scale, self.mixer.main
+        if scale is None or not is_quick(x, [norm, skip, scale.bn, conv.bn]):
+            return x + self.layer_scale(self.mixer(x) - self.norm(x))
+        assert isinstance(skip, BatchNorm2d)
+        assert isinstance(scale.bn, BatchNorm2d)
+        assert isinstance(conv.bn, BatchNorm2d)
+        # The same, with the three norms of x in one.
+        gain = self.layer_scale.gamma.flatten()
+        terms = [Term(scale.bn, gain, scale.conv.weight.flatten()), Term(skip, gain), Term(norm, -gain)]
+        return x + sum_of_norms(x, terms) + quick_norm(conv.conv(x), conv.bn, gain)
+
+    def kernel_and_bias(self) -> tuple[Tensor, Tensor]:
+        conv = self.mixer.main.conv
+        kernel, bias = self.mixer.kernel_and_bias()
+        scale, shift = norm_scale_and_shift(self.norm.identity)
+        skip = identity_kernel(conv.out_channels, conv.groups, 3, like=kernel)
+        gamma = self.layer_scale.gamma.flatten()
+        kernel = skip + gamma.view(-1, 1, 1, 1) * (kernel - scale.view(-1, 1, 1, 1) * skip)
+        return kernel, gamma * (bias - shift)
+
+    def reparameterized(self) -> FusedConv:
+        return FusedConv(fused_conv(self.mixer.main.conv, *self.kernel_and_bias()))
+
+
+class ConditionalPosEnc(nn.Module):
+    """Positions from the neighbourhood: x + depthwise 7 x 7 (arXiv 2102.10882). (B, C, H, W) -> (B, C, H, W)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.pos_enc = DepthwiseConv2d(dim, dim, 7, padding=3, groups=dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.pos_enc(x)
+
+    def kernel_and_bias(self) -> tuple[Tensor, Tensor]:
+        conv = self.pos_enc
+        assert conv.bias is not None
+        return conv.weight + identity_kernel(conv.out_channels, conv.groups, 7, like=conv.weight), conv.bias
+
+    def reparameterized(self) -> FusedConv:
+        return FusedConv(fused_conv(self.pos_enc, *self.kernel_and_bias()))
