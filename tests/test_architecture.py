@@ -18,6 +18,7 @@ FLOORS = {
     "models": 2, "data": 2, "optim": 2, "log": 2,
     "tasks": 3, "weights": 3,
     "engine": 4,
+    "deploy": 4,
     "commands": 5,
     "cli": 6, "__main__": 7, "__init__": 7,
 }  # fmt: skip

@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from vitcli.errors import VitcliError, show, show_brief
+from vitcli.cli_deploy import JsonOption, PluginOption, deploy_app
+from vitcli.deploy.artefact import is_artefact
+from vitcli.errors import UsageError, VitcliError, show, show_brief
 from vitcli.recipe.describe import help_of, metavar
 from vitcli.recipe.load import Recipe, load_recipe
-from vitcli.recipe.plugins import use_plugin
 from vitcli.recipe.schema import SECTIONS, default
 from vitcli.recipe.write import yaml_value
 
@@ -28,6 +29,7 @@ app = typer.Typer(
 recipes_app = typer.Typer(no_args_is_help=True, help="List, show, copy, check and compare recipes.")
 models_app = typer.Typer(no_args_is_help=True, help="List and describe architectures.")
 weights_app = typer.Typer(no_args_is_help=True, help="Look into weights, and convert them for other projects.")
+app.add_typer(deploy_app)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(models_app, name="models")
 app.add_typer(weights_app, name="weights")
@@ -39,21 +41,23 @@ ConfigOption = Annotated[
 ]
 
 
-def _use_plugins(files: list[Path] | None) -> None:
-    for file in files or ():
-        use_plugin(file)
-
-
-PluginOption = Annotated[
-    list[Path] | None,
-    typer.Option("--plugin", metavar="FILE", callback=_use_plugins, help="Python file that adds models or parts."),
+#: where typer puts the words that are no known option, when a command may have one of its own
+_Words = Annotated[
+    list[str] | None, typer.Argument(metavar="[SOURCE]", help="What `export` made; or a run, a file, as --ckpt_path.")
 ]
 
 
 def with_recipe_keys(command: Callable[..., None]) -> Callable[..., None]:
-    """Give `command(ctx, config, recipe_keys=…, …)` one option for every key of the schema, and `--plugin`."""
+    """Give `command(ctx, config, recipe_keys=…, …)` one option for every key of the schema, and `--plugin`.
+
+    A command with a parameter `source` may have one word that is no option.
+    """
     own = inspect.signature(command)
-    parameters = [p for p in own.parameters.values() if p.name != "recipe_keys"]
+    parameters = [
+        p.replace(annotation=_Words) if p.name == "source" else p
+        for p in own.parameters.values()
+        if p.name != "recipe_keys"
+    ]
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters.append(inspect.Parameter("plugin", keyword, default=None, annotation=PluginOption))
     for section, model in SECTIONS.items():
@@ -67,12 +71,24 @@ def with_recipe_keys(command: Callable[..., None]) -> Callable[..., None]:
     def run(plugin: Any = None, **arguments: Any) -> None:
         keys = {name: arguments.pop(name) for section in SECTIONS.values() for name in section.model_fields}
         given = {name: text for name, text in keys.items() if text is not None}
-        command(**arguments, recipe_keys=given | _unknown_options(arguments["ctx"].args))
+        words = [*(arguments.get("source") or ()), *arguments["ctx"].args]
+        if "source" in arguments:
+            arguments["source"], words = _first_word(words)
+        command(**arguments, recipe_keys=given | _unknown_options(words))
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run
+
+
+def _first_word(words: list[str]) -> tuple[str | None, list[str]]:
+    """The first of `words` that is neither an unknown option nor the value of one, and the others."""
+    for index, word in enumerate(words):
+        before = words[index - 1] if index else ""
+        if not word.startswith("-") and (not before.startswith("--") or "=" in before):
+            return word, words[:index] + words[index + 1 :]
+    return None, words
 
 
 def _plain(value: Any) -> Any:
@@ -122,6 +138,7 @@ def train(ctx: typer.Context, config: ConfigOption = None, *, recipe_keys: dict[
 @with_recipe_keys
 def validate(
     ctx: typer.Context,
+    source: str | None = None,
     config: ConfigOption = None,
     fold: Annotated[
         Literal["none", "standard", "full"], typer.Option(help="Reparameterize before measuring.")
@@ -146,16 +163,27 @@ def validate(
     crop_average: Annotated[
         Literal["prob", "logit"], typer.Option("--crop_average", help="What is averaged over the crops.")
     ] = "prob",
-    json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to this file.")
-    ] = None,
+    json: JsonOption = None,
     *,
     recipe_keys: dict[str, str],
 ) -> None:
-    """Count how many validation images a checkpoint gets right.
+    """Count how many validation images a checkpoint, or an exported network, gets right.
 
-    `vitcli validate --ckpt_path runs/…` needs no more: a run knows its recipe, preprocessing and classes.
+    `vitcli validate runs/…` needs no more: a run knows its recipe, preprocessing and classes.
     """
+    if source and "ckpt_path" in recipe_keys:
+        raise UsageError(f"both {source} and --ckpt_path: one of them is to be validated", help="leave one out")
+    source = source or recipe_keys.pop("ckpt_path", None)
+    if source and is_artefact(source):
+        from vitcli.commands.validate_artefact import validate_exported
+
+        typed = {"fold": fold != "none", "use_ema": use_ema, "eval_crops": eval_crops != "1",
+                 "crop_scales": crop_scales, "crop_average": crop_average != "prob"}  # fmt: skip
+        besides = {name: "" for name, given in typed.items() if given}
+        validate_exported(Path(source), recipe_keys | besides, config=config, json_file=json)
+        return
+    if source:
+        recipe_keys["ckpt_path"] = source
     recipe = load_recipe(config, recipe_keys)
     wanted = {None: None, "true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if (use_ema and use_ema.lower()) not in wanted:
@@ -264,6 +292,22 @@ def weights_convert(
     from vitcli.commands import weights
 
     weights.convert(source, to, out, num_heads)
+
+
+@weights_app.command("unfuse")
+def weights_unfuse(
+    source: SourceArgument,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Safetensors file; must not exist.")],
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data_dir", metavar="DIR", help="Image folder; some of its training images are looked at."),
+    ] = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Make of weights that were fused for deployment equal ones that can be trained."""
+    from vitcli.commands import weights
+
+    weights.unfuse(source, out, data_dir)
 
 
 def _underscored(words: list[str]) -> list[str]:

@@ -11,8 +11,8 @@ from torchvision.transforms import functional as tvf
 from tests.data.pictures import photo
 from vitcli.data.crops import Crops, build_crop_transform, read_scales
 from vitcli.data.datasets import build_splits
+from vitcli.data.eval_transform import build_eval_transform
 from vitcli.data.loader import build_eval_loader
-from vitcli.data.transforms import build_eval_transform
 from vitcli.errors import UsageError
 from vitcli.recipe.schema import Augmentation, Dataset
 

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from vitcli.data.datasets import build_splits
+from vitcli.data.eval_transform import build_eval_transform
 from vitcli.data.loader import BadSample, Batch, build_eval_loader, build_train_loader, default_num_workers
 from vitcli.data.sampler import BatchPlan
-from vitcli.data.transforms import build_eval_transform, build_train_transform
+from vitcli.data.transforms import build_train_transform
 from vitcli.errors import DataError
 from vitcli.recipe.schema import Augmentation, Dataset
 
@@ -246,7 +247,7 @@ def test_no_worker_outlives_the_run(end, tmp_path):
         import os, signal, sys
         from vitcli.data.datasets import build_splits
         from vitcli.data.loader import build_eval_loader
-        from vitcli.data.transforms import build_eval_transform
+        from vitcli.data.eval_transform import build_eval_transform
         from vitcli.recipe.schema import Augmentation, Dataset
         images = build_splits(Dataset(dataset="digits")).train
         transform = build_eval_transform(Augmentation(image_resize=8))

@@ -13,14 +13,8 @@ from torchvision import transforms as tv
 from torchvision.transforms import functional as tvf
 
 from tests.data.pictures import photo
-from vitcli.data.transforms import (
-    build_eval_transform,
-    build_train_transform,
-    jitter_colors,
-    random_crop_box,
-    to_uint8_tensor,
-    turn_hue,
-)
+from vitcli.data.eval_transform import build_eval_transform
+from vitcli.data.transforms import build_train_transform, jitter_colors, random_crop_box, to_uint8_tensor, turn_hue
 from vitcli.recipe.schema import Augmentation
 
 SIZES = [

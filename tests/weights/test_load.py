@@ -8,7 +8,8 @@ from vitcli.errors import WeightsError
 from vitcli.layers.reparam import reparameterize
 from vitcli.models.fastvit_keys import to_apple
 from vitcli.models.registry import create_model
-from vitcli.weights.load import is_fused, load_weights
+from vitcli.weights.fit import fold_of
+from vitcli.weights.load import load_weights
 from vitcli.weights.read import Weights
 
 
@@ -120,12 +121,12 @@ def test_one_wrong_tensor_stops_everything(change):
 def test_forms_are_not_mixed():
     model = t8()
     fused = reparameterize(model)
-    assert is_fused(fused.state_dict())
-    assert is_fused(to_apple(fused.state_dict()))
-    assert not is_fused(model.state_dict())
+    assert fold_of(fused.state_dict()) == fold_of(to_apple(fused.state_dict())) == "standard"
+    assert fold_of(model.state_dict()) is None
     with pytest.raises(WeightsError, match="is fused") as caught:
         load_weights(model, Weights(fused.state_dict()))
-    assert "reparameterize(model)" in caught.value.help
+    assert "reparameterize(model, fold='standard')" in caught.value.help
+    assert "vitcli weights unfuse" in caught.value.help
     with pytest.raises(WeightsError, match="in training form"):
         load_weights(fused, Weights(model.state_dict()))
 

@@ -13,6 +13,7 @@ from vitcli.commands.parts import (
     build_evaluate,
     build_model,
     chosen_amp,
+    float_layers,
     num_workers,
     preprocessing,
     say_notes,
@@ -27,6 +28,7 @@ from vitcli.data.transforms import build_train_transform
 from vitcli.distributed import World, wrapped
 from vitcli.engine.bad_images import BadImages
 from vitcli.engine.training import Meter, Training
+from vitcli.layers.fake_quant import simulate_int8
 from vitcli.layers.memory import keep_freed_memory
 from vitcli.log import Reporter
 from vitcli.optim.ema import ExponentialMovingAverage
@@ -132,6 +134,8 @@ def build_network(recipe: Recipe, num_classes: int, reporter: Reporter, weights:
         reporter.say(f"weights  {weights.source}: {report.lines()[0]}")
         for line in report.lines()[1:]:
             reporter.note(line)
+    if recipe.model.quantize == "int8_qat":
+        reporter.say(simulate_int8(model, keep_float=float_layers(model)))
     return model
 
 

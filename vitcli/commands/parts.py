@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from vitcli.data.crops import Crops, CropTransform, build_crop_transform
+from vitcli.data.eval_transform import EvalTransform, build_eval_transform
 from vitcli.data.images import ImageSet
 from vitcli.data.loader import Batches, build_eval_loader, default_num_workers
 from vitcli.data.mixing import Normalizer
-from vitcli.data.transforms import EvalTransform, build_eval_transform
 from vitcli.distributed import World, num_launched
 from vitcli.engine.evaluate import EvalResult, evaluate, evaluate_crops
 from vitcli.errors import DataError, RecipeError, UsageError
@@ -46,10 +46,15 @@ def check_device(recipe: Recipe, device: torch.device) -> list[str]:
 
 
 def check_frozen(recipe: Recipe) -> None:
-    """Refuse to freeze weights that nothing was learned by yet."""
-    what = recipe.optimizer.freeze
-    if isinstance(what, str) and recipe.model.ckpt_path is None:
-        raise UsageError(f"freeze: {what}, but the weights are random", help="give --ckpt_path, or leave freeze out")
+    """Refuse to freeze or to quantize weights that nothing was learned by yet."""
+    freeze, quantize = recipe.optimizer.freeze, recipe.model.quantize
+    if recipe.model.ckpt_path is not None:
+        return
+    if isinstance(freeze, str):
+        raise UsageError(f"freeze: {freeze}, but the weights are random", help="give --ckpt_path, or leave freeze out")
+    if quantize != "none":
+        help = "train without quantize first, then give that run by --ckpt_path"
+        raise UsageError(f"quantize: {quantize}, but the weights are random", help=help)
 
 
 def num_workers(recipe: Recipe, world: World) -> int:
@@ -86,12 +91,17 @@ def build_model(recipe: Recipe, num_classes: int) -> nn.Module:
     )
 
 
+def float_layers(model: nn.Module) -> tuple[str, ...]:
+    """The layers that int8 spares, as is usual: where the image enters and where the logits leave."""
+    return (*getattr(model, "first_convs", ()), *getattr(model, "classifiers", ()), "fine_tune")
+
+
 def chosen_amp(recipe: Recipe, device: torch.device) -> Literal["off", "bf16", "fp16"]:
     """The recipe's `amp`, with `auto` decided for this device."""
     amp = recipe.system.amp
     if amp != "auto":
         return amp
-    if device.type != "cuda":
+    if device.type != "cuda" or recipe.model.quantize != "none":
         return "off"
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 

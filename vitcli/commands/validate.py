@@ -7,14 +7,15 @@ from typing import Any, Literal
 from torch import nn
 
 from vitcli.commands.adopt import adopt_preprocessing
+from vitcli.commands.opened import load_whole
 from vitcli.commands.parts import (
     PREPROCESSING,
     build_evaluate,
     build_evaluate_crops,
-    build_model,
     check_device,
     check_launch,
     check_num_classes,
+    float_layers,
     say_notes,
 )  # fmt: skip
 from vitcli.commands.weights_path import open_weights
@@ -25,17 +26,17 @@ from vitcli.distributed import World, joined, num_launched
 from vitcli.engine.accidents import memory_in_words
 from vitcli.engine.evaluate import EvalResult
 from vitcli.engine.run_dir import write_json
-from vitcli.errors import DataError, UsageError, WeightsError
+from vitcli.errors import DataError, UsageError
+from vitcli.layers.fake_quant import simulate_int8
 from vitcli.layers.reparam import reparameterize
 from vitcli.log import Reporter
 from vitcli.recipe.check import COMMAND_LINE
 from vitcli.recipe.load import Recipe
 from vitcli.recipe.schema import OWN_KEYS
-from vitcli.weights.load import is_fused, load_weights
 from vitcli.weights.read import Weights
 
 #: what a checkpoint knows better than a recipe file: how the network was built and what it was fed
-_OF_THE_WEIGHTS = ("model", "layer_scale_init", *OWN_KEYS, *PREPROCESSING)
+_OF_THE_WEIGHTS = ("model", "quantize", "layer_scale_init", *OWN_KEYS, *PREPROCESSING)
 #: what it can also supply when no recipe file is given
 _OF_THE_DATA = ("dataset", "data_dir", "train_split", "val_split", "batch_size", "val_batch_size")
 
@@ -80,14 +81,17 @@ def validate(
         num_classes = (
             len(images.class_names) if "class_names" in weights.meta else check_num_classes(recipe, images.class_names)
         )
-        model = _load(recipe, num_classes, weights, reporter)
+        model, loading = load_whole(recipe, num_classes, weights)
+        say_notes(reporter, loading)
         if fold != "none":
             model = reparameterize(model, fold=fold)
+        if recipe.model.quantize == "int8_qat":
+            reporter.say(simulate_int8(model, keep_float=float_layers(model)))
         with memory_in_words("lower --val_batch_size"):
             single, result = _evaluate(recipe, images, world, crops, model.to(world.device).eval())
         reporter.table("validation", _rows(recipe, weights, result, single, fold, crops))
         if json_file and world.is_main:
-            facts = result.as_dict() | {"ckpt_path": weights.source, "fold": fold}
+            facts = result.as_dict() | {"ckpt_path": weights.source, "fold": fold, "quantize": recipe.model.quantize}
             _write(json_file, facts | (_crop_facts(crops, single) if crops else {}))
         return result
 
@@ -154,32 +158,16 @@ def _images(recipe: Recipe, weights: Weights) -> ImageSet:
         return images
 
 
-def _load(recipe: Recipe, num_classes: int, weights: Weights, reporter: Reporter) -> nn.Module:
-    """The model with all of the weights in it, at another image size than theirs if need be; else it is refused."""
-    model = build_model(recipe, num_classes)
-    if is_fused(weights.tensors):
-        folded = not any(".bn." in name for name in weights.tensors)
-        model = reparameterize(model, fold="full" if folded else "standard")
-    report = load_weights(model, weights, pos_resample=recipe.model.pos_resample)
-    resized = [name for name in report.resized if name != "pos_embed"]
-    if report.missing or report.unexpected or resized:
-        names = ", ".join(list(dict.fromkeys([*report.missing, *report.unexpected, *resized]))[:3])
-        raise WeightsError(
-            f"{weights.source} does not fit {recipe.model.model} with {num_classes} classes: {names}",
-            help="; ".join(report.notes) or "validate on the data the model was trained for",
-        )
-    say_notes(reporter, report.notes)
-    return model
-
-
 def _rows(
     recipe: Recipe, weights: Weights, result: EvalResult, single: EvalResult, fold: Fold, crops: Crops | None
 ) -> list[tuple[str, str]]:
     """The rows of the table."""
     low, high = result.interval95()
+    form = "" if fold == "none" else f", reparameterized ({fold})"
+    form += ", simulated int8" if recipe.model.quantize == "int8_qat" else ""
     rows = [
         ("weights", weights.source),
-        ("model", recipe.model.model + ("" if fold == "none" else f", reparameterized ({fold})")),
+        ("model", recipe.model.model + form),
         ("images", f"{result.num_images:,}" + (f", each by {crops}" if crops else "")),
         ("top-1", f"{result.top1:.2f} %  ({result.correct1:,} right; 95 % interval {low:.2f} .. {high:.2f})"),
         ("top-5", f"{result.top5:.2f} %"),

@@ -1,18 +1,30 @@
-"""`vitcli weights`: what a file of weights is, and the same weights for another project."""
+"""`vitcli weights`: what a file of weights is, the same for another project, and a fused one made trainable."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from vitcli.commands.weights_path import open_weights
+from vitcli.data.datasets import DATASETS
+from vitcli.data.eval_transform import build_eval_transform
+from vitcli.data.loader import build_eval_loader, default_num_workers
+from vitcli.data.mixing import Normalizer
 from vitcli.models.fastvit_keys import from_apple, is_apple
+from vitcli.models.registry import model_info
 from vitcli.models.vit_keys import family_of
-from vitcli.weights.convert import Target, convert_weights
+from vitcli.recipe.load import load_recipe
+from vitcli.weights.convert import Target, check_out, convert_weights
 from vitcli.weights.fit import Fit, find_fit
 from vitcli.weights.preprocessing import preprocessing_of
 from vitcli.weights.read import Weights
+from vitcli.weights.unfuse import BATCH_SIZE, Unfused, made_up_images, unfuse_weights, write_unfused
 
+#: how many images the statistics of an unfused network are measured on: of the user's, or of made-up ones
+NUM_REAL, NUM_MADE_UP = 256, 64
 _console = Console(highlight=False, emoji=False, soft_wrap=True)
 _PROJECTS = {
     "torchvision": "torchvision",
@@ -49,6 +61,33 @@ def convert(source: str, to: Target, out: Path, num_heads: int | None = None) ->
     for note in convert_weights(open_weights(source), to, out, num_heads=num_heads):
         _console.print(f"note: {note}")
     _console.print(f"wrote {out}")
+
+
+def unfuse(source: str, out: Path, data_dir: Path | None = None) -> None:
+    """Write the fused weights in `source` in training form; says where they are and what stands behind them."""
+    check_out("vitcli", out)
+    unfused = unfuse_weights(open_weights(source))
+    if unfused.needs_images and not data_dir:
+        _console.print("note: statistics are measured on made-up images; real ones are better: --data_dir DIR")
+    made_up = made_up_images(NUM_MADE_UP, in_chans=unfused.in_chans, img_size=unfused.img_size)
+    images = _real_images(unfused, data_dir) if data_dir else made_up
+    difference = write_unfused(unfused, images, out)
+    _console.print(f"wrote {out}: {unfused.name} in training form, relative error of the logits {difference:.1e}")
+
+
+def _real_images(unfused: Unfused, data_dir: Path) -> Iterator[Tensor]:
+    """Batches of the training split in `data_dir`, prepared as the weights want their images in evaluation."""
+    wanted: dict[str, Any] = {"data_dir": data_dir, "image_resize": unfused.img_size, "in_channels": unfused.in_chans}
+    wanted["crop_pct"] = model_info(unfused.name).crop_pct
+    recipe = load_recipe(overrides=wanted | (preprocessing_of(unfused.weights) or {}))
+    loader = build_eval_loader(
+        DATASETS[recipe.dataset.dataset](recipe.dataset, "train").subset(NUM_REAL),
+        build_eval_transform(recipe.augmentation, in_channels=unfused.in_chans),
+        batch_size=BATCH_SIZE,
+        num_workers=default_num_workers(),
+    )
+    normalize = Normalizer(recipe.augmentation.mean, recipe.augmentation.std, unfused.in_chans)
+    return (normalize(batch.images) for batch in loader)
 
 
 def _origin(weights: Weights, fit: Fit | None) -> str:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from PIL import Image
 
-from vitcli.data.transforms import (
+from vitcli.data.eval_transform import (
     FILTERS,
     build_eval_transform,
     centre_crop,

@@ -18,10 +18,11 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from vitcli.data.crops import CropTransform
 from vitcli.data.decode import BadImage
+from vitcli.data.eval_transform import EvalTransform
 from vitcli.data.images import ImageSet
 from vitcli.data.sampler import BatchPlan, eval_indices
 from vitcli.data.streams import stream
-from vitcli.data.transforms import EvalTransform, TrainTransform, to_uint8_tensor
+from vitcli.data.transforms import TrainTransform, to_uint8_tensor
 from vitcli.errors import DataError
 
 _ATTEMPTS = 20

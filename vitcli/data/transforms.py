@@ -1,4 +1,4 @@
-"""What is done to one image before the network sees it: random crops and colours in training, a fixed crop otherwise.
+"""What is done to one image before the network sees it in training: random crops and colours.
 
 Geometry and order of random draws are timm's and torchvision's, so that a recipe means the same here as there. All
 randomness comes from the generator that is handed in. Normalisation, erasing and mixing happen later, on the device
@@ -14,22 +14,11 @@ import torch
 from PIL import Image, ImageEnhance
 
 from vitcli.data.auto_augment import build_policy
+from vitcli.data.eval_transform import FILTERS, Filters, Resampling, image_mode, limit_aspect, resize_shorter
 from vitcli.recipe.schema import Augmentation
 
 TrainTransform = Callable[[Image.Image, random.Random], Image.Image]
-EvalTransform = Callable[[Image.Image], Image.Image]
 
-Resampling = Image.Resampling
-Filters = tuple[Resampling, ...]
-#: key `interpolation` -> filters, one of which is drawn for each image
-FILTERS: dict[str, Filters] = {
-    "nearest": (Resampling.NEAREST,),
-    "bilinear": (Resampling.BILINEAR,),
-    "bicubic": (Resampling.BICUBIC,),
-    "lanczos": (Resampling.LANCZOS,),
-    "random": (Resampling.BILINEAR, Resampling.BICUBIC),
-}
-_LONGEST_ASPECT = 16
 PADDING = 4  # px
 
 
@@ -54,22 +43,6 @@ def build_train_transform(aug: Augmentation, *, in_channels: int = 3) -> TrainTr
         if policy is not None:
             image = policy(image, rng)
         return image if jitter is None else jitter_colors(image, jitter, rng)
-
-    return transform
-
-
-def build_eval_transform(aug: Augmentation, *, in_channels: int = 3) -> EvalTransform:
-    """PIL RGB image -> the centre crop of aug.image_resize squared after the shorter side became image_resize/crop_pct.
-
-    The same image gives the same pixels as timm's `create_transform` (sides rounded down, crop rounded half to even),
-    except that of an image longer than 16:1 only the middle is resized, since all of it might not fit in memory.
-    """
-    filters, mode, side = FILTERS[aug.interpolation], image_mode(in_channels), aug.image_resize
-    shorter = math.floor(side / aug.crop_pct)
-
-    def transform(image: Image.Image) -> Image.Image:
-        image = image.convert(mode) if image.mode != mode else image
-        return centre_crop(resize_shorter(limit_aspect(image), shorter, filters[-1]), side)
 
     return transform
 
@@ -116,22 +89,6 @@ def random_crop_box(
     crop_height = min(height, round(width / min(ratio)))
     left, top = (width - crop_width) // 2, (height - crop_height) // 2
     return left, top, left + crop_width, top + crop_height
-
-
-def resize_shorter(image: Image.Image, shorter: int, resample: Resampling) -> Image.Image:
-    """`image` with its shorter side `shorter` pixels long and the longer one in proportion, rounded down."""
-    width, height = image.size
-    if width <= height:
-        size = shorter, int(shorter * height / width)
-    else:
-        size = int(shorter * width / height), shorter
-    return image if size == image.size else image.resize(size, resample)
-
-
-def centre_crop(image: Image.Image, side: int) -> Image.Image:
-    """The middle side x side pixels; where an odd number is left over, rounded half to even as in torchvision."""
-    left, top = (round((length - side) / 2) for length in image.size)
-    return image.crop((left, top, left + side, top + side))
 
 
 def padded_crop(image: Image.Image, side: int, left: int, top: int, padding: int = PADDING) -> Image.Image:
@@ -189,17 +146,3 @@ def _policy(aug: Augmentation, mode: str) -> TrainTransform | None:
     if not aug.auto_augment:
         return None
     return build_policy(aug.auto_augment, mean=aug.mean, mode=mode, filters=FILTERS[aug.interpolation])
-
-
-def limit_aspect(image: Image.Image) -> Image.Image:
-    """The middle of an image that is longer than 16:1, cut off equally at both ends."""
-    width, height = image.size
-    surplus = max(width, height) - _LONGEST_ASPECT * min(width, height)
-    if surplus < 2:
-        return image
-    cut = surplus // 2
-    return image.crop((cut, 0, width - cut, height) if width > height else (0, cut, width, height - cut))
-
-
-def image_mode(in_channels: int) -> str:
-    return "RGB" if in_channels == 3 else "L"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vitcli.errors import UsageError
 from vitcli.layers.norm import BatchNorm2d
+from vitcli.layers.reparam import fold_layer_norm
 
 PatchEmbedKind = Literal["linear", "conv", "spt", "hmlp"]
 
@@ -50,8 +51,13 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=norm_eps) if norm else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
+        if torch.compiler.is_exporting() and isinstance(self.norm_in, nn.Identity):  # what runtimes are quick at
+            return self.norm(self.proj(images).flatten(2).transpose(1, 2))
         pixels = self.norm_in(patches(images, self.patch_size))
         return self.norm(F.linear(pixels, self.proj.weight.flatten(1), self.proj.bias))
+
+    def fold_in_place(self) -> None:
+        self.norm_in = fold_layer_norm(self.norm_in, self.proj)
 
 
 class ShiftedPatchEmbed(PatchEmbed):

@@ -15,6 +15,7 @@ from vitcli.layers.reparam import (
     identity_kernel,
     norm_scale_and_shift,
     pad_kernel,
+    set_scale_and_shift,
 )
 
 
@@ -33,10 +34,24 @@ class ConvNorm(nn.Module):
     def kernel_and_bias(self) -> tuple[Tensor, Tensor]:
         return fold_norm(self.conv, self.bn)
 
+    def set_kernel_and_bias(self, kernel: Tensor, bias: Tensor) -> None:
+        self.conv.weight.copy_(kernel)
+        set_scale_and_shift(self.bn, 1.0, bias)
+
+    def silence(self) -> None:
+        """Makes the output zero, with a gradient by which the norm leaves zero."""
+        set_scale_and_shift(self.bn, 0.0, 0.0)
+
     def fold_in_place(self) -> None:
         if isinstance(self.bn, Norm):
             self.conv = fused_conv(self.conv, *self.kernel_and_bias())
             self.bn = nn.Identity()
+
+    def unfold_in_place(self, folded: nn.Module) -> None:
+        assert isinstance(folded, ConvNorm)
+        if not isinstance(folded.bn, Norm):
+            assert folded.conv.bias is not None
+            self.set_kernel_and_bias(folded.conv.weight, folded.conv.bias)
 
 
 class SqueezeExcite(nn.Module):
@@ -121,6 +136,14 @@ class MobileOneBlock(nn.Module):
             kernel, bias = kernel + scale.view(-1, 1, 1, 1) * skip, bias + shift
         return kernel, bias
 
+    def set_kernel_and_bias(self, kernel: Tensor, bias: Tensor) -> None:
+        """All in the k x k branch; the others are silent."""
+        self.main.set_kernel_and_bias(kernel, bias)
+        if self.conv_scale is not None:
+            self.conv_scale.silence()
+        if self.identity is not None:
+            set_scale_and_shift(self.identity, 0.0, 0.0)
+
     def reparameterized(self) -> FusedConv:
         conv = fused_conv(self.main.conv, *self.kernel_and_bias())
         return FusedConv(conv, se=self.se, act=self.act)
@@ -141,6 +164,11 @@ class LargeKernelConv(nn.Module):
         kernel, bias = self.large_conv.kernel_and_bias()
         small_kernel, small_bias = self.small_conv.kernel_and_bias()
         return kernel + pad_kernel(small_kernel, kernel.shape[-1]), bias + small_bias
+
+    def set_kernel_and_bias(self, kernel: Tensor, bias: Tensor) -> None:
+        """All in the 7 x 7 branch; the other is silent."""
+        self.large_conv.set_kernel_and_bias(kernel, bias)
+        self.small_conv.silence()
 
     def reparameterized(self) -> FusedConv:
         return FusedConv(fused_conv(self.large_conv.conv, *self.kernel_and_bias()))

@@ -82,7 +82,7 @@ class Residual(nn.Module):
         num_queries: int | None = None,
     ) -> Tensor:
         """x (B, N, D) -> (B, N, D), or (B, num_queries, D) where the branch returns the first tokens only."""
-        base, batch = x[:, :num_queries], len(x)
+        base, batch = x[:, :num_queries], x.shape[0]
         num_kept = max(round(batch * (1 - self.drop_prob)), 1)
         if not (self.skips and self.training and num_kept < batch):
             return base + self.drop(branch(x, visible))

@@ -6,22 +6,27 @@ A module takes part by having one or both of these methods, both called on a cop
   also has `kernel_and_bias()`, the weights of that convolution as a differentiable function of its own;
 - `fold_in_place()` folds what is left inside the module; it runs after its children, for `fold="full"` only.
 
+A subclass that overrides `forward` does something else, and takes part only if it overrides these methods as well.
+The way back is in `unfuse`.
+
 A convolution followed by BatchNorm (weight g, bias b, running mean m, running variance v) is the convolution with the
 kernel s*K and the bias b - s*m, where s = g / sqrt(v + eps) (RepVGG, arXiv 2101.03697, eq. 3).
 """
 
 from copy import deepcopy
-from typing import Literal, Protocol, TypeVar, cast, get_args, runtime_checkable
+from typing import Literal, Protocol, TypeGuard, TypeVar, cast, get_args, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitcli.errors import UsageError
+from vitcli.layers.regularize import LayerScale, LayerScale2d
 
 Fold = Literal["standard", "full"]
 Norm = nn.modules.batchnorm._BatchNorm  # BatchNorm2d, SyncBatchNorm
 Model = TypeVar("Model", bound=nn.Module)
+Kind = TypeVar("Kind", bound=nn.Module)
 
 
 @runtime_checkable
@@ -41,7 +46,8 @@ def reparameterize(model: Model, *, fold: Fold = "standard") -> Model:
     Args:
         model: in training or fused form; a second call changes nothing.
         fold: "standard" folds parallel branches and skips, the form in which Apple and timm publish fused weights.
-            "full" also folds each BatchNorm and layer scale that touches a convolution or a projection.
+            "full" also folds into FastViT's convolutions and projections each BatchNorm and layer scale that touches
+            one, and in a ViT's blocks the layer scales, and of the LayerNorms what they do behind the normalisation.
 
     The sums are done in float32 at least, and so is the result: fold first, cast to bfloat16 afterwards.
     """
@@ -57,7 +63,7 @@ def reparameterize(model: Model, *, fold: Fold = "standard") -> Model:
 
 
 def _replace_branches(module: nn.Module) -> nn.Module:
-    if isinstance(module, Reparameterizable):
+    if isinstance(module, Reparameterizable) and _is_meant(module, "reparameterized"):
         return module.reparameterized()
     for name, child in module.named_children():
         setattr(module, name, _replace_branches(child))
@@ -67,8 +73,18 @@ def _replace_branches(module: nn.Module) -> nn.Module:
 def _fold_rest(module: nn.Module) -> None:
     for child in module.children():
         _fold_rest(child)
-    if isinstance(module, Foldable):
+    if isinstance(module, Foldable) and _is_meant(module, "fold_in_place"):
         module.fold_in_place()
+
+
+def _is_meant(module: nn.Module, method: str) -> bool:
+    """Whether `method` was written for the `forward` that `module` has, and not for one that a subclass overrides."""
+    for class_ in type(module).__mro__:
+        if method in vars(class_):
+            return True
+        if "forward" in vars(class_):
+            return False
+    return False
 
 
 def norm_scale_and_shift(norm: nn.Module | None) -> tuple[Tensor, Tensor]:
@@ -80,11 +96,55 @@ def norm_scale_and_shift(norm: nn.Module | None) -> tuple[Tensor, Tensor]:
     return scale, norm.bias - scale * norm.running_mean
 
 
+def set_scale_and_shift(norm: nn.Module | None, scale: Tensor | float, shift: Tensor | float) -> None:
+    """Makes `norm` the map x -> scale * x + shift in eval mode, whatever its running statistics are."""
+    assert isinstance(norm, Norm)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    norm.weight.copy_(scale * torch.sqrt(norm.running_var + norm.eps))
+    norm.bias.copy_(shift + scale * norm.running_mean)
+
+
 def fold_norm(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
     """Kernel (C_out, C_in/groups, k, k) and bias (C_out,) of the one convolution that equals norm(conv(x))."""
     scale, shift = norm_scale_and_shift(norm)
     bias = shift if conv.bias is None else shift + scale * conv.bias
     return conv.weight * scale.view(-1, 1, 1, 1), bias
+
+
+def fold_layer_norm(norm: nn.Module, layer: nn.Module) -> nn.Module:
+    """What is left of `norm` once the linear `layer` behind it has taken over its weight and bias: normalisation.
+
+    Nothing is folded, and `norm` comes back, unless both are what their names say and nobody's hooks watch them.
+    """
+    if not (is_plain(norm, nn.LayerNorm) and is_plain(layer, nn.Linear, nn.Conv2d)) or not norm.elementwise_affine:
+        return norm
+    weight = layer.weight.flatten(1)
+    if norm.bias is not None:
+        bias = weight @ norm.bias
+        layer.bias = nn.Parameter(bias if layer.bias is None else layer.bias + bias)
+    layer.weight = nn.Parameter((weight * norm.weight).view_as(layer.weight))
+    return nn.LayerNorm(norm.weight.shape, eps=norm.eps, elementwise_affine=False).eval()
+
+
+def fold_scale(scale: nn.Module, layer: nn.Module) -> nn.Module:
+    """What is left of the layer scale `scale` once the linear `layer` before it has taken it over: nothing.
+
+    Nothing is folded, and `scale` comes back, unless both are what their names say and nobody's hooks watch them.
+    """
+    if not (is_plain(scale, LayerScale, LayerScale2d) and is_plain(layer, nn.Linear, nn.Conv2d)):
+        return scale
+    gamma = scale.gamma.flatten()
+    layer.weight = nn.Parameter(layer.weight * gamma.view(-1, *(1,) * (layer.weight.ndim - 1)))
+    if layer.bias is not None:
+        layer.bias = nn.Parameter(layer.bias * gamma)
+    return nn.Identity()
+
+
+def is_plain(module: nn.Module, *types: type[Kind]) -> TypeGuard[Kind]:
+    """Whether `module` is just one of `types`, not a subclass or parametrized, and nobody's hooks watch its inside."""
+    watched = any(inner._forward_hooks or inner._forward_pre_hooks for inner in module.modules())
+    return type(module) in types and not watched
 
 
 def identity_kernel(conv_channels: int, groups: int, kernel_size: int, *, like: Tensor) -> Tensor:

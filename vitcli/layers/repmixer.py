@@ -9,7 +9,7 @@ from vitcli.layers.depthwise import DepthwiseConv2d
 from vitcli.layers.mobileone import FusedConv, MobileOneBlock
 from vitcli.layers.norm import BatchNorm2d, Term, is_quick, quick_norm, sum_of_norms
 from vitcli.layers.regularize import LayerScale2d
-from vitcli.layers.reparam import fused_conv, identity_kernel, norm_scale_and_shift
+from vitcli.layers.reparam import fused_conv, identity_kernel, norm_scale_and_shift, set_scale_and_shift
 
 
 class SkipNorm(nn.Module):
@@ -53,6 +53,15 @@ class RepMixer(nn.Module):
         kernel = skip + gamma.view(-1, 1, 1, 1) * (kernel - scale.view(-1, 1, 1, 1) * skip)
         return kernel, gamma * (bias - shift)
 
+    def set_kernel_and_bias(self, kernel: Tensor, bias: Tensor) -> None:
+        """All but the skip in the mixer's k x k branch; of its branches, the norm of x cancels the one behind it."""
+        conv = self.mixer.main.conv
+        skip = identity_kernel(conv.out_channels, conv.groups, 3, like=kernel)
+        self.mixer.set_kernel_and_bias(kernel - skip, bias)
+        for norm in (self.mixer.identity, self.norm.identity):
+            set_scale_and_shift(norm, 1.0, 0.0)
+        self.layer_scale.gamma.fill_(1)
+
     def reparameterized(self) -> FusedConv:
         return FusedConv(fused_conv(self.mixer.main.conv, *self.kernel_and_bias()))
 
@@ -71,6 +80,12 @@ class ConditionalPosEnc(nn.Module):
         conv = self.pos_enc
         assert conv.bias is not None
         return conv.weight + identity_kernel(conv.out_channels, conv.groups, 7, like=conv.weight), conv.bias
+
+    def set_kernel_and_bias(self, kernel: Tensor, bias: Tensor) -> None:
+        conv = self.pos_enc
+        assert conv.bias is not None
+        conv.weight.copy_(kernel - identity_kernel(conv.out_channels, conv.groups, 7, like=kernel))
+        conv.bias.copy_(bias)
 
     def reparameterized(self) -> FusedConv:
         return FusedConv(fused_conv(self.pos_enc, *self.kernel_and_bias()))

@@ -1,11 +1,13 @@
 """The blocks of a transformer: attention and a feed-forward network, each with its residual."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 from torch import Tensor, nn
 
 from vitcli.layers.attention import Attention
 from vitcli.layers.regularize import DropPathMode, LayerScale, Residual
+from vitcli.layers.reparam import fold_layer_norm, fold_scale, is_plain
 
 
 class Mlp(nn.Module):
@@ -63,6 +65,21 @@ class Block(nn.Module):
         attend = lambda x, visible: self.ls1(self.attn(self.norm1(x), visible, num_queries))  # noqa: E731
         x = self.drop_path1(x, attend, visible, num_queries)
         return self.drop_path2(x, lambda x, _: self.ls2(self.mlp(self.norm2(x))))
+
+    def fold_in_place(self) -> None:
+        if is_plain(self.attn, Attention):
+            self.norm1 = fold_layer_norm(self.norm1, self.attn.qkv)
+            self.ls1 = fold_scale(self.ls1, self.attn.proj)
+        if is_plain(self.mlp, Mlp):
+            self.norm2 = fold_layer_norm(self.norm2, self.mlp.fc1)
+            self.ls2 = fold_scale(self.ls2, self.mlp.fc2)
+
+    def norms_and_linears(self) -> Iterator[tuple[nn.Module, nn.Module]]:
+        """The norms that full folding puts, as far as it can, into the layer behind them."""
+        if is_plain(self.attn, Attention):
+            yield self.norm1, self.attn.qkv
+        if is_plain(self.mlp, Mlp):
+            yield self.norm2, self.mlp.fc1
 
 
 class PostNormBlock(nn.Module):

@@ -25,8 +25,9 @@ from vitcli.layers.mobileone import ConvNorm, LargeKernelConv, MobileOneBlock
 from vitcli.layers.norm import BatchNorm2d
 from vitcli.layers.recompute import recompute
 from vitcli.layers.regularize import LayerScale2d, drop_path
-from vitcli.layers.reparam import Norm, norm_scale_and_shift
+from vitcli.layers.reparam import Norm, fold_scale, norm_scale_and_shift, set_scale_and_shift
 from vitcli.layers.repmixer import ConditionalPosEnc, RepMixer
+from vitcli.layers.unfuse import input_shift
 from vitcli.models.fastvit_keys import from_apple
 
 
@@ -257,7 +258,11 @@ class RepMixerBlock(nn.Module):
         return x + self.drop_path(self.layer_scale(self.mlp(x)))
 
     def fold_in_place(self) -> None:
-        self.layer_scale = _fold_scale(self.layer_scale, self.mlp.fc2)
+        self.layer_scale = fold_scale(self.layer_scale, self.mlp.fc2)
+
+    def unfold_in_place(self, folded: nn.Module) -> None:
+        assert isinstance(folded, RepMixerBlock)
+        _unfold_scale(self.layer_scale, folded.layer_scale)
 
 
 class AttentionBlock(nn.Module):
@@ -278,14 +283,25 @@ class AttentionBlock(nn.Module):
         return x + self.drop_path2(self.layer_scale_2(self.mlp(x)))
 
     def fold_in_place(self) -> None:
-        self.layer_scale_1 = _fold_scale(self.layer_scale_1, self.token_mixer.proj)
-        self.layer_scale_2 = _fold_scale(self.layer_scale_2, self.mlp.fc2)
+        self.layer_scale_1 = fold_scale(self.layer_scale_1, self.token_mixer.proj)
+        self.layer_scale_2 = fold_scale(self.layer_scale_2, self.mlp.fc2)
         if isinstance(self.norm, Norm):
             scale, shift = norm_scale_and_shift(self.norm)
             qkv = self.token_mixer.qkv
             qkv.bias = nn.Parameter(qkv.weight @ shift)
             qkv.weight = nn.Parameter(qkv.weight * scale)
             self.norm = nn.Identity()
+
+    def norms_and_linears(self) -> list[tuple[nn.Module, nn.Module]]:
+        """The norm that full folding puts into the layer behind it."""
+        return [(self.norm, self.token_mixer.qkv)]
+
+    def unfold_in_place(self, folded: nn.Module) -> None:
+        assert isinstance(folded, AttentionBlock)
+        _unfold_scale(self.layer_scale_1, folded.layer_scale_1)
+        _unfold_scale(self.layer_scale_2, folded.layer_scale_2)
+        if not isinstance(folded.norm, Norm):
+            set_scale_and_shift(self.norm, 1.0, input_shift(folded.token_mixer.qkv))
 
 
 class Head(nn.Module):
@@ -300,14 +316,10 @@ class Head(nn.Module):
         return self.fc(self.drop(x))
 
 
-def _fold_scale(scale: nn.Module, before: nn.Conv2d | nn.Linear) -> nn.Module:
-    """Multiplies the rows of the layer `before` by `scale`; returns what is left of `scale`: nothing."""
-    if isinstance(scale, LayerScale2d):
-        gamma = scale.gamma.flatten()
-        before.weight = nn.Parameter(before.weight * gamma.view(-1, *(1,) * (before.weight.ndim - 1)))
-        assert before.bias is not None
-        before.bias = nn.Parameter(before.bias * gamma)
-    return nn.Identity()
+def _unfold_scale(scale: nn.Module, folded: nn.Module) -> None:
+    """`scale` becomes 1 where the layer before it has taken it over."""
+    if isinstance(scale, LayerScale2d) and not isinstance(folded, LayerScale2d):
+        scale.gamma.fill_(1)
 
 
 def _init_weight(layer: nn.Conv2d | nn.Linear) -> None:

@@ -225,7 +225,8 @@ class VisionTransformer(nn.Module):
         x = self.patch_embed(images)  # (B, N, D)
         if self.fixed_pos_embed is not None:
             x = x + self.fixed_pos_embed
-        prefix = [t.expand(len(x), -1, -1) for t in (self.cls_token, self.dist_token, self.reg_token) if t is not None]
+        tokens = (self.cls_token, self.dist_token, self.reg_token)
+        prefix = [t.expand(x.shape[0], -1, -1) for t in tokens if t is not None]
         x = torch.cat([*prefix, x], dim=1) if prefix else x
         if self.pos_embed is not None:
             x = x + self.pos_embed

@@ -109,7 +109,8 @@ def family_of(names: Iterable[str]) -> Family | None:
     if "backbone.patch_embedding.conv.weight" in names:
         return "mindcv"
     stems = ("patch_embed.proj.weight", "patch_embed.proj.0.weight")
-    return "timm" if "blocks.0.norm1.weight" in names and names.intersection(stems) else None
+    block = ("blocks.0.norm1.weight", "blocks.0.attn.qkv.weight")  # fully folded, its norms have no weights
+    return "timm" if names.intersection(block) and names.intersection(stems) else None
 
 
 def from_any(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -118,6 +118,12 @@ def _freeze(recipe: Recipe) -> Iterator[Finding]:
             yield "freeze", f"{pattern!r} is no regular expression: {error}", r"for example ['^stem\.', 'norm']"
 
 
+def _quantize(recipe: Recipe) -> Iterator[Finding]:
+    if recipe.model.quantize != "none" and recipe.system.amp in ("bf16", "fp16"):
+        message = f"int8 is simulated with float32 numbers, which amp {recipe.system.amp} would round once more"
+        yield "amp", message, "set amp: off for this run; the run it starts from may have had any"
+
+
 def _keep(recipe: Recipe) -> Iterator[Finding]:
     if recipe.checkpoint.ckpt_save_policy == "top_k" and not recipe.system.val_while_train:
         yield "ckpt_save_policy", "top_k needs a metric to rank by", "set val_while_train: true, or latest_k"
@@ -134,6 +140,7 @@ PROBLEMS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (
     _own_keys,
     _schedule,
     _freeze,
+    _quantize,
     _keep,
 )
 

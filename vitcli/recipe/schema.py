@@ -136,6 +136,11 @@ class Model(Section):
     grad_checkpointing: bool = key(
         False, "Recompute activations in the backward pass: less memory, more time.", free=True
     )
+    quantize: Literal["none", "int8_qat"] = key(
+        "none",
+        "int8_qat: fine-tune ckpt_path for an int8 deployment, whose arithmetic training and evaluation simulate; "
+        "`vitcli validate --quantize none` measures the float network of such a run.",
+    )
     pretrained: bool = key(False, "Not supported: nothing is downloaded unasked; give ckpt_path.")
     ckpt_path: Source | None = key(
         None,

@@ -19,7 +19,7 @@ from vitcli.layers.embed import sincos2d
 from vitcli.models.fastvit_keys import from_apple, to_apple
 from vitcli.models.vit_google import to_google
 from vitcli.models.vit_keys import from_any, num_prefix_tokens, to_hf, to_torchvision
-from vitcli.weights.fit import HIDDEN_OPTIONS, Fit, find_fit, is_fused
+from vitcli.weights.fit import HIDDEN_OPTIONS, Fit, find_fit, fold_of
 from vitcli.weights.hub_config import hf_config, hf_preprocessor_config, timm_config
 from vitcli.weights.hub_folder import CONFIG, PREPROCESSOR
 from vitcli.weights.npz import write_npz
@@ -60,7 +60,7 @@ def convert_weights(weights: Weights, to: Target, out: Path, *, num_heads: int |
         UsageError: `out` exists, or has not the form of the target; or `num_heads` cannot be.
         WeightsError: of no known model, or something in it has no place in the target.
     """
-    _check_out(to, out)
+    check_out(to, out)
     fit = find_fit(weights, num_heads=num_heads)
     if num_heads and fit and fit.seen.get("num_heads", num_heads) != num_heads:
         raise UsageError(f"{weights.source} itself says {fit.seen['num_heads']} heads", help="leave --num_heads out")
@@ -79,7 +79,8 @@ def convert_weights(weights: Weights, to: Target, out: Path, *, num_heads: int |
     return notes + _left_behind(out, weights)
 
 
-def _check_out(to: Target, out: Path) -> None:
+def check_out(to: Target, out: Path) -> None:
+    """UsageError if `out` exists or has not the form of the target."""
     suffixes = {"google": (".npz",), "vitcli": (".safetensors",), "timm": ("",), "hf": ("",)}.get(to, STATE_FILES)
     if out.exists():
         raise UsageError(f"{out} exists", help="give another name, or remove it first")
@@ -103,6 +104,7 @@ def _with_positions(tensors: Tensors, fit: Fit) -> tuple[Tensors, Fit]:
 def _check_vit(weights: Weights, fit: Fit, to: Target) -> list[str]:
     if to == "apple":
         raise WeightsError("apple's names are FastViT's, and this is a ViT", help="--to timm, torchvision, hf, google")
+    _check_fold(weights, to)
     limits = dict(LIMITS[to])
     if to == "hf" and not fit.seen.get("num_classes"):
         del limits["pre_logits"]  # without a head it is a ViTModel, whose pooler they are
@@ -146,9 +148,17 @@ def _left_behind(out: Path, weights: Weights) -> list[str]:
 def _check_other(weights: Weights, fit: Fit, to: Target) -> list[str]:
     if to not in ("vitcli", "timm", "apple") or (to != "vitcli" and not fit.name.startswith("fastvit")):
         raise WeightsError(f"{to} has no model for {fit}", help="--to vitcli, and for FastViT timm and apple")
-    if to == "timm" and is_fused(weights.tensors):
-        raise WeightsError(f"{weights.source} is fused; timm's folder takes the training form", help="--to vitcli")
+    _check_fold(weights, to)
     return []
+
+
+def _check_fold(weights: Weights, to: Target) -> None:
+    fold = fold_of(weights.tensors)
+    if fold and to != "vitcli" and (fold, to) != ("standard", "apple"):
+        raise WeightsError(
+            f"{weights.source} is fused (fold {fold}), which {to} has no place for",
+            help="--to vitcli, or first `vitcli weights unfuse`",
+        )
 
 
 def _write_vitcli(out: Path, tensors: Tensors, fit: Fit, weights: Weights) -> None:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from vitcli.errors import DataError, VitcliError
-from vitcli.layers.reparam import reparameterize
+from vitcli.layers.reparam import Fold, reparameterize
 from vitcli.models.registry import create_model, list_models
 from vitcli.models.vit import VARIANTS
 from vitcli.models.vit_options import hidden_of, name_and_options, options_of, usual_options
@@ -64,9 +64,13 @@ def find_fit(weights: Weights, *, num_heads: int | None = None) -> Fit | None:
     return fit if _has_shapes(fit, weights.tensors, whole=True) else None
 
 
-def is_fused(names: Iterable[str]) -> bool:
-    """Whether tensors with these names are of a reparameterized model (timm's or Apple's names)."""
-    return any("reparam_conv." in name or "lkb_reparam." in name for name in names)
+def fold_of(names: Iterable[str]) -> Fold | None:
+    """How the model was reparameterized whose tensors have these names (timm's or Apple's); None: it was not."""
+    names = set(names)
+    if any("reparam_conv." in name or "lkb_reparam." in name for name in names):
+        return "standard" if any(".bn." in name for name in names) else "full"
+    is_folded_vit = "blocks.0.attn.qkv.weight" in names and "blocks.0.norm1.weight" not in names
+    return "full" if is_folded_vit else None
 
 
 def known_options(weights: Weights) -> dict[str, Any]:
@@ -119,7 +123,8 @@ def _has_shapes(fit: Fit, tensors: Mapping[str, Tensor], *, whole: bool) -> bool
     try:
         with torch.device("meta"):
             model: Any = create_model(fit.name, **options)
-            model = reparameterize(model) if is_fused(tensors) else model
+            fold = fold_of(tensors)
+            model = reparameterize(model, fold=fold) if fold else model
     except VitcliError:
         return False
     aside = () if whole else (*getattr(model, "classifiers", ()), *getattr(model, "first_convs", ()))

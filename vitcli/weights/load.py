@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vitcli.errors import WeightsError
 from vitcli.models.vit_options import options_of
 from vitcli.weights.adapt import PosResample, adapt
-from vitcli.weights.fit import converted, find_fit, is_fused, known_options
+from vitcli.weights.fit import converted, find_fit, fold_of, known_options
 from vitcli.weights.read import Weights, read_weights
 from vitcli.weights.report import LoadReport
 
@@ -30,7 +30,7 @@ def load_weights(
     ViTs another image or patch size, another pooling, and DeiT's second token, which a plain model does without.
 
     Args:
-        model: any of the registry's, in training form or fused; the file must have the same form.
+        model: any of the registry's, in training form or fused; the file must have the same form, by the same fold.
         weights: a source for `read_weights`, or what it returned.
         reset_head: do not load the head (with `fine_tune`: that layer) even if it fits.
         use_ema: passed on to `read_weights`.
@@ -57,15 +57,22 @@ def load_weights(
 
 
 def _check_form(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:
-    if is_fused(tensors) and not is_fused(own):
+    theirs, ours = fold_of(tensors), fold_of(own)
+    if theirs and not ours:
         raise WeightsError(
             f"{source} is fused (reparameterized), the model is in training form",
-            help="load it into reparameterize(model); a fused file cannot be trained further",
+            help=f"to train it further: `vitcli weights unfuse {source} -o FILE`, and train that file; "
+            f"to use it as it is: load it into reparameterize(model, fold={theirs!r})",
         )
-    if is_fused(own) and not is_fused(tensors):
+    if ours and not theirs:
         raise WeightsError(
             f"{source} is in training form, the model is fused (reparameterized)",
             help="load it into the model in training form, then reparameterize that",
+        )
+    if ours != theirs:
+        raise WeightsError(
+            f"{source} is reparameterized with fold {theirs!r}, the model with {ours!r}",
+            help=f"load it into reparameterize(model, fold={theirs!r})",
         )
 
 

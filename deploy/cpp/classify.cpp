@@ -1,0 +1,66 @@
+// classify ARTEFACT_DIR IMAGE: the most probable classes of an image, by the network that `vitcli export` wrote.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <numeric>
+
+#include "artefact.hpp"
+#include "errors.hpp"
+#include "image.hpp"
+#include "options.hpp"
+#include "preprocess.hpp"
+#include "runtime.hpp"
+
+namespace vitcli {
+namespace {
+
+void require_format(const Artefact& artefact) {
+  const std::string runs = RUNTIME_FORMAT;
+  if (artefact.format == runs) return;
+  throw BadUse("this program runs artefacts of format " + runs + ", and this one is of format " + artefact.format,
+               "build the program with another -DRUNTIME, or export the model again with --format " + runs);
+}
+
+void softmax(std::vector<float>& logits) {
+  const float largest = *std::max_element(logits.begin(), logits.end());
+  for (float& logit : logits) logit = std::exp(logit - largest);
+  const float total = std::accumulate(logits.begin(), logits.end(), 0.0f);
+  for (float& share : logits) share /= total;
+}
+
+// The probability of each class, from the network's output for a batch that holds the same image `batch` times.
+std::vector<float> probabilities(std::vector<float> output, const Artefact& artefact) {
+  const std::size_t num_classes = artefact.labels.size();
+  if (num_classes == 0 || output.size() != num_classes * artefact.batch) {
+    throw BadUse("the network gives " + std::to_string(output.size() / artefact.batch) +
+                 " numbers, and labels.txt has " + std::to_string(num_classes) + " names");
+  }
+  output.resize(num_classes);
+  if (!artefact.gives_probabilities) softmax(output);
+  return output;
+}
+
+void print_best(const std::vector<float>& probabilities, const std::vector<std::string>& labels, int num_best) {
+  std::vector<std::size_t> order(labels.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return probabilities[a] > probabilities[b]; });
+  order.resize(std::min<std::size_t>(num_best, order.size()));
+  for (const std::size_t i : order) std::printf("%.4f  %s\n", probabilities[i], labels[i].c_str());
+}
+
+int classify(int argc, char** argv) {
+  const Options options = parse_options(argc, argv);
+  const Artefact artefact = load_artefact(options.artefact);
+  require_format(artefact);
+  const Image pixels = network_pixels(read_image(options.image), artefact.preprocessing);
+  const std::string device = options.device.empty() ? artefact.device : options.device;
+  const auto runtime = open_runtime(artefact, device, options.num_threads);
+  const std::vector<float> output = runtime->run(to_tensor(pixels, artefact));
+  print_best(probabilities(output, artefact), artefact.labels, options.num_best);
+  return 0;
+}
+
+}  // namespace
+}  // namespace vitcli
+
+int main(int argc, char** argv) { return vitcli::run_and_tell(vitcli::classify, argc, argv); }

@@ -1,0 +1,20 @@
+// The command line of `classify`.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+namespace vitcli {
+
+struct Options {
+  std::filesystem::path artefact;
+  std::filesystem::path image;
+  int num_best = 5;
+  std::string device;   // lower case; empty: the one that the artefact was exported for
+  int num_threads = 0;  // 0: as the runtime likes
+};
+
+// Throws BadUse.
+Options parse_options(int argc, char** argv);
+
+}  // namespace vitcli

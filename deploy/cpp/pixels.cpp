@@ -1,0 +1,24 @@
+// pixels ARTEFACT_DIR IMAGE > FILE.ppm: what the network sees of an image. The tests compare it with Python's.
+#include <cstdio>
+
+#include "artefact.hpp"
+#include "errors.hpp"
+#include "image.hpp"
+#include "preprocess.hpp"
+
+namespace vitcli {
+namespace {
+
+int pixels(int argc, char** argv) {
+  if (argc != 3) throw BadUse("expected an artefact and an image", "pixels ARTEFACT_DIR IMAGE > FILE.ppm");
+  const Artefact artefact = load_artefact(argv[1]);
+  const Image seen = network_pixels(read_image(argv[2]), artefact.preprocessing);
+  std::printf("P%d\n%d %d\n255\n", seen.channels == 3 ? 6 : 5, seen.width, seen.height);
+  std::fwrite(seen.pixels.data(), 1, seen.pixels.size(), stdout);
+  return 0;
+}
+
+}  // namespace
+}  // namespace vitcli
+
+int main(int argc, char** argv) { return vitcli::run_and_tell(vitcli::pixels, argc, argv); }

@@ -1,0 +1,89 @@
+#include "preprocess.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace vitcli {
+namespace {
+
+constexpr int LONGEST_ASPECT = 16;
+
+// ITU-R 601-2 luma with 16 fractional bits, as in Pillow's convert("L").
+Image to_gray(const Image& rgb) {
+  Image gray(rgb.width, rgb.height, 1);
+  const std::uint8_t* in = rgb.pixels.data();
+  for (std::uint8_t& pixel : gray.pixels) {
+    pixel = static_cast<std::uint8_t>((19595 * in[0] + 38470 * in[1] + 7471 * in[2] + 0x8000) >> 16);
+    in += 3;
+  }
+  return gray;
+}
+
+Image crop(const Image& image, int left, int top, int width, int height) {
+  Image result(width, height, image.channels);
+  for (int y = 0; y < height; ++y) {
+    std::copy_n(image.at(left, top + y), std::size_t{1} * width * image.channels, result.at(0, y));
+  }
+  return result;
+}
+
+// The middle of an image that is longer than 16:1; all of it, resized, might not fit in memory.
+Image limit_aspect(const Image& image) {
+  const auto [shorter, longer] = std::minmax(image.width, image.height);
+  const int cut = (longer - std::min<std::int64_t>(longer, std::int64_t{LONGEST_ASPECT} * shorter)) / 2;
+  if (cut == 0) return image;
+  return image.width > image.height ? crop(image, cut, 0, image.width - 2 * cut, image.height)
+                                    : crop(image, 0, cut, image.width, image.height - 2 * cut);
+}
+
+Image resize_shorter(const Image& image, int shorter, Filter filter) {
+  const auto [side, longer_side] = std::minmax(image.width, image.height);
+  const int longer = static_cast<int>(std::int64_t{shorter} * longer_side / side);
+  return image.width <= image.height ? resize(image, shorter, longer, filter) : resize(image, longer, shorter, filter);
+}
+
+Image centre_crop(const Image& image, int side) {
+  // nearbyint rounds half to even
+  const int left = static_cast<int>(std::nearbyint((image.width - side) / 2.0));
+  const int top = static_cast<int>(std::nearbyint((image.height - side) / 2.0));
+  return crop(image, left, top, side, side);
+}
+
+}  // namespace
+
+Image network_pixels(const Image& image, const Preprocessing& preprocessing) {
+  const int shorter = static_cast<int>(std::floor(preprocessing.image_resize / preprocessing.crop_pct));
+  const Image colored = preprocessing.in_channels == 1 ? to_gray(image) : image;
+  return centre_crop(resize_shorter(limit_aspect(colored), shorter, preprocessing.filter), preprocessing.image_resize);
+}
+
+std::vector<std::int64_t> input_shape(const Artefact& artefact) {
+  const std::int64_t side = artefact.preprocessing.image_resize, channels = artefact.preprocessing.in_channels;
+  if (artefact.layout == Layout::nhwc) return {artefact.batch, side, side, channels};
+  return {artefact.batch, channels, side, side};
+}
+
+Tensor to_tensor(const Image& pixels, const Artefact& artefact) {
+  const std::vector<float>&mean = artefact.preprocessing.mean, &std = artefact.preprocessing.std;
+  std::vector<std::uint8_t> one_image;
+  const auto append = [&](int x, int y, int c) {
+    const std::uint8_t pixel = pixels.at(x, y)[c];
+    const float normalised = (pixel / 255.0f - mean[c]) / std[c];
+    const auto* bytes = artefact.dtype == Dtype::uint8 ? &pixel : reinterpret_cast<const std::uint8_t*>(&normalised);
+    one_image.insert(one_image.end(), bytes, bytes + (artefact.dtype == Dtype::uint8 ? 1 : sizeof(float)));
+  };
+  if (artefact.layout == Layout::nhwc) {
+    for (int y = 0; y < pixels.height; ++y)
+      for (int x = 0; x < pixels.width; ++x)
+        for (int c = 0; c < pixels.channels; ++c) append(x, y, c);
+  } else {
+    for (int c = 0; c < pixels.channels; ++c)
+      for (int y = 0; y < pixels.height; ++y)
+        for (int x = 0; x < pixels.width; ++x) append(x, y, c);
+  }
+  Tensor tensor{artefact.dtype, input_shape(artefact), {}};
+  for (int i = 0; i < artefact.batch; ++i) tensor.data.insert(tensor.data.end(), one_image.begin(), one_image.end());
+  return tensor;
+}
+
+}  // namespace vitcli

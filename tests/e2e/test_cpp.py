@@ -1,0 +1,218 @@
+"""The C++ example in deploy/cpp, built and run as its README says, beside Pillow, hashlib and Python's predictions."""
+
+import importlib.util
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from tests.conftest import ROOT
+from vitcli.data.decode import open_image
+from vitcli.data.eval_transform import build_eval_transform
+from vitcli.recipe.schema import Augmentation
+from vitcli.weights.manifest import write_manifest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (shutil.which("cmake") and shutil.which("c++")), reason="cmake and a C++ compiler needed"),
+]
+
+Run = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory) -> Callable[[str], Path]:
+    """Runtime -> the folder of the programs `classify` and `pixels`, built once."""
+
+    @cache
+    def built(runtime: str) -> Path:
+        folder = tmp_path_factory.mktemp(f"build_{runtime}")
+        configure = ["cmake", "-S", ROOT / "deploy" / "cpp", "-B", folder]
+        configure += [f"-DRUNTIME={runtime}", f"-DPYTHON={sys.executable}"]
+        if runtime == "onnxruntime":
+            configure.append(f"-DONNXRUNTIME_DIR={os.environ['ONNXRUNTIME_DIR']}")
+        for command in (configure, ["cmake", "--build", folder]):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "warning:" not in done.stderr, done.stderr
+        return folder
+
+    return built
+
+
+@pytest.fixture
+def pixels(build, tmp_path: Path) -> Run:
+    """Run `pixels ARTEFACT_DIR IMAGE` of any build."""
+    program = build("openvino" if importlib.util.find_spec("openvino") else "none") / "pixels"
+
+    def run(artefact: Path, image: Path | str) -> subprocess.CompletedProcess:
+        return subprocess.run([program, artefact, image], capture_output=True, timeout=60, check=False)
+
+    return run
+
+
+def write_artefact(folder: Path, *, in_channels: int = 3, **preprocessing: object) -> Path:
+    """An artefact with everything but a network, and 130 files of all lengths around the blocks of SHA-256."""
+    folder.mkdir(exist_ok=True)
+    described = {"image_resize": 32, "crop_pct": 1.0, "interpolation": "bicubic", "in_channels": in_channels}
+    described |= {"mean": [0.5] * in_channels, "std": [0.5] * in_channels} | preprocessing
+    page = {
+        "format": "onnx", "file": "model.onnx", "precision": "fp32", "device": "cpu", "more": [{}, True, "é😀"],
+        "input": {"dtype": "uint8", "layout": "NHWC", "batch": None}, "output": "probabilities", "preprocessing": described,
+    }  # fmt: skip
+    (folder / "artefact.json").write_text(json.dumps(page))
+    (folder / "labels.txt").write_text("cat\ndog\n")
+    (folder / "model.onnx").write_bytes(bytes(range(256)) * 5000)
+    for length in range(130):
+        (folder / f"{length}.bin").write_bytes(b"v" * length)
+    write_manifest(folder)
+    return folder
+
+
+def seen_by_python(path: Path, *, in_channels: int = 3, **augmentation) -> np.ndarray:
+    transform = build_eval_transform(Augmentation(**augmentation), in_channels=in_channels)
+    return np.asarray(transform(open_image(path)))
+
+
+def seen_by_cpp(done: subprocess.CompletedProcess) -> np.ndarray:
+    assert done.returncode == 0, done.stderr
+    return np.asarray(Image.open(io.BytesIO(done.stdout)))
+
+
+def noise(width: int, height: int, *, channels: int = 3, seed: int = 0) -> Image.Image:
+    """Random pixels, the hardest image for rounding."""
+    values = np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
+    return Image.fromarray(values[:, :, 0] if channels == 1 else values)
+
+
+def photo(width: int = 150, height: int = 110) -> Image.Image:
+    return noise(9, 7).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos", "random"])
+def test_the_pixels_are_pillows(interpolation: str, tmp_path: Path, pixels: Run):
+    """Down, up, both, not at all, beyond 16:1, tall (Pillow 13 resizes the height first), and gray; to the last bit."""
+    for width, height, side, crop_pct, in_channels in (
+        (200, 150, 64, 0.9, 3), (31, 50, 64, 1.0, 3), (40, 90, 60, 0.875, 3), (48, 48, 48, 1.0, 3),
+        (700, 20, 32, 0.95, 3), (11, 385, 8, 1.0, 3), (33, 169, 8, 1.0, 3), (1, 1, 8, 0.5, 3), (97, 66, 63, 0.95, 1),
+    ):  # fmt: skip
+        words = {"image_resize": side, "crop_pct": crop_pct, "interpolation": interpolation, "in_channels": in_channels}
+        noise(width, height, seed=width).save(tmp_path / "image.png")
+        expected = seen_by_python(tmp_path / "image.png", **words)
+        found = seen_by_cpp(pixels(write_artefact(tmp_path / "artefact", **words), tmp_path / "image.png"))
+        np.testing.assert_array_equal(found, expected, err_msg=str((width, height, words)))
+
+
+def kinds_of_files(folder: Path) -> list[Path]:
+    """All that is read without loss: colours, depths, palettes, transparency, orientations."""
+    image, gray = noise(40, 30), noise(40, 30, channels=1)
+    saved: dict[str, tuple[Image.Image, dict]] = {
+        "rgb.png": (image, {}), "gray.png": (gray, {}), "bits.png": (image.convert("1"), {}),
+        "palette.png": (image.quantize(200), {}), "palette4.png": (image.quantize(9), {"transparency": 3}),
+        "alpha.png": (noise(40, 30, channels=4), {}), "gray_alpha.png": (image.convert("LA"), {}),
+        "transparent_gray.png": (gray, {"transparency": 7}), "rgb.ppm": (image, {}), "gray.pgm": (gray, {}),
+        "deep.png": (Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40) * 54), {}),
+    }  # fmt: skip
+    for orientation in range(2, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        saved[f"turned{orientation}.png"] = (image, {"exif": exif})
+    xmp = PngImagePlugin.PngInfo()
+    xmp.add_itxt("XML:com.adobe.xmp", '<x><rdf tiff:Orientation="6"/></x>')
+    saved["xmp.png"] = (image, {"pnginfo": xmp})
+    for name, (kept, words) in saved.items():
+        kept.save(folder / name, **words)
+    for name, header, depth in (("p5", b"P5 # gray\n6 5\n1000\n", ">u2"), ("p6", b"P6\n6 5 100\n", "u1")):
+        values = np.random.default_rng(0).integers(0, 101, (5, 6, 3 if name == "p6" else 1)).astype(depth)
+        (folder / f"{name}.pnm").write_bytes(header + values.tobytes())
+    return [*(folder / name for name in saved), folder / "p5.pnm", folder / "p6.pnm"]
+
+
+def test_every_kind_of_file(tmp_path: Path, pixels: Run):
+    artefact = write_artefact(tmp_path / "artefact")
+    for path in kinds_of_files(tmp_path):
+        expected = seen_by_python(path, image_resize=32, crop_pct=1.0)
+        np.testing.assert_array_equal(seen_by_cpp(pixels(artefact, path)), expected, err_msg=path.name)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_jpeg(mode: str, tmp_path: Path, pixels: Run):
+    """Within 2 of 255, since Pillow has a libjpeg of its own; where the versions agree, nothing differs."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    artefact = write_artefact(tmp_path / "artefact")
+    for subsampling, progressive in ((0, False), (1, True), (2, False)):
+        words: dict[str, Any] = {"subsampling": subsampling} if mode == "RGB" else {}
+        photo().convert(mode).save(tmp_path / "photo.jpg", quality=85, progressive=progressive, exif=exif, **words)
+        expected = seen_by_python(tmp_path / "photo.jpg", image_resize=32, crop_pct=1.0)
+        found = seen_by_cpp(pixels(artefact, tmp_path / "photo.jpg"))
+        assert np.abs(found.astype(int) - expected).max() <= 2
+
+
+def test_images_that_are_refused(tmp_path: Path, pixels: Run):
+    artefact = write_artefact(tmp_path / "artefact")
+    photo().save(tmp_path / "photo.jpg")
+    photo().save(tmp_path / "photo.webp")
+    noise(40, 30).save(tmp_path / "photo.png")
+    for name in ("photo.jpg", "photo.png"):
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / f"half_{name}").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "bomb.pgm").write_bytes(b"P5 99999 99999 255\n")
+    for name, words in (
+        ("half_photo.jpg", "Premature end"), ("half_photo.png", "truncated"), ("empty.png", "empty"),
+        ("photo.webp", "not a JPEG, PNG"), ("bomb.pgm", "99999 x 99999 pixels"), ("absent.png", "no such file"),
+        (".", "not a regular file"),
+    ):  # fmt: skip
+        done = pixels(artefact, tmp_path / name)
+        assert (done.returncode, done.stdout) == (3, b"")
+        assert words in done.stderr.decode(), name
+
+
+def damaged(artefact: Path, damage: str) -> None:
+    if damage == "byte":
+        (artefact / "77.bin").write_bytes(b"v" * 76 + b"w")
+    elif damage == "size":
+        (artefact / "77.bin").write_bytes(b"v" * 78)
+    elif damage in ("labels.txt", "artefact.json", "MANIFEST.json"):
+        (artefact / damage).unlink()
+    else:
+        page = json.loads((artefact / "artefact.json").read_text())
+        if damage == "outside":
+            page["file"] = "../model.onnx"
+        elif damage == "interpolation":
+            page["preprocessing"]["interpolation"] = "sinc"
+        else:
+            del page["preprocessing"]["mean"]
+        (artefact / "artefact.json").write_text(json.dumps(page) + "]" * (damage == "syntax"))
+        write_manifest(artefact)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("byte", "77.bin was changed"), ("size", "77.bin has another size"), ("labels.txt", "cannot read"),
+        ("artefact.json", "cannot read"), ("MANIFEST.json", "cannot read"), ("outside", "'../model.onnx' is not in"),
+        ("interpolation", '"sinc" is unknown'), ("mean", 'the key "mean" is missing'), ("syntax", "something follows"),
+    ],
+)  # fmt: skip
+def test_artefacts_that_are_refused(damage: str, words: str, tmp_path: Path, pixels: Run):
+    """The whole artefact passes, so its 130 SHA-256 are hashlib's; damaged it is refused before anything is used."""
+    artefact = write_artefact(tmp_path / "artefact")
+    noise(9, 9).save(tmp_path / "image.png")
+    assert pixels(artefact, tmp_path / "image.png").returncode == 0
+    damaged(artefact, damage)
+    done = pixels(artefact, tmp_path / "image.png")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert words in done.stderr.decode()
+    assert str(artefact) in done.stderr.decode()

@@ -1,0 +1,165 @@
+"""`vitcli export`: a trained network as a file for another runtime, compared with its source first."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+
+from vitcli.commands.export_images import ExportImages
+from vitcli.commands.export_job import ExportJob
+from vitcli.commands.opened import open_model
+from vitcli.deploy.artefact import Artefact, NewArtefact
+from vitcli.deploy.card import model_card
+from vitcli.deploy.formats import Format, open_format
+from vitcli.deploy.gate import Verdict
+from vitcli.engine.evaluate import EvalResult
+from vitcli.errors import UsageError
+from vitcli.layers.reparam import reparameterize
+from vitcli.weights.convert import check_out, convert_weights
+
+_console = Console(highlight=False, emoji=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the user asked for.
+
+    precision: one of the format's. input: "pixels" (uint8 in, probabilities out) or "normalized" (float32, logits).
+    batch: the only batch size; None: any. num_images: of the validation split, for the comparison; 0: all.
+    num_calibration: images for int8's ranges. accept: write what is out of tolerance, with the deviation in the card.
+    """
+
+    to: str
+    precision: str = "fp32"
+    input: Literal["pixels", "normalized"] = "pixels"
+    batch: int | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
+    data_dir: Path | None = None
+    val_split: str | None = None
+    num_images: int = 2000
+    num_calibration: int = 300
+    accept: bool = False
+
+
+def export(source: str | Path, out: Path, plan: Plan, *, use_ema: bool | None = None) -> Artefact:
+    """Write the network of `source` (as `--ckpt_path`) as an artefact into the new folder `out`.
+
+    Raises:
+        UsageError: the format, precision or device cannot be had; `out` exists; or the artefact is out of tolerance,
+            and then nothing is written, unless `plan.accept`.
+        DataError, WeightsError: as for `vitcli validate`.
+    """
+    form = open_format(plan.to, to="export")
+    plan = _checked(plan, form)
+    with NewArtefact(out) as new:
+        opened = open_model(source, use_ema=use_ema)
+        for note in opened.notes:
+            _console.print(f"note: {note}")
+        images = ExportImages(
+            opened.recipe,
+            opened.class_names,
+            plan.data_dir,
+            val_split=plan.val_split,
+            num_images=plan.num_images,
+            num_calibration=plan.num_calibration if plan.precision == "int8" else 0,
+        )
+        job = ExportJob(
+            opened,
+            form,
+            images,
+            new,
+            to=plan.to,
+            precision=plan.precision,
+            takes_pixels=plan.input == "pixels",
+            batch=plan.batch,
+            device=plan.device,
+        )
+        verdict, quantization = job.write_and_compare(say=_console.print)
+        _console.print(_summary(verdict))
+        where = job.first_difference() if verdict.problems else None
+        if verdict.problems and not plan.accept:
+            raise _refusal(verdict, where)
+        facts = job.facts() | {"gate": _gate_facts(verdict, where), "speed": job.speed()}
+        if quantization:
+            facts["quantization"] = quantization
+        artefact = new.finish(facts, model_card(facts, opened.class_names))
+    speed = facts["speed"]
+    here, eager = speed["artefact"]["p50_ms"], speed["eager"]["p50_ms"]
+    _console.print(f"speed    {here:.2f} ms, PyTorch {eager:.2f} ms (batch {speed['batch']}, {speed['machine']})")
+    _console.print(f"wrote {out}\nnext: vitcli predict {out} IMAGES\n      vitcli validate {out} --data_dir DATA")
+    return artefact
+
+
+def export_fused(
+    source: str | Path, out: Path, *, fold: Literal["standard", "full"] = "full", use_ema: bool | None = None
+) -> None:
+    """Write the reparameterized weights of `source` into the new file `out` (.safetensors), what travels with them too.
+
+    fold "standard" is the form in which timm and Apple publish; see `reparameterize`.
+    """
+    check_out("vitcli", out)
+    opened = open_model(source, use_ema=use_ema)
+    fused = reparameterize(opened.model, fold=fold)
+    tensors = {name: tensor.detach().contiguous() for name, tensor in fused.state_dict().items()}
+    for note in [*opened.notes, *convert_weights(replace(opened.weights, tensors=tensors), "vitcli", out)]:
+        _console.print(f"note: {note}")
+    before = sum(p.numel() for p in opened.model.parameters())
+    after = sum(p.numel() for p in fused.parameters())
+    _console.print(f"wrote {out}: {after:,} parameters, {before:,} before")
+    _console.print(f"next: vitcli validate --ckpt_path {out} --data_dir DATA")
+
+
+def _checked(plan: Plan, form: Format) -> Plan:
+    """The plan with what the format fixes; UsageError for what it cannot do."""
+    if plan.precision not in form.PRECISIONS:
+        others = ", ".join(form.PRECISIONS)
+        raise UsageError(f"the format {plan.to} has no {plan.precision}", help=f"--precision is one of {others}")
+    if plan.precision == "int8" and plan.data_dir is None:
+        raise UsageError(
+            "int8 needs images: the ranges of all layers are measured on them",
+            help="give --data_dir with train/CLASS/... and val/CLASS/..., or a --precision that needs none",
+        )
+    if plan.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: there is no GPU here", help="export on the kind of machine it is to run on")
+    if plan.device == "cuda" and plan.to not in ("aoti", "torch_export"):
+        raise UsageError(f"{plan.to} is exported on the CPU, wherever it runs", help="leave --device out")
+    if form.BATCH and plan.batch not in (None, form.BATCH):
+        raise UsageError(f"the format {plan.to} takes {form.BATCH} image at a time", help="leave --batch out")
+    return replace(plan, batch=form.BATCH or plan.batch)
+
+
+def _refusal(verdict: Verdict, where: str | None) -> UsageError:
+    starts = f"\n  the difference starts in the layer {where}" if where else ""
+    return UsageError(
+        f"the artefact is out of tolerance: {'; '.join(verdict.problems)}{starts}",
+        help="nothing was written; --accept writes it all the same, with the deviation in its card",
+    )
+
+
+def _summary(verdict: Verdict) -> str:
+    lines = []
+    for words, found in (("made-up images", verdict.made_up), ("real images", verdict.real)):
+        if found is None:
+            continue
+        facts = found.as_dict()
+        line = f"{found.num_images:,} {words}: logits differ by up to {facts['max_difference']:.2g}"
+        line += f" ({facts['relative_error']:.2g} of their spread), same top-1 on {facts['top1_agreement']:.2f} %"
+        if found.num_labelled:
+            line += f"; top-1 {facts['top1_artefact']:.2f} %, source {facts['top1_source']:.2f} %"
+        lines.append(f"compared {line}")
+    if verdict.real is None:
+        lines.append("note: no --data_dir, so it was compared on made-up images only")
+    return "\n".join(lines)
+
+
+def _gate_facts(verdict: Verdict, where: str | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {"made_up": verdict.made_up.as_dict(), "problems": verdict.problems}
+    if where:
+        facts["first_difference"] = where
+    if verdict.real:
+        facts["real"] = verdict.real.as_dict()
+        counted = EvalResult(verdict.real.num_labelled, verdict.real.correct_artefact, 0, 0.0)
+        facts["interval95"] = [round(bound, 2) for bound in counted.interval95()]
+    return facts

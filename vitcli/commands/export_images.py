@@ -1,0 +1,70 @@
+"""The images that an export is compared by and calibrated on: pixels out of a data folder, or none."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import Tensor
+
+from vitcli.data.datasets import build_val
+from vitcli.data.eval_transform import build_eval_transform
+from vitcli.data.images import ImageSet
+from vitcli.data.loader import build_eval_loader
+from vitcli.recipe.load import Recipe
+
+BATCH_SIZE = 50
+
+
+class ExportImages:
+    """Part of the validation split, with labels, and of the training split; both empty where no data is given.
+
+    Args:
+        recipe: of the network; preprocessing, and the names of the splits.
+        num_images: so many of the validation split, evenly spread over the classes; 0: all.
+        num_calibration: so many of the training split, or of the validation split where there is no other; 0: none.
+
+    Raises:
+        DataError: the folder is not laid out as expected, or has classes that the network was not trained for.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        class_names: list[str],
+        data_dir: Path | None,
+        *,
+        val_split: str | None,
+        num_images: int,
+        num_calibration: int,
+    ) -> None:
+        self.recipe = recipe
+        self.val = self.calibration_set = None
+        self.calibration_split = ""
+        if data_dir is None:
+            return
+        section = recipe.dataset.model_copy(update={"data_dir": data_dir, "dataset": "imagefolder"})
+        section = section.model_copy(update={"val_split": val_split or section.val_split})
+        self.val = _some(build_val(section, class_names), num_images)
+        if num_calibration:
+            has_train = (data_dir / section.train_split).is_dir()
+            self.calibration_split = section.train_split if has_train else section.val_split
+            section = section.model_copy(update={"val_split": self.calibration_split})
+            self.calibration_set = _some(build_val(section, class_names), num_calibration)
+
+    def labelled(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of the validation split: pixels (B, C, H, W) uint8, labels (B,)."""
+        yield from self._batches(self.val)
+
+    def calibration(self) -> list[Tensor]:
+        """Batches of pixels (B, C, H, W) uint8."""
+        return [pixels for pixels, _ in self._batches(self.calibration_set)]
+
+    def _batches(self, images: ImageSet | None) -> Iterator[tuple[Tensor, Tensor]]:
+        if images is None:
+            return
+        transform = build_eval_transform(self.recipe.augmentation, in_channels=self.recipe.model.in_channels)
+        for batch in build_eval_loader(images, transform, batch_size=BATCH_SIZE):
+            yield batch.images, batch.labels
+
+
+def _some(images: ImageSet, count: int) -> ImageSet:
+    return images if not count or count >= len(images) else images.subset(count)

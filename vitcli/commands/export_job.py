@@ -1,0 +1,167 @@
+"""One export: the network in the form it is written in, the file, and the two sides of the comparison."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vitcli.commands.export_images import ExportImages
+from vitcli.commands.opened import Opened
+from vitcli.commands.parts import float_layers, preprocessing
+from vitcli.commands.provenance import machine, source_facts, versions
+from vitcli.data.mixing import Normalizer
+from vitcli.deploy import gate
+from vitcli.deploy.artefact import NewArtefact, size_bytes
+from vitcli.deploy.formats import Format, Order, Session, Setting, plain
+from vitcli.deploy.locate import first_difference
+from vitcli.deploy.network import DTYPES, Deployed, example_input, for_runtime
+from vitcli.deploy.quantize import Fallback, fall_back
+from vitcli.deploy.timing import by_turns, percentiles
+from vitcli.layers.mobileone import SqueezeExcite
+from vitcli.layers.reparam import reparameterize
+from vitcli.recipe.write import recipe_text
+
+
+class ExportJob:
+    """See the functions; the arguments are those of `export.Plan`."""
+
+    def __init__(
+        self,
+        opened: Opened,
+        form: Format,
+        images: ExportImages,
+        new: NewArtefact,
+        *,
+        to: str,
+        precision: str,
+        takes_pixels: bool,
+        batch: int | None,
+        device: str,
+    ) -> None:
+        self.opened, self.form, self.images, self.new, self.to = opened, form, images, new, to
+        self.aug, self.in_channels = opened.recipe.augmentation, opened.recipe.model.in_channels
+        self.takes_pixels = takes_pixels
+        self.normalize = Normalizer(self.aug.mean, self.aug.std, self.in_channels)
+        self.setting = Setting(precision, device=device)
+        self.order = Order(
+            network=self._network(DTYPES[precision] if precision in form.CASTS else torch.float32),
+            example=example_input(
+                takes_pixels=takes_pixels,
+                img_size=self.aug.image_resize,
+                in_channels=self.in_channels,
+                batch=batch,
+                device=device,
+            ),
+            folder=new.folder,
+            precision=precision,
+            output="probabilities" if takes_pixels else "logits",
+            batch=batch,
+            device=device,
+        )
+
+    def _network(self, dtype: torch.dtype) -> nn.Module:
+        bake = {"mean": self.aug.mean, "std": self.aug.std} if self.takes_pixels else {}
+        return Deployed(for_runtime(self.opened.model), dtype=dtype, **bake).eval().to(self.setting.device)
+
+    def write_and_compare(self, *, say: Callable[[str], Any]) -> tuple[gate.Verdict, dict[str, Any] | None]:
+        """Write the network and see what became of it; and what was quantized; int8 may take attempts."""
+        if self.order.precision != "int8":
+            self.form.export(self.order)
+            return self.compare(), None
+        kept = tuple(f"model.{name}" for name in (*float_layers(self.opened.model), *_gates(self.opened.model)))
+        self.order = replace(self.order, calibration=[self._inputs(pixels) for pixels in self.images.calibration()])
+        found = fall_back(self.order, kept, self.form.export, self.compare, say=say)
+        self.order = found.order
+        return found.verdict, self._quantization(found)
+
+    def compare(self) -> gate.Verdict:
+        """The file as it stands now beside the source."""
+        sides = {"gives_probabilities": self.takes_pixels, "batch": self.order.batch}
+        session = self._session()
+        pixels = gate.made_up_pixels(self.aug.image_resize, self.in_channels)
+        made_up = gate.compare(self._source, session, [(pixels, None)], self._to_input, **sides)
+        real = None
+        if self.images.val is not None:
+            real = gate.compare(self._source, session, self.images.labelled(), self._to_input, **sides)
+        return gate.judge(self.order.precision, made_up, real)
+
+    def first_difference(self) -> str | None:
+        """The layer where the file begins to differ from the source."""
+        return first_difference(self.form, self.order, self.setting, self._network(torch.float32))
+
+    def speed(self) -> dict[str, Any]:
+        """Latency and size beside the reparameterized source in PyTorch, by turns."""
+        batch = self.order.batch or 1
+        eager, session = reparameterize(self.opened.model), self._session()
+        pixels = gate.made_up_pixels(self.aug.image_resize, self.in_channels)[:1].repeat(batch, 1, 1, 1)
+        images, given = self.normalize(pixels), self._to_input(pixels)
+
+        def run_eager() -> None:
+            with torch.inference_mode():
+                eager(images)
+
+        times = by_turns({"eager": run_eager, "artefact": lambda: session(given)}, rounds=5, seconds=0.2)
+        return {
+            "machine": machine(),
+            "batch": batch,
+            "threads": torch.get_num_threads(),
+            "eager": percentiles(times["eager"]),
+            "artefact": percentiles(times["artefact"]),
+            "eager_mb": round(sum(t.numel() * t.itemsize for t in eager.state_dict().values()) / 1e6, 3),
+            "artefact_mb": round(size_bytes(self.new.folder) / 1e6, 3),
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """artefact.json, but for what was measured."""
+        recipe = self.opened.recipe
+        return {
+            "format": self.to,
+            "file": self.form.FILE,
+            "precision": self.order.precision,
+            "device": self.order.device,
+            "model": recipe.model.model,
+            "input": {
+                "dtype": "uint8" if self.takes_pixels else "float32",
+                "layout": "NHWC" if self.takes_pixels else "NCHW",
+                "batch": self.order.batch,
+            },
+            "output": self.order.output,
+            "preprocessing": preprocessing(recipe),
+            "source": source_facts(self.opened),
+            "versions": versions("vitcli", "torch", *self.form.TO_EXPORT, *self.form.TO_RUN),
+        }
+
+    def _session(self) -> Session:
+        """The file by its own runtime, from a folder that could be shipped as it is."""
+        recipe = recipe_text(self.opened.recipe) if "recipe" in self.opened.weights.meta else None
+        artefact = self.new.write(self.facts(), self.opened.class_names, recipe)
+        return self.form.open_session(artefact.file, self.setting)
+
+    @torch.inference_mode()
+    def _source(self, pixels: Tensor) -> Tensor:
+        return self.opened.model(self.normalize(pixels))
+
+    def _inputs(self, pixels: Tensor) -> Tensor:
+        """(B, C, H, W) uint8 as the network takes it."""
+        return pixels.permute(0, 2, 3, 1).contiguous() if self.takes_pixels else self.normalize(pixels)
+
+    def _to_input(self, pixels: Tensor) -> np.ndarray:
+        return plain(self._inputs(pixels).numpy())
+
+    def _quantization(self, found: Fallback) -> dict[str, Any]:
+        return {
+            "num_images": sum(len(batch) for batch in found.order.calibration),
+            "split": self.images.calibration_split,
+            "kept": [name.removeprefix("model.") for name in found.order.keep_float],
+            "layer_errors": {n.removeprefix("model."): float(f"{e:.3g}") for n, e in found.layer_errors.items()},
+            "tried": found.tried,
+        }
+
+
+def _gates(model: nn.Module) -> list[str]:
+    """Layers of squeeze-excite: no work to save, and each of their errors multiplies a whole channel."""
+    gates = [name for name, module in model.named_modules() if isinstance(module, SqueezeExcite)]
+    return [f"{name}.{layer}" for name in gates for layer in ("fc1", "fc2")]

@@ -1,0 +1,69 @@
+"""The images that a command line means: files, folders, patterns, and `-` for a list on standard input."""
+
+import glob
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vitcli.data.folder import EXTENSIONS
+from vitcli.errors import DataError
+
+
+def find_images(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Paths of images in the order of `words`, and notes on words that brought none.
+
+    A file is taken whatever its name; of a folder, all files below it that are named like images, sorted; of a pattern
+    such as 'photos/**/*.jpg', the same for each match. `-` stands for the lines of standard input, each a file or a
+    folder; one that is missing there is for the reader of the images to report.
+
+    Raises:
+        DataError: a word stands for nothing that exists, or all words together for no image; a folder is closed to us.
+    """
+    found = [(word, _images_of(word)) for word in words]
+    if missing := [word for word, paths in found if paths is None]:
+        raise DataError(f"there is no {' and no '.join(map(repr, missing))}", help="give image files, folders, or '-'")
+    paths = [path for _, some in found for path in some or ()]
+    empty = [f"no images in {_described(word)}" for word, some in found if not some]
+    if not paths:
+        raise DataError("; ".join(empty), help=f"images are named {' '.join(sorted(EXTENSIONS))}")
+    return paths, empty
+
+
+def _images_of(word: str) -> list[str] | None:
+    """None: nothing is there."""
+    if word == "-":
+        lines = os.fsdecode(sys.stdin.buffer.read()).split("\n")
+        return [path for line in lines if line.rstrip("\r") for path in _below(line.rstrip("\r"))]
+    if os.path.lexists(word):
+        return _below(word)
+    matches = sorted(glob.glob(word, recursive=True)) if glob.has_magic(word) else []
+    paths = [path for match in matches if os.path.isdir(match) or _named_like_image(match) for path in _below(match)]
+    return list(dict.fromkeys(paths)) if matches else None  # `**` matches folders, and what is in them too
+
+
+def _below(path: str) -> list[str]:
+    """`path` itself, or the images in the folder it is, at any depth. Links are followed, no folder twice."""
+    if not os.path.isdir(path):
+        return [path]
+    found: list[str] = []
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(path, followlinks=True, onerror=_unlistable):
+        real = os.path.realpath(folder)
+        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
+        names = [] if real in seen else [name for name in files if _named_like_image(name) and name[0] != "."]
+        found += [os.path.join(folder, name) for name in names]
+        seen.add(real)
+    return sorted(found)
+
+
+def _unlistable(error: OSError) -> None:
+    raise DataError(f"cannot list the folder {error.filename!r}: {error.strerror}", help="check its permissions")
+
+
+def _named_like_image(name: str) -> bool:
+    return Path(name).suffix.lower() in EXTENSIONS
+
+
+def _described(word: str) -> str:
+    return "the lines of standard input" if word == "-" else repr(word)

@@ -1,0 +1,51 @@
+"""Where an artefact or a figure comes from: weights, data, machine, versions."""
+
+import hashlib
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from vitcli.commands.opened import Opened
+
+
+def source_facts(opened: Opened) -> dict[str, Any]:
+    """Where the network comes from: weights, their training, their data."""
+    meta, file = opened.weights.meta, Path(opened.source)
+    facts: dict[str, Any] = {"weights": opened.source, "licence": meta.get("license", "not stated in the weights")}
+    if file.is_file():
+        with file.open("rb") as stream:
+            facts["sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
+    progress = meta.get("progress", {})
+    if progress.get("best_top1") is not None:
+        facts["best_top1"] = progress["best_top1"]
+    data = file.parent.parent.parent / "data.json"
+    if "recipe" in meta and data.is_file():
+        known = json.loads(data.read_text(encoding="utf-8"))
+        facts["data"] = f"{known['train']['num_images']:,} images, fingerprint {known['train']['sha256'][:16]}"
+    return facts
+
+
+def machine() -> str:
+    """The processor, as a person would name it."""
+    try:
+        names = [
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ]
+    except OSError:
+        names = []
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def versions(*packages: str) -> dict[str, str]:
+    found = {}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

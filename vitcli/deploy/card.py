@@ -1,0 +1,106 @@
+"""The model card of an artefact: for people, what artefact.json is for programs."""
+
+from typing import Any
+
+
+def model_card(facts: dict[str, Any], class_names: list[str]) -> str:
+    """README.md of the artefact. Everything in it was measured at the export, or comes from the source."""
+    parts = [_title(facts), _use(facts), _input(facts, class_names), _proof(facts), _speed(facts)]
+    parts += [_quantization(facts), _origin(facts)]
+    return "\n".join(part for part in parts if part)
+
+
+def _title(facts: dict[str, Any]) -> str:
+    return f"# {facts['model']}, {facts['format']} {facts['precision']}\n"
+
+
+def _use(facts: dict[str, Any]) -> str:
+    return (
+        "    vitcli predict THIS_FOLDER photo.jpg\n    vitcli validate THIS_FOLDER --data_dir DATA\n\n"
+        f"`{facts['file']}` is the network, `labels.txt` its classes in order, `artefact.json` this page for programs\n"
+        "and `MANIFEST.json` the SHA-256 of each file: a folder that differs from it is not loaded.\n"
+        + ("The network is native code: load it only from people you trust.\n" if facts["format"] == "aoti" else "")
+    )
+
+
+def _input(facts: dict[str, Any], class_names: list[str]) -> str:
+    given, before = facts["input"], facts["preprocessing"]
+    size, channels = before["image_resize"], before["in_channels"]
+    batch = "B" if given["batch"] is None else given["batch"]
+    shorter = int(size / before["crop_pct"])
+    if given["dtype"] == "uint8":
+        tensor = f"({batch}, {size}, {size}, {channels}) uint8, {'RGB' if channels == 3 else 'gray'} 0..255"
+        inside = "Normalisation and softmax are inside: the output is probabilities."
+    else:
+        tensor = f"({batch}, {channels}, {size}, {size}) float32, (x / 255 - mean) / std"
+        inside = f"mean {before['mean']}, std {before['std']}. The output is logits."
+    shown = ", ".join(class_names[:10]) + (", ..." if len(class_names) > 10 else "")
+    return (
+        "## Input and output\n\n"
+        f"Shorter side to {shorter} px ({before['interpolation']}, antialiased), the middle {size} x {size} px of it.\n"
+        f"Input: {tensor}. {inside}\n{len(class_names):,} classes: {shown}\n"
+    )
+
+
+def _proof(facts: dict[str, Any]) -> str:
+    gate = facts["gate"]
+    heads = "images", "max. difference of a logit", "relative error", "same top-1", "top-1 source", "top-1 here"
+    lines = ["## Compared with the source", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for title, found in (("made up", gate["made_up"]), ("real", gate.get("real"))):
+        if found:
+            top1 = [f"{found[key]:.2f} %" if key in found else "" for key in ("top1_source", "top1_artefact")]
+            differences = f"{found['max_difference']:.2g} | {found['relative_error']:.2g}"
+            row = f"| {found['num_images']:,} {title} | {differences} | {found['top1_agreement']:.2f} % |"
+            lines.append(f"{row} {top1[0]} | {top1[1]} |")
+    if interval := gate.get("interval95"):
+        lines += ["", f"95 % interval of the top-1 here: {interval[0]:.2f} .. {interval[1]:.2f} %."]
+    if gate["problems"]:
+        lines += ["", "**Accepted by its maker although it is out of tolerance**: " + "; ".join(gate["problems"]) + "."]
+    if gate.get("first_difference"):
+        lines += [f"The difference starts in the layer {gate['first_difference']}."]
+    if not gate.get("real"):
+        lines += ["", "No real images were given, so that no accuracy is known of this file."]
+    return "\n".join(lines) + "\n"
+
+
+def _speed(facts: dict[str, Any]) -> str:
+    speed = facts["speed"]
+    here, eager = speed["artefact"], speed["eager"]
+    return (
+        "## Speed and size\n\n"
+        f"{speed['machine']}. Batch {speed['batch']}, {speed['threads']} threads, by turns with the source in PyTorch\n"
+        "(reparameterized, float32).\n\n| | p50 | p95 | size |\n|---|---|---|---|\n"
+        f"| PyTorch | {eager['p50_ms']:.2f} ms | {eager['p95_ms']:.2f} ms | {speed['eager_mb']:.1f} MB |\n"
+        f"| this | {here['p50_ms']:.2f} ms | {here['p95_ms']:.2f} ms | {speed['artefact_mb']:.1f} MB |\n"
+    )
+
+
+def _quantization(facts: dict[str, Any]) -> str:
+    found = facts.get("quantization")
+    if not found:
+        return ""
+    lines = ["## Quantization", "", f"Ranges from {found['num_images']} images ({found['split']})."]
+    if found["kept"]:
+        lines += [f"Not quantized: {', '.join(found['kept'])}."]
+    if found.get("tried"):
+        lines += ["", "| layers left in float | top-1 |", "|---|---|"]
+        lines += [f"| {step['num_float']} | {step['top1']:.2f} % |" for step in found["tried"]]
+    lines += [
+        "",
+        "Error of the logits when a layer alone is int8 (the ten worst):",
+        "",
+        "| layer | error |",
+        "|---|---|",
+    ]
+    lines += [f"| {name} | {error:.2g} |" for name, error in list(found["layer_errors"].items())[:10]]
+    return "\n".join(lines) + "\n"
+
+
+def _origin(facts: dict[str, Any]) -> str:
+    source = facts["source"]
+    rows = [("weights", source["weights"]), ("SHA-256 of the weights' file", source.get("sha256"))]
+    rows += [("best top-1 in training", f"{source['best_top1']:.2f} %" if source.get("best_top1") else None)]
+    rows += [("training data", source.get("data")), ("licence of the weights", source["licence"])]
+    rows += [("made with", ", ".join(f"{name} {version}" for name, version in facts["versions"].items()))]
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows if value)
+    return f"## Origin\n\n| | |\n|---|---|\n{table}\n"

@@ -1,0 +1,136 @@
+"""From images to the probabilities of the classes, by an exported network; numpy and Pillow only, without torch.
+
+classify = Classifier(open_artefact("exported"))
+probabilities = classify([open_image("photo.jpg")])[0]
+print(classify.class_names[probabilities.argmax()])
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+from PIL import Image
+
+from vitcli.data.eval_transform import build_eval_transform
+from vitcli.deploy.artefact import Artefact
+from vitcli.deploy.formats import Session, Setting, open_format
+from vitcli.errors import DataError, UsageError, VitcliError
+from vitcli.recipe.schema import Augmentation
+
+#: a line of a runtime's message that tells only where in its source something happened
+_SOURCE_LINE = re.compile(r"\.cpp:\d+:?$")
+
+
+class ImageClassifier(ABC):
+    """Whatever gives each image a probability of each class; subclasses say how."""
+
+    def __init__(self, class_names: list[str], preprocessing: Augmentation, in_channels: int) -> None:
+        self.class_names = class_names
+        self.preprocessing = preprocessing
+        self._transform = build_eval_transform(preprocessing, in_channels=in_channels)
+
+    def pixels(self, image: Image.Image) -> np.ndarray:
+        """What the network sees of `image`: (H, W, C) uint8. May be called from several threads at once."""
+        pixels = np.asarray(self._transform(image))
+        return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+    def __call__(self, images: Sequence[Image.Image] | np.ndarray) -> np.ndarray:
+        """Probabilities (B, num_classes) float32 of images of any size, or of an array (B, H, W, C) of their `pixels`.
+
+        Raises:
+            DataError: the network gives something else.
+        """
+        pixels = images if isinstance(images, np.ndarray) else np.stack([self.pixels(image) for image in images])
+        probabilities = self._probabilities(pixels)
+        expected = len(pixels), len(self.class_names)
+        if probabilities.shape != expected or not np.isfinite(probabilities).all():
+            what = "numbers that are not finite" if probabilities.shape == expected else f"{probabilities.shape}"
+            raise DataError(
+                f"the network gives {what} for {expected[0]} images and {expected[1]} classes", help="export it anew"
+            )
+        return probabilities
+
+    @abstractmethod
+    def _probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """(B, H, W, C) uint8 -> (B, num_classes) float32."""
+
+
+class Classifier(ImageClassifier):
+    """An artefact at work, in its format's own runtime.
+
+    Args:
+        threads: of the runtime; None: all cores.
+        device: "cpu", "cuda", or one of OpenVINO's such as "GPU".
+
+    Raises:
+        UsageError: the runtime of this format is not installed, or refuses the device.
+    """
+
+    def __init__(self, artefact: Artefact, *, threads: int | None = None, device: str = "cpu") -> None:
+        super().__init__(artefact.class_names, artefact.preprocessing, artefact.in_channels)
+        self._session = open_session(artefact, threads=threads, device=device)
+        self._takes_pixels = artefact.takes_pixels
+        self._batch = artefact.batch
+
+    def _probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        step = self._batch or len(pixels)
+        outputs = [self._run(pixels[start : start + step]) for start in range(0, len(pixels), step)]
+        return np.concatenate(outputs)
+
+    def _run(self, pixels: np.ndarray) -> np.ndarray:
+        """At most as many images as the network takes at a time; the rest of these are black and cut off again."""
+        missing = (self._batch or len(pixels)) - len(pixels)
+        padded = np.pad(pixels, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else pixels
+        if self._takes_pixels:
+            outputs = self._session(padded)[0]
+        else:
+            outputs = softmax(self._session(normalise(padded, self.preprocessing))[0])
+        return outputs[: len(pixels)].astype(np.float32, copy=False)
+
+
+def open_session(artefact: Artefact, *, threads: int | None = None, device: str = "cpu") -> Session:
+    """The network of `artefact` as a function; what its runtime cannot do is a UsageError, now or when it is called."""
+    setting = Setting(artefact.precision, threads=threads, device=device)
+    runtime = open_format(artefact.format)
+    with _in_words(artefact, device):
+        session = runtime.open_session(artefact.file, setting)
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        with _in_words(artefact, device):
+            return session(images)
+
+    return run
+
+
+@contextmanager
+def _in_words(artefact: Artefact, device: str) -> Iterator[None]:
+    try:
+        yield
+    except VitcliError:
+        raise
+    except Exception as error:  # each runtime has its own kinds
+        lines = [line for line in str(error).splitlines() if line.strip() and not _SOURCE_LINE.search(line)]
+        raise UsageError(
+            f"{artefact.format} cannot run {artefact.file} on {device}: {[*lines, type(error).__name__][0]}",
+            help="give another --device, or export for this one",
+        ) from None
+
+
+def normalise(pixels: np.ndarray, preprocessing: Augmentation) -> np.ndarray:
+    """(B, H, W, C) uint8 -> (B, C, H, W) float32, (x / 255 - mean) / std of each channel."""
+    mean, std = (255 * np.array(values, dtype=np.float32) for values in (preprocessing.mean, preprocessing.std))
+    return ((pixels - mean) / std).transpose(0, 3, 1, 2)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis, in float32."""
+    powers = np.exp(logits.astype(np.float32) - logits.max(axis=-1, keepdims=True).astype(np.float32))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def top_classes(probabilities: np.ndarray, class_names: list[str], top: int) -> list[tuple[str, float]]:
+    """The `top` most probable classes of one image (num_classes,) with their probabilities; all if there are fewer."""
+    order = np.argsort(-probabilities, kind="stable")[:top]
+    return [(class_names[index], float(probabilities[index])) for index in order]

@@ -1,0 +1,51 @@
+"""AOTInductor: PyTorch's own compiler makes native code, which C++ loads without Python. For this kind of machine only.
+
+The `.pt2` holds code that was compiled for the CPU or GPU it was exported on. Only an artefact whose manifest matches
+is loaded.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from vitcli.deploy.formats import Order, Session, Setting, plain
+
+FILE = "model.pt2"
+PRECISIONS = ("fp32", "bf16", "fp16", "int8", "int8_dynamic", "int8_weight")
+CASTS = ("bf16", "fp16")
+BATCH = None
+EXTRA = "quantize"
+TO_EXPORT = ()
+TO_RUN = ()
+
+
+def export(order: Order) -> None:
+    import torch
+
+    from vitcli.deploy.pt2e import exported_program
+    from vitcli.deploy.quiet import quiet
+
+    with quiet(), torch.no_grad():
+        program = exported_program(order, "inductor")
+        torch._inductor.aoti_compile_and_package(
+            program,
+            package_path=str(order.folder / FILE),
+            inductor_configs={"freezing": True},  # weights are constants: they are laid out as the kernels like them
+        )
+
+
+def open_session(path: Path, setting: Setting) -> Session:
+    """Threads are those of PyTorch: set for the whole process."""
+    import torch
+
+    if setting.threads:
+        torch.set_num_threads(setting.threads)
+    model = torch._inductor.aoti_load_package(str(path))
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        with torch.inference_mode():
+            outputs = model(torch.from_numpy(plain(images)).to(setting.device))
+        outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
+        return [output.cpu().numpy() for output in outputs]
+
+    return run

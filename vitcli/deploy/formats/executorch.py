@@ -1,0 +1,49 @@
+"""ExecuTorch `.pte` for phones and small devices, with the XNNPACK delegate; one image at a time."""
+
+from pathlib import Path
+
+import numpy as np
+
+from vitcli.deploy.formats import Order, Session, Setting, plain
+
+FILE = "model.pte"
+PRECISIONS = ("fp32", "int8")
+CASTS = ()
+BATCH = 1
+EXTRA = "executorch"
+TO_EXPORT = ("executorch", "torchao")
+TO_RUN = ("executorch",)
+
+
+def export(order: Order) -> None:
+    import torch
+
+    from vitcli.deploy.pt2e import exported_program
+    from vitcli.deploy.quiet import quiet
+
+    with quiet(), torch.no_grad():
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+
+        program = exported_program(order, "xnnpack")
+        lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
+        (order.folder / FILE).write_bytes(lowered.buffer)
+
+
+def open_session(path: Path, setting: Setting) -> Session:
+    """Threads are those of XNNPACK's own pool."""
+    import torch
+
+    from vitcli.deploy.quiet import quiet
+
+    with quiet():
+        from executorch.runtime import Runtime
+
+        method = Runtime.get().load_program(path).load_method("forward")
+    assert method is not None
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        outputs = method.execute([torch.from_numpy(plain(images))])
+        return [np.array(output) for output in outputs]
+
+    return run

@@ -1,0 +1,87 @@
+"""ONNX, run by ONNX Runtime: the format that most runtimes and vendors read."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vitcli.deploy.formats import Order, Session, Setting, plain
+
+if TYPE_CHECKING:
+    import onnx
+
+FILE = "model.onnx"
+PRECISIONS = ("fp32", "fp16", "int8")
+CASTS = ("fp16",)
+BATCH = None
+EXTRA = "onnx"
+TO_EXPORT = ("onnx", "onnxscript", "onnxruntime")
+TO_RUN = ("onnxruntime",)
+INPUT = "images"
+#: where the exporter notes the modules that a node comes from, outermost first
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def export(order: Order) -> None:
+    """Write the network by PyTorch's exporter; int8 is quantized from the float file."""
+    path = order.folder / FILE
+    graph = to_onnx(order)
+    if order.precision == "int8":
+        from vitcli.deploy.nncf import quantized
+
+        graph = quantized(graph, [{INPUT: plain(batch)} for batch in order.calibration], kept_nodes(graph, order))
+    path.write_bytes(graph.SerializeToString())
+
+
+def to_onnx(order: Order) -> "onnx.ModelProto":
+    """The network as an ONNX graph, checked by onnx itself."""
+    import onnx
+    import torch
+
+    from vitcli.deploy.network import dynamic_shapes
+    from vitcli.deploy.quiet import quiet
+
+    with quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            order.network,
+            (order.example,),
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=[order.output],
+            dynamic_shapes=dynamic_shapes(order.example, order.batch),
+            verbose=False,
+        )
+    assert program is not None
+    graph = program.model_proto
+    onnx.checker.check_model(graph, full_check=True)
+    return graph
+
+
+def kept_nodes(graph: "onnx.ModelProto", order: Order) -> list[str]:
+    """Names of the nodes that belong to the layers that stay float."""
+    return [node.name for node in graph.graph.node if module_of(node) in order.keep_float]
+
+
+def module_of(node: Any) -> str:
+    """Name of the innermost module that `node` comes from, as `named_modules` has it."""
+    for entry in node.metadata_props:
+        if entry.key == _SCOPES:
+            scopes = [word.strip(" '\"") for word in entry.value.strip("[]").split(",")]
+            return scopes[-2] if len(scopes) > 1 else ""
+    return ""
+
+
+def open_session(path: Path, setting: Setting) -> Session:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if setting.threads:
+        options.intra_op_num_threads = setting.threads
+    wanted = "CUDAExecutionProvider" if setting.device == "cuda" else "CPUExecutionProvider"
+    session = onnxruntime.InferenceSession(str(path), options, providers=[wanted])
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        return session.run(None, {INPUT: plain(images)})  # type: ignore[return-value]
+
+    return run

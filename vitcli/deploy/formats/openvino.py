@@ -1,0 +1,88 @@
+"""OpenVINO IR: the fastest on Intel and AMD CPUs, and the one for Intel GPUs.
+
+bf16 and fp16 are hints: the file holds half-precision weights, and the device computes in the wanted type where it has
+it (bf16: CPUs with AVX512_BF16 or AMX; fp16: GPUs), else in float32.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitcli.deploy.formats import Order, Session, Setting, plain
+
+FILE = "model.xml"
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+CASTS = ()
+BATCH = None
+EXTRA = "openvino"
+TO_EXPORT = ("openvino", "onnx", "onnxscript")
+TO_RUN = ("openvino",)
+#: what the layers that are not int8 compute in; of an int8 artefact those that stayed float
+_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "bf16"}
+_MAX_SHAPES = 4
+
+
+def export(order: Order) -> None:
+    """Through ONNX, whose nodes keep the names of the modules they come from."""
+    from vitcli.deploy.formats.onnx import kept_nodes, to_onnx
+
+    graph = to_onnx(order)
+    ov = import_openvino()
+    model = ov.Core().read_model(graph.SerializeToString())
+    if order.precision == "int8":
+        from vitcli.deploy.nncf import quantized
+
+        kept = set(kept_nodes(graph, order))  # a node becomes several: NODE and NODE/WithoutBiases
+        names = [name for op in model.get_ops() if (name := op.get_friendly_name()).split("/")[0] in kept]
+        model = quantized(model, [plain(batch) for batch in order.calibration], names)
+    ov.save_model(model, order.folder / FILE, compress_to_fp16=order.precision in ("bf16", "fp16"))
+
+
+def import_openvino() -> Any:
+    """The package without its telemetry, which reports each import to a server unless it was told not to."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
+def open_session(path: Path, setting: Setting) -> Session:
+    """Compiles for each batch size that comes, since fixed shapes run fastest; for any size once there are many."""
+    ov = import_openvino()
+    core = ov.Core()
+    device = "CPU" if setting.device == "cpu" else setting.device.upper()
+    options: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": _hint(core, device, setting.precision),
+    }
+    if setting.threads and device == "CPU":
+        options["INFERENCE_NUM_THREADS"] = setting.threads
+    requests: dict[tuple[int, ...], Any] = {}
+
+    def request_for(shape: tuple[int, ...]) -> Any:
+        if shape not in requests:
+            model = core.read_model(path)
+            if len(requests) < _MAX_SHAPES:
+                model.reshape({model.inputs[0]: list(shape)})
+            elif () in requests:
+                return requests[()]
+            else:
+                shape = ()
+            requests[shape] = core.compile_model(model, device, options).create_infer_request()
+        return requests[shape]
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        request = request_for(images.shape)
+        request.infer([plain(images)], share_inputs=True)
+        return [np.array(output.data) for output in request.output_tensors]
+
+    return run
+
+
+def _hint(core: Any, device: str, precision: str) -> str:
+    """The type to compute in, float32 where the device lacks the wanted one."""
+    hint = _HINTS[precision]
+    names = {"bf16": "BF16", "f16": "FP16", "f32": "FP32"}
+    return hint if names[hint] in core.get_property(device, "OPTIMIZATION_CAPABILITIES") else "f32"

@@ -1,0 +1,188 @@
+"""The gate: an artefact, run by its own runtime, is compared with the network it was made of; refused if it differs.
+
+Inputs are made-up images (black, white, gradients, noise: what breaks a careless export) and, where there are any, real
+ones with labels. Of a network with a softmax inside, logarithms of probabilities are compared instead of logits.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitcli.deploy.formats import Session
+
+#: fp32: largest difference of a logit, absolute or as a share of the largest logit, whichever is more
+MAX_DIFFERENCE, MAX_SHARE = 1e-4, 5e-6
+#: other precisions: root mean square of the differences as a share of the logits' own spread, on made-up images
+MAX_ERROR = {"fp16": 0.02, "bf16": 0.15, "int8_weight": 0.15, "int8_dynamic": 0.3}
+#: points of top-1 that may be lost on real images
+MAX_DROP = 0.3
+#: probabilities below it are not compared
+_LEAST_PROBABILITY = 1e-6
+
+
+@dataclass
+class Comparison:
+    """What was found on one set of images."""
+
+    num_images: int = 0
+    num_labelled: int = 0
+    num_agreeing: int = 0  #: same top-1, or the source's first two within the tolerance of each other
+    correct_source: int = 0
+    correct_artefact: int = 0
+    max_difference: float = 0.0  #: of a logit
+    max_logit: float = 0.0
+    finite: bool = True
+    squares: float = 0.0
+    spread: float = 0.0
+
+    @property
+    def error(self) -> float:
+        """Root mean square of the differences / standard deviation of the source's logits within an image."""
+        return math.sqrt(self.squares / self.spread) if self.spread else 0.0
+
+    @property
+    def tolerance(self) -> float:
+        """Of fp32."""
+        return max(MAX_DIFFERENCE, MAX_SHARE * self.max_logit)
+
+    @property
+    def drop(self) -> float:
+        """Points of top-1 lost."""
+        return 100 * (self.correct_source - self.correct_artefact) / max(self.num_labelled, 1)
+
+    def as_dict(self) -> dict[str, float | int]:
+        facts: dict[str, float | int] = {
+            "num_images": self.num_images,
+            "max_difference": float(f"{self.max_difference:.3g}"),
+            "relative_error": float(f"{self.error:.3g}"),
+            "top1_agreement": round(100 * self.num_agreeing / max(self.num_images, 1), 3),
+        }
+        if self.num_labelled:
+            facts["top1_source"] = round(100 * self.correct_source / self.num_labelled, 3)
+            facts["top1_artefact"] = round(100 * self.correct_artefact / self.num_labelled, 3)
+            facts["correct_artefact"] = self.correct_artefact
+        return facts
+
+
+@dataclass
+class Verdict:
+    """Whether the artefact passes; `problems` says why not."""
+
+    made_up: Comparison
+    real: Comparison | None
+    problems: list[str] = field(default_factory=list)
+
+
+def compare(
+    source: Callable[[Tensor], Tensor],
+    session: Session,
+    batches: Iterable[tuple[Tensor, Tensor | None]],
+    to_input: Callable[[Tensor], np.ndarray],
+    *,
+    gives_probabilities: bool,
+    batch: int | None,
+) -> Comparison:
+    """Run both on the same images.
+
+    Args:
+        source: pixels (B, C, H, W) uint8 -> logits (B, num_classes).
+        batches: pixels, and labels (B,) where they are known.
+        to_input: the same pixels as the artefact takes them.
+        batch: the only batch size it takes; None: any.
+    """
+    found = Comparison()
+    for pixels, labels in batches:
+        ours = source(pixels).to(torch.float64)
+        theirs = torch.from_numpy(in_batches(session, to_input(pixels), batch)).to(torch.float64)
+        if gives_probabilities:
+            ours = ours.log_softmax(-1)
+            seen = (ours.exp() > _LEAST_PROBABILITY) | (theirs > _LEAST_PROBABILITY)
+            theirs = theirs.clamp_min(1e-30).log()
+            theirs = torch.where(seen, theirs, ours)
+        _add(found, ours, theirs, labels)
+    return found
+
+
+def in_batches(session: Session, images: np.ndarray, batch: int | None) -> np.ndarray:
+    """The first output for any number of images of a network that may take only `batch` at a time."""
+    if batch is None:
+        return session(images)[0]
+    padding = np.repeat(images[-1:], -len(images) % batch, axis=0)
+    padded = np.concatenate([images, padding])
+    outputs = [session(padded[start : start + batch])[0] for start in range(0, len(padded), batch)]
+    return np.concatenate(outputs)[: len(images)]
+
+
+def judge(precision: str, made_up: Comparison, real: Comparison | None) -> Verdict:
+    """Pass or not, by the rules at the top of this file."""
+    verdict = Verdict(made_up, real)
+    for found, words in ((made_up, "made-up images"), (real, "real images")):
+        if found is None:
+            continue
+        if not found.finite:
+            verdict.problems.append(f"outputs that are not finite on {words}")
+        elif precision == "fp32" and found.max_difference > found.tolerance:
+            difference = f"{found.max_difference:.2g} on {words}"
+            verdict.problems.append(f"logits differ by up to {difference}; {found.tolerance:.2g} is allowed")
+        elif precision == "fp32" and found.num_agreeing < found.num_images:
+            lost = found.num_images - found.num_agreeing
+            verdict.problems.append(f"top-1 differs on {lost:,} of {found.num_images:,} {words}")
+    if precision == "fp32" or verdict.problems:
+        return verdict
+    if real and real.num_labelled:
+        allowed = max(1, int(real.num_labelled * MAX_DROP / 100))  # of few images, one is more than the share
+        if real.correct_source - real.correct_artefact > allowed:
+            of = f"{real.num_labelled:,} images"
+            verdict.problems.append(f"top-1 falls by {real.drop:.2f} points on {of}; {MAX_DROP} are allowed")
+    elif precision in MAX_ERROR and made_up.error > MAX_ERROR[precision]:
+        share = f"{100 * made_up.error:.2g} % of their spread"
+        verdict.problems.append(f"logits differ by {share}; {100 * MAX_ERROR[precision]:g} % is allowed")
+    return verdict
+
+
+def made_up_pixels(img_size: int, in_channels: int) -> Tensor:
+    """(16, C, img_size, img_size) uint8: what photographs are not, and noise of several kinds. Always the same."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (in_channels, img_size, img_size)
+    ramp = torch.linspace(0, 255, img_size)
+    rows, columns = torch.meshgrid(torch.arange(img_size), torch.arange(img_size), indexing="ij")
+    one_pixel = torch.zeros(shape)
+    one_pixel[:, img_size // 2, img_size // 3] = 255
+    images = [
+        *(torch.full(shape, float(level)) for level in (0, 127, 255)),
+        ramp.expand(shape),
+        ramp.flip(0)[:, None].expand(shape),
+        ((rows + columns) % 2 * 255.0).expand(shape),
+        ((rows // 8 + columns // 8) % 2 * 255.0).expand(shape),
+        one_pixel,
+        *(256 * torch.rand(shape, generator=generator) for _ in range(2)),
+        *(_clouds(shape, cells, generator) for cells in (2, 3, 4, 6, 8, 16)),
+    ]
+    return torch.stack(images).clamp(0, 255).to(torch.uint8)
+
+
+def _clouds(shape: tuple[int, int, int], cells: int, generator: torch.Generator) -> Tensor:
+    """Smooth coloured noise."""
+    coarse = 256 * torch.rand((1, shape[0], cells, cells), generator=generator)
+    return torch.nn.functional.interpolate(coarse, shape[1:], mode="bicubic", align_corners=False)[0]
+
+
+def _add(found: Comparison, ours: Tensor, theirs: Tensor, labels: Tensor | None) -> None:
+    found.num_images += len(ours)
+    found.finite &= bool(theirs.isfinite().all())
+    difference = (theirs - ours).abs()
+    found.max_difference = max(found.max_difference, difference.max().item())
+    found.max_logit = max(found.max_logit, ours.abs().max().item())
+    found.squares += difference.square().sum().item()
+    found.spread += (ours - ours.mean(1, keepdim=True)).square().sum().item()
+    first, chosen = ours.argmax(1), theirs.argmax(1)
+    margin = ours.gather(1, first[:, None]) - ours.gather(1, chosen[:, None])  # 0 where they agree
+    found.num_agreeing += int((margin[:, 0] <= 2 * found.tolerance).sum())
+    if labels is not None:
+        found.num_labelled += len(labels)
+        found.correct_source += int((first == labels).sum())
+        found.correct_artefact += int((chosen == labels).sum())

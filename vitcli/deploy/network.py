@@ -1,0 +1,72 @@
+"""The network that is exported: folded, rewritten for runtimes, and with preprocessing and softmax inside if wanted."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitcli.layers.reparam import reparameterize
+from vitcli.models.fastvit import FastViT
+from vitcli.models.fastvit_runtime import split_grouped
+
+#: precision of the artefact -> type in which the exported network computes; int8 is made of float32
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Deployed(nn.Module):
+    """What an artefact computes; float32 outside, whatever it computes in.
+
+    Args:
+        model: (B, C, H, W) normalised -> (B, num_classes).
+        mean, std: if given, the input is pixels, uint8 (B, H, W, C), and the output probabilities; in units of the full
+            range, one of each per channel or one for all. Otherwise it is float32 (B, C, H, W) and logits.
+        dtype: in which the model computes.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] = (1.0,),
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.model = model.to(dtype)
+        self.takes_pixels = mean is not None
+        gains = 1 / torch.tensor(std, dtype=torch.float64)
+        self.register_buffer("scale", (gains / 255).to(torch.float32).view(1, -1, 1, 1), persistent=False)
+        shift = -torch.tensor(mean or (0.0,), dtype=torch.float64) * gains
+        self.register_buffer("shift", shift.to(torch.float32).view(1, -1, 1, 1), persistent=False)
+        self.dtype = dtype
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.takes_pixels:
+            images = images.permute(0, 3, 1, 2).to(torch.float32) * self.scale + self.shift
+        logits = self.model(images.to(self.dtype)).to(torch.float32)
+        return logits.softmax(-1) if self.takes_pixels else logits
+
+
+def for_runtime(model: nn.Module) -> nn.Module:
+    """A new model in eval mode that computes the same in fewer and quicker layers, under names of its own."""
+    folded = reparameterize(model, fold="full")
+    if isinstance(folded, FastViT):
+        split_grouped(folded)
+    return folded.requires_grad_(False)
+
+
+def example_input(*, takes_pixels: bool, img_size: int, in_channels: int, batch: int | None, device: str) -> Tensor:
+    """Inputs of the right shape and type; two of them where the batch is free, which tracing could mistake one for."""
+    shape = (batch or 2, img_size, img_size, in_channels)
+    pixels = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    pixels = pixels.to(device)
+    return pixels if takes_pixels else pixels.permute(0, 3, 1, 2).to(torch.float32).div(127.5).sub(1).contiguous()
+
+
+def dynamic_shapes(example: Tensor, batch: int | None) -> Any:
+    """What torch.export is told of the input: only the batch is free, and only if it has no fixed size."""
+    return None if batch else ({0: torch.export.Dim("batch", min=1, max=4096)},)

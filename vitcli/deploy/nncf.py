@@ -1,0 +1,38 @@
+"""Static int8 by NNCF, for ONNX and OpenVINO graphs: ranges are measured on real images, weights are per channel."""
+
+import sys
+from typing import Any
+
+from vitcli.deploy.formats import need
+from vitcli.deploy.quiet import quiet
+
+
+def quantized(model: Any, batches: list[Any], kept_nodes: list[str]) -> Any:
+    """`model` with int8 layers.
+
+    Args:
+        batches: inputs of the model.
+        kept_nodes: names of the nodes that stay float.
+    """
+    need(("nncf",), extra="quantize", why="int8")
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # or each call is reported to a server
+    with quiet():
+        import nncf
+
+        nncf.set_log_level(40)  # errors
+        has_attention = any(word in str(type_) for type_ in _kinds(model) for word in ("Softmax", "ScaledDot"))
+        return nncf.quantize(
+            model,
+            nncf.Dataset(batches),
+            subset_size=len(batches),
+            preset=nncf.QuantizationPreset.MIXED,
+            model_type=nncf.ModelType.TRANSFORMER if has_attention else None,
+            ignored_scope=nncf.IgnoredScope(names=kept_nodes) if kept_nodes else None,
+        )
+
+
+def _kinds(model: Any) -> set[str]:
+    """Types of the model's nodes; the softmax at its end is not attention."""
+    if hasattr(model, "get_ops"):
+        return {op.get_type_name() for op in model.get_ordered_ops()[:-3]}
+    return {node.op_type for node in model.graph.node[:-1]}

@@ -1,0 +1,80 @@
+"""What the formats of the PyTorch family export: the graph, quantized if wanted by torchao.
+
+int8: static, by PT2E for the runtime that will run it; ranges are measured on real images. int8_dynamic: weights and,
+as they come, the inputs of linear layers. int8_weight: weights of linear layers only.
+"""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from vitcli.deploy.formats import Order, need
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Runtime = Literal["inductor", "xnnpack"]
+
+
+def exported_program(order: Order, runtime: Runtime) -> "torch.export.ExportedProgram":
+    """The network of `order` as torch.export sees it, in the precision that was ordered."""
+    import torch
+
+    from vitcli.deploy.network import dynamic_shapes
+
+    shapes = dynamic_shapes(order.example, order.batch)
+    if order.precision in ("int8_dynamic", "int8_weight"):
+        _quantize_linears(order)
+    program = torch.export.export(order.network, (order.example,), dynamic_shapes=shapes, strict=False)
+    if order.precision != "int8":
+        return program
+    static = _quantized(program.module(), order, runtime)
+    return torch.export.export(static, (order.example,), dynamic_shapes=shapes, strict=False)
+
+
+def register_quantized_operators() -> None:
+    """The operators that a quantized graph is written in exist once their package is imported."""
+    need(("torchao",), extra="quantize", why="int8")
+    import torchao.quantization.pt2e  # noqa: F401
+
+
+def _quantized(graph: Any, order: Order, runtime: Runtime) -> "nn.Module":
+    """`graph` with its ranges measured on the calibration images."""
+    need(("torchao",), extra="quantize", why="int8")
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    prepared = prepare_pt2e(graph, _quantizer(order, runtime))
+    for batch in order.calibration:
+        for images in batch.split(order.batch or len(batch)):
+            prepared(images)
+    return convert_pt2e(prepared)
+
+
+def _quantizer(order: Order, runtime: Runtime) -> Any:
+    if runtime == "xnnpack":
+        from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
+
+        quantizer: Any = xnnpack.XNNPACKQuantizer()
+        quantizer.set_global(xnnpack.get_symmetric_quantization_config(is_per_channel=True))
+    else:
+        from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+        quantizer = x86.X86InductorQuantizer()
+        quantizer.set_global(x86.get_default_x86_inductor_quantization_config())
+    for name in order.keep_float:
+        quantizer.set_module_name(name, None) if runtime == "xnnpack" else quantizer.set_module_name_qconfig(name, None)
+    return quantizer
+
+
+def _quantize_linears(order: Order) -> None:
+    need(("torchao",), extra="quantize", why=order.precision)
+    import torch.nn
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig, quantize_
+    from torchao.utils import unwrap_tensor_subclass
+
+    config = {"int8_dynamic": Int8DynamicActivationInt8WeightConfig, "int8_weight": Int8WeightOnlyConfig}
+    quantize_(
+        order.network,
+        config[order.precision](),
+        filter_fn=lambda module, name: isinstance(module, torch.nn.Linear) and name not in order.keep_float,
+    )
+    unwrap_tensor_subclass(order.network)

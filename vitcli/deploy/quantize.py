@@ -1,0 +1,60 @@
+"""Static int8, and what to do where it costs too much: the layers that suffer most stay in floating point."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vitcli.deploy.formats import Order
+from vitcli.deploy.gate import Verdict
+from vitcli.deploy.sensitivity import layer_errors
+
+#: images on which the layers are compared with each other
+NUM_SENSITIVITY = 100
+#: how many of the worst layers are left in float, one attempt after the other
+ATTEMPTS = (0, 1, 2, 4, 8, 16, 32)
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """The attempt that passed, or else the last one."""
+
+    order: Order
+    verdict: Verdict
+    layer_errors: dict[str, float]  #: worst first
+    tried: list[dict[str, Any]]  #: number of layers in float beside those that always are, and the top-1 it gave
+
+
+def fall_back(
+    order: Order,
+    kept: tuple[str, ...],
+    export: Callable[[Order], None],
+    compare: Callable[[], Verdict],
+    *,
+    say: Callable[[str], Any],
+) -> Fallback:
+    """Export in int8; while that costs more than the gate allows, leave more of the worst layers in float.
+
+    Args:
+        kept: names of the layers that always stay float: the first and the last.
+        export: writes what is ordered.
+        compare: judges what was written last.
+    """
+    # A kept name may be that of a part of the network, or of none in this form of it.
+    modules = [name for name, _ in order.network.named_modules()]
+    kept = tuple(name for name in kept if name in modules)
+    sample = [batch[:NUM_SENSITIVITY] for batch in order.calibration[: -(-NUM_SENSITIVITY // 50)]]
+    errors = layer_errors(order.network, sample, besides=kept)
+    worst, tried = list(errors), []
+    counts = [*(count for count in ATTEMPTS if count < len(worst)), len(worst)]
+    for count in counts:
+        attempt = replace(order, keep_float=(*kept, *worst[:count]))
+        export(attempt)
+        verdict = compare()
+        assert verdict.real is not None
+        top1 = round(100 * verdict.real.correct_artefact / verdict.real.num_labelled, 3)
+        tried.append({"num_float": count, "top1": top1})
+        if not verdict.problems or count == counts[-1]:
+            return Fallback(attempt, verdict, errors, tried)
+        names = ", ".join(name.removeprefix("model.") for name in worst[:count][-3:])
+        say(f"int8     {verdict.problems[0]}; {count} layers in float" + (f" (the last: {names})" if count else ""))
+    raise AssertionError("the last attempt is always returned")

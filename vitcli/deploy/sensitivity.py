@@ -1,0 +1,42 @@
+"""Which layers suffer most from int8: each is simulated alone, and the error it causes in the logits is measured."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitcli.layers.fake_quant import SIMULATED
+
+
+@torch.inference_mode()
+def layer_errors(network: nn.Module, inputs: Sequence[Tensor], *, besides: Iterable[str] = ()) -> dict[str, float]:
+    """Name of each convolution and linear layer -> error of the outputs when it alone computes in int8; worst first.
+
+    The error is the root mean square of the differences as a share of the outputs' own spread.
+
+    Args:
+        network: in eval mode, folded.
+        inputs: batches of real images as it takes them.
+        besides: names of layers that stay float anyway.
+    """
+    left_out = set(besides)
+    exact = [_logits(network, batch) for batch in inputs]
+    spread = sum(float((logits - logits.mean(1, keepdim=True)).square().sum()) for logits in exact) or 1.0
+    errors = {}
+    for name, layer in network.named_modules():
+        kind = type(layer)
+        if kind not in SIMULATED or not isinstance(layer, nn.Conv2d | nn.Linear) or name in left_out:
+            continue
+        simulated: Any = layer
+        simulated.__class__ = SIMULATED[kind]
+        differences = [_logits(network, batch) - logits for batch, logits in zip(inputs, exact, strict=True)]
+        simulated.__class__ = kind
+        errors[name] = (sum(float(difference.square().sum()) for difference in differences) / spread) ** 0.5
+    return dict(sorted(errors.items(), key=lambda item: -item[1]))
+
+
+def _logits(network: nn.Module, batch: Tensor) -> Tensor:
+    """Outputs; of probabilities their logarithms, so that small ones count too."""
+    outputs = network(batch).to(torch.float64)
+    return outputs.clamp_min(1e-12).log() if getattr(network, "takes_pixels", False) else outputs

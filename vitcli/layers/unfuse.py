@@ -1,0 +1,153 @@
+"""Turn a fused network back into an equal one that can be trained: the inverse of `reparam`.
+
+A module takes part by the inverse of what it has for `reparam`:
+
+- `set_kernel_and_bias(kernel, bias)` is the inverse of `kernel_and_bias()`: the main branch becomes that convolution,
+  the branches beside it add nothing at first, but have gradients by which they learn;
+- `unfold_in_place(folded)` is the inverse of `fold_in_place()`: what `folded` has lost becomes the identity, or what
+  the folded layers show of it.
+
+What was folded cannot be told apart again, so these are not the weights that were trained, only an equal network. Nor
+can the running statistics of a BatchNorm that was folded: `settle_norms` measures them anew. Without that the first
+training step, which normalises by the batch, would destroy the network.
+"""
+
+from collections.abc import Iterable
+from copy import deepcopy
+from typing import Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from vitcli.errors import WeightsError
+from vitcli.layers.mobileone import FusedConv
+from vitcli.layers.norm import channel_statistics
+from vitcli.layers.reparam import Norm, norm_scale_and_shift, set_scale_and_shift
+
+Model = TypeVar("Model", bound=nn.Module)
+#: how far a bias may be from what a shift of the input makes, relative to its length; rounding to bfloat16 costs 0.4 %
+_MAX_RESIDUAL = 0.01
+
+
+@runtime_checkable
+class OneConv(Protocol):
+    def set_kernel_and_bias(self, kernel: Tensor, bias: Tensor) -> None: ...
+
+
+@runtime_checkable
+class Unfoldable(Protocol):
+    def unfold_in_place(self, folded: nn.Module) -> None: ...
+
+
+@torch.no_grad()
+def unfuse(fused: nn.Module, *, into: Model) -> Model:
+    """A new model in training form that computes in eval mode what `fused` does; neither argument is touched.
+
+    Args:
+        fused: what `reparameterize` returned, with either fold, or a model with such weights in it.
+        into: a model in training form of the same sizes; its weights remain only where they add nothing.
+
+    The statistics of the norms are still to be measured, see `settle_norms`.
+
+    Raises:
+        WeightsError: the weights are not what folding makes.
+    """
+    model = deepcopy(into)
+    for module in model.modules():
+        if isinstance(module, Norm | nn.LayerNorm):
+            module.reset_parameters()  # to the identity
+    _take(model, fused)
+    return model
+
+
+def _take(module: nn.Module, fused: nn.Module) -> None:
+    """Copies what both have, then lets `module` make up for what `fused` has lost."""
+    theirs = dict(fused.named_parameters(recurse=False)) | dict(fused.named_buffers(recurse=False))
+    for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+        if name in theirs:
+            tensor.copy_(theirs[name])
+    theirs = dict(fused.named_children())
+    for name, child in module.named_children():
+        if name in theirs:
+            _take(child, theirs[name])
+    if isinstance(module, OneConv) and isinstance(fused, FusedConv):
+        assert fused.reparam_conv.bias is not None
+        module.set_kernel_and_bias(fused.reparam_conv.weight, fused.reparam_conv.bias)
+    elif isinstance(module, Unfoldable):
+        module.unfold_in_place(fused)
+
+
+def input_shift(linear: nn.Linear) -> Tensor:
+    """The vector s (D_in,) for which W s is the bias of `linear`: its bias as a shift of its input.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    assert linear.bias is not None
+    weight, bias = linear.weight.double().cpu(), linear.bias.double().cpu()
+    # least squares by gelsd: of several shifts the shortest, also where columns of the weight vanish
+    shift = torch.linalg.lstsq(weight, bias[:, None], driver="gelsd").solution[:, 0]
+    residual = torch.linalg.vector_norm(weight @ shift - bias)
+    if residual > _MAX_RESIDUAL * torch.linalg.vector_norm(bias):
+        raise WeightsError(
+            "the bias of queries, keys and values is not one that folding a norm leaves behind",
+            help="only files that were folded, and not trained afterwards, can be unfused",
+        )
+    return shift.to(linear.weight)
+
+
+@torch.no_grad()
+def settle_norms(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Gives each BatchNorm without statistics those of `batches`, and changes no output of the model in eval mode.
+
+    In training mode the model then stays near what it computes in eval mode, as far as the data resembles `batches`.
+
+    Args:
+        model: is changed; it stays in the mode in which it is.
+        batches: images (B, C, H, W), normalised, at least one batch; passed through once.
+    """
+    moments: dict[nn.Module, _Moments] = {norm: _Moments() for norm in new_norms(model)}
+    hooks = [norm.register_forward_pre_hook(lambda norm, inputs: moments[norm].add(inputs[0])) for norm in moments]
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in batches:
+            model(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.train(was_training)
+    for norm, measured in moments.items():
+        assert isinstance(norm, Norm)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale, shift = norm_scale_and_shift(norm)
+        norm.running_mean.copy_(measured.mean)
+        norm.running_var.copy_(measured.squares / measured.count)
+        set_scale_and_shift(norm, scale, shift)
+
+
+def new_norms(model: nn.Module) -> list[Norm]:
+    """Each BatchNorm without statistics: its running mean and variance are still 0 and 1."""
+    norms = [module for module in model.modules() if isinstance(module, Norm)]
+    return [norm for norm in norms if _equals(norm.running_mean, 0) and _equals(norm.running_var, 1)]
+
+
+def _equals(tensor: Tensor | None, number: int) -> bool:
+    return tensor is not None and bool((tensor == number).all())
+
+
+class _Moments:
+    """Mean (C,) and sum of squares about it, of all maps (B, C, H, W) so far, joined in pairs (Chan et al. 1983)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = self.squares = torch.zeros((), dtype=torch.float64)
+
+    def add(self, x: Tensor) -> None:
+        count = x.numel() // x.shape[1]
+        mean, var = channel_statistics(x)
+        step = mean.double() - self.mean
+        total = self.count + count
+        self.squares = self.squares + var.double() * count + step**2 * (self.count * count / total)
+        self.mean, self.count = self.mean + step * (count / total), total

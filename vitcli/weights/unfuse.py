@@ -1,0 +1,114 @@
+"""Makes of weights that were reparameterized for deployment equal ones that can be trained."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitcli.errors import WeightsError
+from vitcli.layers.reparam import reparameterize
+from vitcli.layers.unfuse import new_norms, settle_norms, unfuse
+from vitcli.models.fastvit_keys import from_apple
+from vitcli.models.registry import create_model
+from vitcli.weights.convert import convert_weights
+from vitcli.weights.fit import Fit, find_fit, fold_of
+from vitcli.weights.load import load_weights
+from vitcli.weights.read import Weights
+
+#: how far the logits of the two forms may be apart, relative to the largest
+MAX_DIFFERENCE = 1e-3
+BATCH_SIZE = 16
+
+
+@dataclass(frozen=True)
+class Unfused:
+    """A fused network and an equal one in training form, whose norms may still be without statistics."""
+
+    weights: Weights  #: as they were read
+    name: str  #: of the registry
+    fused: nn.Module
+    model: nn.Module
+    in_chans: int
+    img_size: int  #: px
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether there are statistics to be measured."""
+        return bool(new_norms(self.model))
+
+
+def unfuse_weights(weights: Weights) -> Unfused:
+    """The network of `weights` in both forms.
+
+    Raises:
+        WeightsError: the weights are in training form, of no model that can be unfused, or not what folding makes.
+    """
+    fold = fold_of(weights.tensors)
+    if fold is None:
+        raise WeightsError(f"{weights.source} is not fused", help="it can be trained as it is: --ckpt_path")
+    fit = find_fit(weights)
+    if fit is None:
+        raise WeightsError(f"{weights.source} fits no model of the registry", help="`vitcli weights show` lists it")
+    with torch.random.fork_rng(devices=[]):  # branches that add nothing have random kernels, always the same
+        torch.manual_seed(0)
+        model: Any = create_model(fit.name, **_options(fit, weights)).eval()
+    fused = reparameterize(model, fold=fold)
+    load_weights(fused, weights)
+    return Unfused(weights, fit.name, fused, unfuse(fused, into=model), model.in_chans, model.img_size)
+
+
+def _options(fit: Fit, weights: Weights) -> dict[str, Any]:
+    """Arguments of `create_model` for the tensors as they are."""
+    if fit.seen:
+        # heads of another number are made of the same tensors
+        return {name: 1 if name == "num_heads" and value is None else value for name, value in fit.options.items()}
+    own = from_apple(weights.tensors)
+    first_conv = own.get("stem.0.reparam_conv.weight")
+    if first_conv is None:
+        raise WeightsError(f"{weights.source} is of {fit.name}", help="only FastViT and ViT can be unfused")
+    return {"num_classes": len(own.get("head.fc.weight", ())), "in_chans": first_conv.shape[1]}
+
+
+def write_unfused(unfused: Unfused, images: Iterable[Tensor], out: Path) -> float:
+    """Measures what statistics are missing on batches of normalised `images`, and writes the safetensors file `out`.
+
+    Returns:
+        The largest difference between the logits of the two forms, relative to the largest logit.
+
+    Raises:
+        UsageError: `out` exists or cannot be written.
+        WeightsError: the two forms are not equal.
+    """
+    if unfused.needs_images:
+        settle_norms(unfused.model, images)
+    with torch.no_grad():
+        test = next(made_up_images(4, in_chans=unfused.in_chans, img_size=unfused.img_size))
+        expected, found = unfused.fused(test), unfused.model(test)
+    difference = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
+    source = unfused.weights.source
+    if not difference <= MAX_DIFFERENCE:
+        raise WeightsError(
+            f"{source}: the training form has other logits, by {difference:.1e} of the largest",
+            help=f"weights that `reparameterize` fused, in float32, are not {MAX_DIFFERENCE:g} apart",
+        )
+    convert_weights(Weights(unfused.model.state_dict(), unfused.weights.meta, source), "vitcli", out)
+    return difference
+
+
+def made_up_images(num_images: int, *, in_chans: int, img_size: int) -> Iterator[Tensor]:
+    """Batches (B, in_chans, img_size, img_size) of nearly gray noise with mean 0 and variance 1, always the same.
+
+    Amplitudes fall with 1 / frequency, as in natural images (Field 1987, J. Opt. Soc. Am. A 4, 2379).
+    """
+    random = torch.Generator().manual_seed(0)
+    rows, columns = torch.fft.fftfreq(img_size), torch.fft.rfftfreq(img_size)
+    amplitude = 1 / torch.hypot(rows[:, None], columns[None]).clamp(min=1 / img_size)  # (img_size, img_size // 2 + 1)
+    for start in range(0, num_images, BATCH_SIZE):
+        shape = (min(BATCH_SIZE, num_images - start), 1 + in_chans, img_size, img_size)
+        white = torch.randn(shape, generator=random)
+        noise = torch.fft.irfft2(torch.fft.rfft2(white) * amplitude, s=shape[2:])
+        gray, colours = (noise / noise.std()).split([1, in_chans], dim=1)
+        yield 0.95 * gray + 0.31 * colours  # 0.95^2 + 0.31^2 = 1
