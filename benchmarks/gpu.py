@@ -6,6 +6,7 @@
 2. the quickstart with bf16 and torch.compile on CUDA: accuracy, and a resume of it
 3. training steps of FastViT-T8, ViT-S/16 and ViT-S/32, eager and compiled, ours and timm's by turns
 4. the same step of ViT-S/16 with and without half of its patches (PatchDropout)
+5. AOTInductor artefacts: parity, and images per second beside timm's network in eager mode and compiled
 """
 
 import argparse
@@ -23,7 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vitcli.models.registry import create_model
+from vitcli.deploy.formats import Order, open_format
+from vitcli.deploy.network import DTYPES, Deployed, for_runtime
+from vitcli.models.registry import create_model, model_info
 
 #: our name, timm's, px, and whether the layout NHWC is worth a try
 NETWORKS = [
@@ -52,6 +55,7 @@ def main() -> None:
         for layout in (False, True)[: 1 + (tries_layout and device.type != "cpu")]  # PyTorch 2.15 crashes on CPUs
     ]
     results["patch_dropout"] = patch_dropout(options, device)
+    results["deployment"] = [deployment(options, device, names) for *names, _, _ in NETWORKS[:2]]
     options.out.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results, indent=1))
 
@@ -110,6 +114,62 @@ def patch_dropout(options: argparse.Namespace, device: torch.device) -> dict:
     models = [create_model("vit_s_patch16", img_size=px, patch_drop_rate=share) for share in (0.5, 0.0)]
     half, all_ = by_turns(models, options, device, px, compiled=False, channels_last=False)
     return {"half": half, "all": all_, "ratio": round(half / all_, 3)}
+
+
+def deployment(options: argparse.Namespace, device: torch.device, names: list[str]) -> dict:
+    """Largest difference of a logit in float32, and images per second by batch."""
+    import timm
+    from timm.utils.model import reparameterize_model
+
+    name, timms = names
+    px = options.size_px or model_info(name).img_size
+    size = {"img_size": px} if name.startswith("vit_") else {}
+    theirs, ours = timm.create_model(timms, **size).eval().to(device), create_model(name, **size).eval()
+    ours.load_state_dict(theirs.state_dict())
+    fused = reparameterize_model(theirs)
+    facts: dict = {"model": name, "px": px, "img_s": []}
+    for batch in (1, min(64, options.batch_size)):
+        images = torch.randn(batch, 3, px, px, device=device)
+        low = torch.autocast(device.type, torch.bfloat16)
+        exact, quick = (exported(ours, images, precision) for precision in ("fp32", "bf16"))
+        with torch.inference_mode():
+            difference = (exact(images) - fused(images)).abs().max().item()
+            compiled = torch.compile(fused)
+            runs = {
+                "ours aoti fp32": exact,
+                "ours aoti bf16": quick,
+                "timm fp32": fused,
+                "timm compiled fp32": compiled,
+            }
+            rates = {key: forward_rate(run, images, device) for key, run in runs.items()}
+            with low:
+                rates |= {"timm bf16": forward_rate(fused, images, device)}
+                rates |= {"timm compiled bf16": forward_rate(compiled, images, device)}
+        facts["img_s"].append({"batch": batch, "max_difference": difference} | rates)
+    return facts
+
+
+def exported(model: nn.Module, images: torch.Tensor, precision: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The network as `vitcli export --to aoti --input normalized` writes it, loaded again."""
+    form = open_format("aoti", to="export")
+    network = Deployed(for_runtime(model), dtype=DTYPES.get(precision, torch.float32)).eval().to(images.device)
+    with tempfile.TemporaryDirectory() as folder:
+        order = Order(network, images, Path(folder), precision, "logits", batch=len(images), device=images.device.type)
+        form.export(order)
+        return torch._inductor.aoti_load_package(str(Path(folder) / form.FILE))
+
+
+def forward_rate(run: Callable[[torch.Tensor], object], images: torch.Tensor, device: torch.device) -> float:
+    """Images per second of the forward pass, after it was run a few times."""
+    for _ in range(5):
+        run(images)
+    wait(device)
+    start, calls = time.perf_counter(), 0
+    while time.perf_counter() - start < 1 or calls < 3:
+        run(images)
+        calls += 1
+        wait(device)
+    return round(calls * len(images) / (time.perf_counter() - start), 1)
 
 
 def by_turns(

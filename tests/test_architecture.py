@@ -20,7 +20,8 @@ FLOORS = {
     "engine": 4,
     "deploy": 4,
     "commands": 5,
-    "cli": 6, "__main__": 7, "__init__": 7,
+    "cli_deploy": 6,
+    "cli": 7, "__main__": 8, "__init__": 8,
 }  # fmt: skip
 
 
@@ -94,7 +95,7 @@ def test_no_circles():
 def test_only_the_cli_knows_typer_and_the_loop_knows_no_task():
     for file in FILES:
         names = {name.split(".")[0] for _, name in imports(file)}
-        assert "typer" not in names or file.name == "cli.py", file
+        assert "typer" not in names or file.name in ("cli.py", "cli_deploy.py"), file
     for name in ("loop.py", "evaluate.py", "checkpoint.py"):
         assert "byol" not in (PACKAGE / "engine" / name).read_text().lower()
 

@@ -3,8 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vitcli.commands.export import ExportPlan, export
     from vitcli.commands.train import TrainResult, train
     from vitcli.commands.validate import validate
+    from vitcli.deploy.artefact import open_artefact
+    from vitcli.deploy.classify import Classifier
     from vitcli.layers.reparam import reparameterize
     from vitcli.models.registry import create_model, list_models
     from vitcli.recipe.load import Recipe, load_recipe
@@ -14,12 +17,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Classifier": "vitcli.deploy.classify",
+    "ExportPlan": "vitcli.commands.export",
     "Recipe": "vitcli.recipe.load",
     "TrainResult": "vitcli.commands.train",
     "create_model": "vitcli.models.registry",
+    "export": "vitcli.commands.export",
     "list_models": "vitcli.models.registry",
     "load_recipe": "vitcli.recipe.load",
     "load_weights": "vitcli.weights.load",
+    "open_artefact": "vitcli.deploy.artefact",
     "reparameterize": "vitcli.layers.reparam",
     "train": "vitcli.commands.train",
     "use_plugin": "vitcli.recipe.plugins",
@@ -27,8 +34,8 @@ _PUBLIC = {
 }
 
 __all__ = [
-    "Recipe", "TrainResult", "create_model", "list_models", "load_recipe", "load_weights", "reparameterize", "train",
-    "use_plugin", "validate",
+    "Classifier", "ExportPlan", "Recipe", "TrainResult", "create_model", "export", "list_models", "load_recipe",
+    "load_weights", "open_artefact", "reparameterize", "train", "use_plugin", "validate",
 ]  # fmt: skip
 
 

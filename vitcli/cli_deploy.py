@@ -78,7 +78,7 @@ def export(
     if to == "fused":
         story.export_fused(source, out, fold=fold, use_ema=use_ema)
         return
-    plan = story.Plan(
+    plan = story.ExportPlan(
         to=to,
         precision=precision,
         input=input,
@@ -113,8 +113,9 @@ def predict(
         int | None, typer.Option(min=1, metavar="N", help="Threads of the network. [default: all cores]")
     ] = None,
     device: Annotated[
-        str, typer.Option(metavar="NAME", help="cpu, cuda, or what OpenVINO has beside, such as GPU.")
-    ] = "cpu",
+        str | None,
+        typer.Option(metavar="NAME", help="cpu, cuda, or what OpenVINO has beside. [default: as it was exported]"),
+    ] = None,
     on_bad_image: Annotated[
         Literal["fail", "skip"],
         typer.Option("--on_bad_image", help="End with exit code 3, or 0, after all others are classified."),
@@ -137,4 +138,53 @@ def predict(
         threads=threads,
         device=device,
         on_bad_image=on_bad_image,
+    )
+
+
+def _counts(text: str) -> list[int]:
+    """`1,16` -> [1, 16]"""
+    try:
+        numbers = [int(word) for word in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise typer.BadParameter(f"{text!r} is no list of counts such as 1,16")
+    return numbers
+
+
+@bench_app.command("infer")
+def bench_infer(
+    items: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ITEM", help="What `export` made, a run, a model by name, or timm:NAME to compare with."
+        ),
+    ],
+    batch: Annotated[str, typer.Option(metavar="LIST", help="Images at a time.")] = "1,16",
+    threads: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Threads. [default: 1, and as many as there are cores]")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="How often each item has its turn.")] = 10,
+    seconds: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="How long a turn is.")] = 1.0,
+    img_size: Annotated[
+        int | None, typer.Option("--img_size", min=8, metavar="N", help="Side in pixels, for models by name.")
+    ] = None,
+    json: JsonOption = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Measure latency, throughput and memory on the CPU, item beside item.
+
+    Models by name have random weights and are fully reparameterized. The others are compared with the first item.
+    """
+    from vitcli.commands.bench import bench_infer as run
+
+    counts = _counts(batch), _counts(threads) if threads else None
+    run(
+        items,
+        batches=counts[0],
+        threads=counts[1],
+        rounds=rounds,
+        seconds=seconds,
+        img_size=img_size,
+        json_file=json,
     )

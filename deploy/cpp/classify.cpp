@@ -18,7 +18,7 @@ void require_format(const Artefact& artefact) {
   const std::string runs = RUNTIME_FORMAT;
   if (artefact.format == runs) return;
   throw BadUse("this program runs artefacts of format " + runs + ", and this one is of format " + artefact.format,
-               "build the program with another -DRUNTIME, or export the model again with --format " + runs);
+               "build the program with another -DRUNTIME, or export the model again with --to " + runs);
 }
 
 void softmax(std::vector<float>& logits) {

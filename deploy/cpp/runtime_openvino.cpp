@@ -27,8 +27,8 @@ class OpenVino : public Runtime {
                           ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY)};
     if (num_threads > 0) properties.insert(ov::inference_num_threads(num_threads));
     const std::shared_ptr<ov::Model> model = core_.read_model(artefact.file.string());
-    // A fixed shape runs fastest; and with a free batch, OpenVINO 2026.4's CPU plugin computes nonsense of int8
-    // networks.
+    // A fixed shape runs fastest; and with a free batch, OpenVINO 2026.4.1 computed wrong numbers for one image by an
+    // int8 network.
     const std::vector<std::int64_t> shape = input_shape(artefact);
     model->reshape(ov::PartialShape(std::vector<ov::Dimension>(shape.begin(), shape.end())));
     request_ = core_.compile_model(model, device, properties).create_infer_request();

@@ -16,9 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+import vitcli
 from tests.conftest import ROOT
+from vitcli.commands.export import ExportPlan, export
 from vitcli.data.decode import open_image
 from vitcli.data.eval_transform import build_eval_transform
+from vitcli.deploy.artefact import open_artefact
+from vitcli.deploy.classify import Classifier
 from vitcli.recipe.schema import Augmentation
 from vitcli.weights.manifest import write_manifest
 
@@ -28,6 +32,15 @@ pytestmark = [
 ]
 
 Run = Callable[..., subprocess.CompletedProcess]
+
+#: runtime -> its Python package, and the artefact it is tried with: both kinds of input, a free and a fixed batch
+RUNTIMES: dict[str, tuple[str, ExportPlan]] = {
+    "openvino": ("openvino", ExportPlan(to="openvino")),
+    "executorch": ("executorch", ExportPlan(to="executorch", input="normalized")),
+    "onnxruntime": ("onnxruntime", ExportPlan(to="onnx", input="normalized", batch=3)),
+    "aoti": ("torch", ExportPlan(to="aoti")),
+}
+IN_EVERY_RUN = ("openvino", "executorch")  #: the others are built and tried with VITCLI_ALL_RUNTIMES=1 only
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +63,15 @@ def build(tmp_path_factory) -> Callable[[str], Path]:
     return built
 
 
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory) -> Path:
+    """A network of ten classes that has learnt a little, so that its probabilities differ."""
+    folder = tmp_path_factory.mktemp("training") / "run"
+    words: dict[str, Any] = {"epoch_size": 1, "num_samples": 320, "batch_size": 32, "warmup_epochs": 0}
+    vitcli.train(vitcli.load_recipe("quickstart", run_dir=folder, num_parallel_workers=0, **words))
+    return folder
+
+
 @pytest.fixture
 def pixels(build, tmp_path: Path) -> Run:
     """Run `pixels ARTEFACT_DIR IMAGE` of any build."""
@@ -62,19 +84,18 @@ def pixels(build, tmp_path: Path) -> Run:
 
 
 def write_artefact(folder: Path, *, in_channels: int = 3, **preprocessing: object) -> Path:
-    """An artefact with everything but a network, and 130 files of all lengths around the blocks of SHA-256."""
+    """An artefact with everything but a network."""
     folder.mkdir(exist_ok=True)
     described = {"image_resize": 32, "crop_pct": 1.0, "interpolation": "bicubic", "in_channels": in_channels}
     described |= {"mean": [0.5] * in_channels, "std": [0.5] * in_channels} | preprocessing
     page = {
         "format": "onnx", "file": "model.onnx", "precision": "fp32", "device": "cpu", "more": [{}, True, "é😀"],
-        "input": {"dtype": "uint8", "layout": "NHWC", "batch": None}, "output": "probabilities", "preprocessing": described,
+        "input": {"dtype": "uint8", "layout": "NHWC", "batch": None}, "output": "probabilities",
+        "preprocessing": described,
     }  # fmt: skip
     (folder / "artefact.json").write_text(json.dumps(page))
     (folder / "labels.txt").write_text("cat\ndog\n")
     (folder / "model.onnx").write_bytes(bytes(range(256)) * 5000)
-    for length in range(130):
-        (folder / f"{length}.bin").write_bytes(b"v" * length)
     write_manifest(folder)
     return folder
 
@@ -179,11 +200,21 @@ def test_images_that_are_refused(tmp_path: Path, pixels: Run):
         assert words in done.stderr.decode(), name
 
 
-def damaged(artefact: Path, damage: str) -> None:
+def test_sha256_is_hashlibs(tmp_path: Path, pixels: Run):
+    """Files of all lengths around the blocks of SHA-256, noted by hashlib."""
+    artefact = write_artefact(tmp_path / "artefact")
+    for length in range(130):
+        (artefact / f"{length}.bin").write_bytes(b"v" * length)
+    write_manifest(artefact)
+    noise(9, 9).save(tmp_path / "image.png")
+    assert pixels(artefact, tmp_path / "image.png").returncode == 0
+
+
+def damage_artefact(artefact: Path, damage: str) -> None:
     if damage == "byte":
-        (artefact / "77.bin").write_bytes(b"v" * 76 + b"w")
+        (artefact / "model.onnx").write_bytes(bytes(range(256)) * 4999 + bytes(256))
     elif damage == "size":
-        (artefact / "77.bin").write_bytes(b"v" * 78)
+        (artefact / "model.onnx").write_bytes(b"")
     elif damage in ("labels.txt", "artefact.json", "MANIFEST.json"):
         (artefact / damage).unlink()
     else:
@@ -201,18 +232,60 @@ def damaged(artefact: Path, damage: str) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        ("byte", "77.bin was changed"), ("size", "77.bin has another size"), ("labels.txt", "cannot read"),
+        ("byte", "model.onnx was changed"), ("size", "model.onnx has another size"), ("labels.txt", "cannot read"),
         ("artefact.json", "cannot read"), ("MANIFEST.json", "cannot read"), ("outside", "'../model.onnx' is not in"),
         ("interpolation", '"sinc" is unknown'), ("mean", 'the key "mean" is missing'), ("syntax", "something follows"),
     ],
 )  # fmt: skip
 def test_artefacts_that_are_refused(damage: str, words: str, tmp_path: Path, pixels: Run):
-    """The whole artefact passes, so its 130 SHA-256 are hashlib's; damaged it is refused before anything is used."""
     artefact = write_artefact(tmp_path / "artefact")
     noise(9, 9).save(tmp_path / "image.png")
-    assert pixels(artefact, tmp_path / "image.png").returncode == 0
-    damaged(artefact, damage)
+    damage_artefact(artefact, damage)
     done = pixels(artefact, tmp_path / "image.png")
     assert (done.returncode, done.stdout) == (2, b"")
     assert words in done.stderr.decode()
     assert str(artefact) in done.stderr.decode()
+
+
+def require(runtime: str) -> None:
+    """Skip where `runtime` is not installed, or takes too long to be tried in every run."""
+    if runtime not in IN_EVERY_RUN and os.environ.get("VITCLI_ALL_RUNTIMES") != "1":
+        pytest.skip("tried with VITCLI_ALL_RUNTIMES=1")
+    if importlib.util.find_spec(RUNTIMES[runtime][0]) is None:
+        pytest.skip(f"the package {RUNTIMES[runtime][0]} is not installed")
+    if runtime == "onnxruntime" and "ONNXRUNTIME_DIR" not in os.environ:
+        pytest.skip("ONNXRUNTIME_DIR does not name a release of ONNX Runtime, and the Python package has no headers")
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_the_predictions_are_pythons(runtime: str, build, run_dir: Path, tmp_path: Path):
+    require(runtime)
+    program = build(runtime) / "classify"
+    artefact = export(run_dir, tmp_path / "exported", RUNTIMES[runtime][1])
+    photo().save(tmp_path / "photo.png")
+    classifier = Classifier(open_artefact(artefact.folder), threads=1)
+    probabilities = classifier([open_image(tmp_path / "photo.png")])[0]
+    command = [program, artefact.folder, tmp_path / "photo.png", "--threads", "1", "--device", "CPU"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [line.split("  ") for line in done.stdout.splitlines()]
+    np.testing.assert_allclose([float(share) for share, _ in lines], sorted(probabilities)[:-6:-1], atol=1.5e-4)
+    for share, name in lines:
+        assert abs(float(share) - probabilities[classifier.class_names.index(name)]) <= 1.5e-4
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "of format openvino, and this one is of format onnx"), (["--top", "0"], "--top takes a positive number"),
+        (["--threads"], "--threads needs a value"), (["--gpu", "1"], "no option --gpu"),
+        (["more"], "expected an artefact"),
+    ],
+)  # fmt: skip
+def test_commands_that_are_refused(options: list[str], words: str, build, tmp_path: Path):
+    require("openvino")
+    command = [build("openvino") / "classify", write_artefact(tmp_path / "artefact"), tmp_path / "photo.png", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert "help: " in done.stderr

@@ -21,11 +21,11 @@ from vitcli.deploy.artefact import is_artefact, open_artefact, size_bytes
 from vitcli.deploy.classify import open_session
 from vitcli.deploy.timing import by_turns
 from vitcli.errors import UsageError, VitcliError
-from vitcli.recipe.names import registered
 from vitcli.recipe.plugins import use_plugin
+from vitcli.weights.fetch import is_remote
 
-#: thread pools go on spinning for a while after their last work: those of the worker that ran before end in this time
-PAUSE_SECONDS = 0.02
+#: thread pools go on spinning after their last work (ONNX Runtime's for some 60 ms): by now those of the others ended
+PAUSE_SECONDS = 0.15
 _PACKAGES = ("torch", "timm", "onnxruntime", "openvino", "executorch")
 
 
@@ -62,16 +62,8 @@ def open_network(order: Order) -> Network:
     if is_artefact(order.item):
         return _artefact(order)
     if order.item.startswith("timm:"):
-        return _eager(*_of_timm(order), order)
-    if order.item in registered("models") and not Path(order.item).exists():
-        return _eager(*_of_registry(order), order)
-    from vitcli.commands.opened import open_model
-    from vitcli.layers.reparam import reparameterize
-
-    opened = open_model(order.item)
-    recipe = opened.recipe
-    shape = recipe.model.in_channels, recipe.augmentation.image_resize
-    return _eager(reparameterize(opened.model, fold="full"), *shape, order)
+        return _of_timm(order)
+    return _of_weights(order) if is_remote(order.item) or Path(order.item).exists() else _of_registry(order)
 
 
 def _artefact(order: Order) -> Network:
@@ -88,16 +80,26 @@ def _artefact(order: Order) -> Network:
     return Network(lambda: session(images), artefact.format, artefact.precision, size_bytes(artefact.folder))
 
 
-def _of_registry(order: Order) -> tuple[Any, int, int]:
+def _of_weights(order: Order) -> Network:
+    from vitcli.commands.opened import open_model
+    from vitcli.layers.reparam import reparameterize
+
+    opened = open_model(order.item)
+    recipe = opened.recipe
+    model = reparameterize(opened.model, fold="full")
+    return _eager(model, order, img_size=recipe.augmentation.image_resize, in_channels=recipe.model.in_channels)
+
+
+def _of_registry(order: Order) -> Network:
     from vitcli.layers.reparam import reparameterize
     from vitcli.models.registry import create_model, model_info
 
     size = order.img_size or model_info(order.item).img_size
-    return reparameterize(create_model(order.item, img_size=size), fold="full"), 3, size
+    return _eager(reparameterize(create_model(order.item, img_size=size), fold="full"), order, img_size=size)
 
 
-def _of_timm(order: Order) -> tuple[Any, int, int]:
-    """timm's own model of the same name, in the form its own function for that makes of it."""
+def _of_timm(order: Order) -> Network:
+    """timm's own model of that name, in the form that timm's own function makes of it."""
     try:
         import timm
         from timm.utils.model import reparameterize_model
@@ -106,14 +108,14 @@ def _of_timm(order: Order) -> tuple[Any, int, int]:
     name = order.item.removeprefix("timm:")
     if not timm.is_model(name):
         raise UsageError(f"timm has no model {name!r}")
-    model = timm.create_model(name, pretrained=False).eval()
+    model: Any = timm.create_model(name, pretrained=False).eval()
     size = order.img_size or model.pretrained_cfg["input_size"][-1]
     if order.img_size and hasattr(model, "set_input_size"):
         model.set_input_size(img_size=size)
-    return reparameterize_model(model), 3, size
+    return _eager(reparameterize_model(model), order, img_size=size)
 
 
-def _eager(model: Any, in_channels: int, img_size: int, order: Order) -> Network:
+def _eager(model: Any, order: Order, *, img_size: int, in_channels: int = 3) -> Network:
     """`model` as PyTorch runs it, operator by operator, in float32."""
     import torch
 
@@ -154,11 +156,11 @@ def _answers(order: Order) -> Iterator[dict[str, Any]]:
             peak = memory_bytes("VmHWM")
             yield {"times_ms": times.tolist(), "memory_bytes": peak - bare if peak and bare else None}
     except NotForThisBatch as reason:
-        yield {"skipped": str(reason)}
+        yield {"why_not": str(reason), "failed": False}
     except VitcliError as error:
-        yield {"error": error.message}
+        yield {"why_not": "; ".join(filter(None, (error.message, error.help))), "failed": True}
     except Exception as error:  # of any library; the other networks are measured all the same
-        yield {"error": " ".join(f"{type(error).__name__}: {error}".split())}
+        yield {"why_not": " ".join(f"{type(error).__name__}: {error}".split()), "failed": True}
 
 
 def memory_bytes(name: str) -> int | None:

@@ -23,7 +23,7 @@ _console = Console(highlight=False, emoji=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExportPlan:
     """What the user asked for.
 
     precision: one of the format's. input: "pixels" (uint8 in, probabilities out) or "normalized" (float32, logits).
@@ -43,7 +43,7 @@ class Plan:
     accept: bool = False
 
 
-def export(source: str | Path, out: Path, plan: Plan, *, use_ema: bool | None = None) -> Artefact:
+def export(source: str | Path, out: Path, plan: ExportPlan, *, use_ema: bool | None = None) -> Artefact:
     """Write the network of `source` (as `--ckpt_path`) as an artefact into the new folder `out`.
 
     Raises:
@@ -111,7 +111,7 @@ def export_fused(
     _console.print(f"next: vitcli validate --ckpt_path {out} --data_dir DATA")
 
 
-def _checked(plan: Plan, form: Format) -> Plan:
+def _checked(plan: ExportPlan, form: Format) -> ExportPlan:
     """The plan with what the format fixes; UsageError for what it cannot do."""
     if plan.precision not in form.PRECISIONS:
         others = ", ".join(form.PRECISIONS)

@@ -22,7 +22,7 @@ class ModelClassifier(ImageClassifier):
         UsageError: PyTorch does not see this device.
     """
 
-    def __init__(self, opened: Opened, *, threads: int | None = None, device: str = "cpu") -> None:
+    def __init__(self, opened: Opened, *, threads: int | None = None, device: str = "auto") -> None:
         recipe = opened.recipe
         super().__init__(opened.class_names, recipe.augmentation, recipe.model.in_channels)
         if device not in ("auto", "cpu", "cuda", "mps"):

@@ -16,6 +16,7 @@ from vitcli.recipe.load import Recipe, load_recipe
 from vitcli.recipe.schema import OWN_KEYS
 from vitcli.weights.fit import converted, find_fit, fold_of
 from vitcli.weights.load import load_weights
+from vitcli.weights.preprocessing import preprocessing_of
 from vitcli.weights.read import Weights
 
 #: what a checkpoint's recipe says of the network and of its data
@@ -100,10 +101,15 @@ def _recipe_of(weights: Weights) -> Recipe:
         )
     own = {name: value for name, value in fit.options.items() if name in OWN_KEYS}
     seen = fit.seen | {name: fit.options[name] for name in ("img_size", "in_chans") if fit.options.get(name)}
-    size = seen.get("img_size") or model_info(fit.name).img_size
-    channels = seen.get("in_chans", 3)
-    crop = {"crop_pct": model_info(fit.name).crop_pct}
-    return defaults.changed(weights.source, model=fit.name, image_resize=size, in_channels=channels, **own, **crop)
+    info, before = model_info(fit.name), weights.meta.get("preprocessing", {})
+    return defaults.changed(
+        weights.source,
+        model=fit.name,
+        image_resize=seen.get("img_size") or before.get("image_resize") or info.img_size,
+        in_channels=seen.get("in_chans", 3),
+        crop_pct=(preprocessing_of(weights) or {}).get("crop_pct", info.crop_pct),
+        **own,
+    )
 
 
 def _num_classes(recipe: Recipe, weights: Weights) -> int:

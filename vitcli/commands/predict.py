@@ -37,7 +37,7 @@ def predict(
     json: Path | None = None,
     batch_size: int = 16,
     threads: int | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     on_bad_image: Literal["fail", "skip"] = "fail",
 ) -> None:
     """Print the `top` classes of each image, in the order of the images.
@@ -47,7 +47,8 @@ def predict(
         images: files, folders, patterns; "-" for a list on standard input.
         csv, json: also write the result there.
         threads: of the network; None: all cores.
-        device: "cpu", "cuda", or for OpenVINO any that it has.
+        device: "cpu", "cuda", or for OpenVINO any that it has; None: the one it was exported for, of a run a GPU if
+            there is one.
         on_bad_image: all others are classified in any case; "skip": and that is a success.
 
     Raises:
@@ -76,7 +77,7 @@ def predict(
         )
 
 
-def _open_classifier(source: str, threads: int | None, device: str, messages: Console) -> ImageClassifier:
+def _open_classifier(source: str, threads: int | None, device: str | None, messages: Console) -> ImageClassifier:
     if is_artefact(source):
         return Classifier(open_artefact(source), threads=threads, device=device)
     from vitcli.commands.model_classifier import ModelClassifier
@@ -85,7 +86,7 @@ def _open_classifier(source: str, threads: int | None, device: str, messages: Co
     opened = open_model(source)
     for note in opened.notes:
         messages.print(f"note: {note}")
-    return ModelClassifier(opened, threads=threads, device=device)
+    return ModelClassifier(opened, threads=threads, device=device or "auto")
 
 
 def _answers(classifier: ImageClassifier, paths: Sequence[str], *, top: int, batch_size: int) -> Iterator[Answer]:
@@ -137,7 +138,10 @@ def _outputs(csv: Path | None, json: Path | None) -> Iterator[list[Write]]:
 
     def say(answer: Answer) -> None:
         if not answer.error:
-            console.print(text_of(answer))
+            text = text_of(answer).encode(console.encoding, "backslashreplace")  # a terminal may know few characters
+            console.print(text.decode(console.encoding))
+        if console.quiet and len(writes) == 1:
+            sys.exit(0)  # nobody reads on (`vitcli predict … | head`), and no file is wanted
 
     writes: list[Write] = [say]
     try:

@@ -59,7 +59,7 @@ def validate_exported(
         images,
         batch_size=section.val_batch_size or section.batch_size,
         num_workers=num_workers,
-        device="cpu" if recipe.system.device == "auto" else recipe.system.device,
+        device=None if recipe.system.device == "auto" else recipe.system.device,
     )
     reporter.table("validation", [("artefact", str(folder)), *_rows(artefact, result)])
     if json_file:
@@ -75,7 +75,7 @@ def validate_artefact(
     batch_size: int,
     num_workers: int,
     threads: int | None = None,
-    device: str = "cpu",
+    device: str | None = None,
 ) -> EvalResult:
     """Classify each of `images` once; its labels count as `artefact.class_names` do.
 

@@ -62,13 +62,13 @@ class Classifier(ImageClassifier):
 
     Args:
         threads: of the runtime; None: all cores.
-        device: "cpu", "cuda", or one of OpenVINO's such as "GPU".
+        device: "cpu", "cuda", or one of OpenVINO's such as "GPU"; None: the one it was exported for.
 
     Raises:
         UsageError: the runtime of this format is not installed, or refuses the device.
     """
 
-    def __init__(self, artefact: Artefact, *, threads: int | None = None, device: str = "cpu") -> None:
+    def __init__(self, artefact: Artefact, *, threads: int | None = None, device: str | None = None) -> None:
         super().__init__(artefact.class_names, artefact.preprocessing, artefact.in_channels)
         self._session = open_session(artefact, threads=threads, device=device)
         self._takes_pixels = artefact.takes_pixels
@@ -90,15 +90,16 @@ class Classifier(ImageClassifier):
         return outputs[: len(pixels)].astype(np.float32, copy=False)
 
 
-def open_session(artefact: Artefact, *, threads: int | None = None, device: str = "cpu") -> Session:
+def open_session(artefact: Artefact, *, threads: int | None = None, device: str | None = None) -> Session:
     """The network of `artefact` as a function; what its runtime cannot do is a UsageError, now or when it is called."""
-    setting = Setting(artefact.precision, threads=threads, device=device)
+    chosen: str = device or artefact.facts.get("device", "cpu")
+    setting = Setting(artefact.precision, threads=threads, device=chosen)
     runtime = open_format(artefact.format)
-    with _in_words(artefact, device):
+    with _in_words(artefact, chosen):
         session = runtime.open_session(artefact.file, setting)
 
     def run(images: np.ndarray) -> list[np.ndarray]:
-        with _in_words(artefact, device):
+        with _in_words(artefact, chosen):
             return session(images)
 
     return run

@@ -60,11 +60,11 @@ def first_difference(format: Format, order: Order, setting: Setting, reference: 
         return None
     tapped = Tapped(order.network, order.example).eval()
     with torch.inference_mode():
-        exact = [output.numpy() for output in Tapped(reference, order.example)(order.example)]
+        exact = [output.cpu().numpy() for output in Tapped(reference, order.example)(order.example)]
     with TemporaryDirectory() as folder:
         try:
             format.export(dataclasses.replace(order, network=tapped, folder=Path(folder)))
-            found = format.open_session(Path(folder) / format.FILE, setting)(order.example.numpy())
+            found = format.open_session(Path(folder) / format.FILE, setting)(order.example.cpu().numpy())
         except Exception:  # of any exporter or runtime: there is no layer to name then, and the refusal stands anyway
             return None
     before = FLOORS[order.precision]

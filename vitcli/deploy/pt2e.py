@@ -55,14 +55,21 @@ def _quantizer(order: Order, runtime: Runtime) -> Any:
 
         quantizer: Any = xnnpack.XNNPACKQuantizer()
         quantizer.set_global(xnnpack.get_symmetric_quantization_config(is_per_channel=True))
+        quantizer.set_filter_function(lambda node: _module_of(node) not in order.keep_float)
     else:
         from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
         quantizer = x86.X86InductorQuantizer()
         quantizer.set_global(x86.get_default_x86_inductor_quantization_config())
-    for name in order.keep_float:
-        quantizer.set_module_name(name, None) if runtime == "xnnpack" else quantizer.set_module_name_qconfig(name, None)
+        for name in order.keep_float:
+            quantizer.set_module_name_qconfig(name, None)
     return quantizer
+
+
+def _module_of(node: Any) -> str:
+    """Name of the innermost module that a node of the graph comes from."""
+    modules = list(node.meta.get("nn_module_stack", {}).values())
+    return modules[-1][0].removeprefix("L['self'].") if modules else ""
 
 
 def _quantize_linears(order: Order) -> None:

@@ -15,6 +15,7 @@ def by_turns(runs: Mapping[str, Run], *, rounds: int = 10, seconds: float = 0.1)
         run()  # what is compiled or laid out on first use
     for _ in range(rounds):
         for name, run in runs.items():
+            time.sleep(0.02)  # thread pools of the one before keep spinning for a while
             run()
             begun, calls = time.perf_counter(), 0
             while calls < 3 or time.perf_counter() - begun < seconds:

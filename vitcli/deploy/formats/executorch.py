@@ -44,6 +44,6 @@ def open_session(path: Path, setting: Setting) -> Session:
 
     def run(images: np.ndarray) -> list[np.ndarray]:
         outputs = method.execute([torch.from_numpy(plain(images))])
-        return [np.array(output) for output in outputs]
+        return [output.numpy() for output in outputs]
 
     return run

@@ -1,0 +1,165 @@
+"""`vitcli export` on real files: what is written, what is refused, and that nothing stays of a refusal."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from tests.deploy.conftest import stir
+from vitcli.commands.export import ExportPlan, export, export_fused
+from vitcli.commands.opened import open_model
+from vitcli.deploy.artefact import open_artefact
+from vitcli.errors import DataError, UsageError, WeightsError
+from vitcli.models.registry import create_model
+from vitcli.weights.read import PACKED
+
+NAMES = ["ant", "bee", "wasp"]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 5), ("val", 4)):
+        for name in NAMES:
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)
+                Image.fromarray(pixels).resize((40, 36)).save(folder / split / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small FastViT as `vitcli weights convert` would write it."""
+    torch.manual_seed(0)
+    model = stir(create_model("fastvit_t8", num_classes=3, layer_scale_init=0.1))
+    file = tmp_path_factory.mktemp("weights") / "wings.safetensors"
+    recipe = {"model": "fastvit_t8", "image_resize": 32, "crop_pct": 0.9, "interpolation": "bilinear", "in_channels": 3}
+    facts = {"recipe": recipe | {"mean": [0.5] * 3, "std": [0.25] * 3}, "class_names": NAMES}
+    save_file(model.state_dict(), file, metadata={PACKED: json.dumps(facts)})
+    return file
+
+
+@pytest.mark.slow
+def test_an_artefact_and_its_card(weights: Path, data_dir: Path, tmp_path: Path, capsys: Any):
+    out = tmp_path / "out"
+    export(weights, out, ExportPlan("onnx", data_dir=data_dir))
+    artefact = open_artefact(out)
+    assert artefact.class_names == NAMES
+    assert artefact.facts["gate"]["real"]["num_images"] == 12
+    assert artefact.facts["gate"]["real"]["top1_agreement"] == 100
+    assert artefact.facts["gate"]["made_up"]["max_difference"] < 1e-4
+    assert artefact.facts["source"]["sha256"]
+    assert (artefact.preprocessing.interpolation, artefact.preprocessing.crop_pct) == ("bilinear", 0.9)
+    card = (out / "README.md").read_text()
+    assert "| 12 real |" in card
+    assert "ant, bee, wasp" in card
+    assert "Shorter side to 35 px (bilinear" in card
+    assert "model: fastvit_t8" in (out / "recipe.yaml").read_text().replace('"', "")
+    said = capsys.readouterr().out
+    assert "compared 12 real images" in said
+    assert f"next: vitcli predict {out}" in said
+
+    with pytest.raises(UsageError) as error:
+        export(weights, out, ExportPlan("onnx"))
+    assert "nothing is overwritten" in str(error.value)
+
+
+@pytest.mark.slow
+def test_int8_reports_layers_and_leaves_the_first_and_last_alone(weights: Path, data_dir: Path, tmp_path: Path):
+    export(
+        weights, tmp_path / "out", ExportPlan("openvino", "int8", data_dir=data_dir, input="normalized", accept=True)
+    )
+    artefact = open_artefact(tmp_path / "out")
+    found = artefact.facts["quantization"]
+    assert found["split"] == "train"
+    assert found["num_images"] == 15
+    assert found["kept"][:2] == ["stem.0.reparam_conv", "head.fc"]
+    assert {"final_conv.se.fc1", "final_conv.se.fc2"} <= set(found["kept"])
+    assert len(found["layer_errors"]) > 40
+    errors = list(found["layer_errors"].values())
+    assert errors == sorted(errors, reverse=True)
+    assert found["tried"][0]["num_float"] == 0
+    assert artefact.takes_pixels is False
+    assert artefact.facts["output"] == "logits"
+
+
+@pytest.mark.slow
+def test_out_of_tolerance_is_refused_and_accept_records_it(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("vitcli.deploy.gate.MAX_ERROR", {"fp16": 1e-9})  # what no half-precision network keeps
+    with pytest.raises(UsageError) as error:
+        export(weights, tmp_path / "out", ExportPlan("onnx", "fp16"))
+    assert "out of tolerance: logits differ by" in str(error.value)
+    assert error.value.exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+    export(weights, tmp_path / "out", ExportPlan("onnx", "fp16", accept=True))
+    assert "Accepted by its maker although it is out of tolerance" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("fold", ["standard", "full"])
+def test_a_fused_file_computes_the_same(fold: Any, weights: Path, tmp_path: Path):
+    export_fused(weights, tmp_path / "fused.safetensors", fold=fold)
+    fused, source = open_model(tmp_path / "fused.safetensors"), open_model(weights)
+    assert fused.class_names == NAMES
+    assert fused.recipe.augmentation == source.recipe.augmentation
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(fused.model(images), source.model(images), atol=1e-5, rtol=1e-4)
+    names = load_file(tmp_path / "fused.safetensors")
+    assert any(".bn." in name for name in names) == (fold == "standard")
+    assert "stem.0.reparam_conv.weight" in names
+
+
+def test_a_standard_fused_file_is_timms(weights: Path, tmp_path: Path):
+    import timm
+    from timm.utils.model import reparameterize_model
+
+    export_fused(weights, tmp_path / "fused.safetensors", fold="standard")
+    theirs: nn.Module = reparameterize_model(timm.create_model("fastvit_t8", num_classes=3).eval())
+    theirs.load_state_dict(load_file(tmp_path / "fused.safetensors"), strict=True)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(images), open_model(weights).model(images), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("plan", "says"),
+    [
+        (ExportPlan("onnx", "bf16"), "the format onnx has no bf16"),
+        (ExportPlan("onxx"), "there is no format 'onxx'"),
+        (ExportPlan("openvino", "int8"), "int8 needs images"),
+        (ExportPlan("executorch", batch=4), "takes 1 image at a time"),
+    ],
+)
+def test_what_cannot_be_had_is_said_before_any_work(plan: ExportPlan, says: str, tmp_path: Path):
+    with pytest.raises(UsageError) as error:
+        export(tmp_path / "no such weights", tmp_path / "out", plan)
+    assert says in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_sources(weights: Path, data_dir: Path, tmp_path: Path):
+    with pytest.raises(DataError):
+        export(tmp_path / "nothing.safetensors", tmp_path / "out", ExportPlan("onnx"))
+    save_file({"a": torch.zeros(2)}, tmp_path / "odd.safetensors")
+    with pytest.raises(WeightsError) as error:
+        export(tmp_path / "odd.safetensors", tmp_path / "out", ExportPlan("onnx"))
+    assert "fits no model of the registry" in str(error.value)
+    (data_dir / "val" / "hornet").mkdir()
+    Image.new("RGB", (9, 9)).save(data_dir / "val" / "hornet" / "0.png")
+    with pytest.raises(DataError) as other_labels:
+        export(weights, tmp_path / "out", ExportPlan("onnx", data_dir=data_dir))
+    assert "hornet" in str(other_labels.value)
+    assert not (tmp_path / "out").exists()
+    for file in (data_dir / "val" / "hornet").iterdir():
+        file.unlink()
+    (data_dir / "val" / "hornet").rmdir()

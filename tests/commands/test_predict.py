@@ -1,0 +1,208 @@
+"""`vitcli predict`: answers computed by hand, every way to name images, bad images, files, and no torch."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from tests.commands.conftest import NAMES, SIZE, expected
+from tests.conftest import environment
+from vitcli.commands.image_files import find_images
+from vitcli.commands.model_classifier import ModelClassifier
+from vitcli.commands.opened import Opened
+from vitcli.commands.predict import predict
+from vitcli.commands.prediction_files import Answer, text_of
+from vitcli.deploy.artefact import open_artefact
+from vitcli.deploy.classify import Classifier
+from vitcli.errors import DataError, DiskError, UsageError
+from vitcli.recipe.load import load_recipe
+from vitcli.weights.read import Weights
+
+
+def answers(source: Path, images: list, **options) -> list[dict]:
+    file = source.parent / "answers.json"
+    predict(str(source), [str(image) for image in images], json=file, **options)
+    return json.loads(file.read_text())
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [{}, {"format": "openvino"}, {"batch": 1}, {"batch": 4}, {"pixels": False}, {"channels": 1}],
+    ids=["onnx", "openvino", "one at a time", "four at a time", "normalised", "gray"],
+)
+def test_probabilities_are_those_computed_by_hand(kind: dict, artefact, pictures: list[Path]):
+    found = answers(artefact(**kind), pictures, top=99, batch_size=5)
+    assert [entry["path"] for entry in found] == list(map(str, pictures))
+    for entry, path in zip(found, pictures, strict=True):
+        truth = dict(zip(NAMES, expected(Image.open(path), kind.get("channels", 3)), strict=True))
+        given = {prediction["class"]: prediction["probability"] for prediction in entry["predictions"]}
+        assert list(given) == sorted(truth, key=lambda name: -truth[name]), "most probable first, and all of them"
+        assert given == pytest.approx(truth, abs=2e-6)
+
+
+def test_the_classifier_takes_images_of_any_size_and_pixels(artefact, pictures: list[Path]):
+    classify = Classifier(open_artefact(artefact()), threads=1)
+    images = [Image.open(path) for path in pictures]
+    large = [image.resize((3 * SIZE, 2 * SIZE), Image.Resampling.NEAREST) for image in images]
+    pixels = np.stack([classify.pixels(image) for image in images])
+    assert pixels.shape == (7, SIZE, SIZE, 3)
+    np.testing.assert_allclose(classify(pixels), [expected(image) for image in images], atol=1e-6)
+    assert classify(large).shape == (7, 4)
+
+
+def test_a_run_answers_as_its_model_does(pictures: list[Path]):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)).eval()
+    recipe = load_recipe(image_resize=SIZE, crop_pct=1.0, mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7])
+    classify = ModelClassifier(Opened(model, recipe, NAMES, Weights({}, {}), []), device="cpu")
+    images = [Image.open(path) for path in pictures]
+    mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.5, 0.6, 0.7])
+    batch = (torch.from_numpy(np.stack([np.asarray(image) for image in images])) / 255 - mean) / std
+    with torch.no_grad():
+        truth = model(batch.permute(0, 3, 1, 2)).softmax(-1).numpy()
+    np.testing.assert_allclose(classify(images), truth, atol=1e-6)
+    with pytest.raises(UsageError, match="no device 'gpu'"):
+        ModelClassifier(Opened(model, recipe, NAMES, Weights({}, {}), []), device="gpu")
+
+
+def test_nonsense_from_a_network_is_refused(artefact, pictures: list[Path]):
+    wrong = artefact("wrong", names=["too", "few"])
+    with pytest.raises(DataError, match=r"gives \(1, 4\) for 1 images and 2 classes"):
+        Classifier(open_artefact(wrong))([Image.open(pictures[0])])
+    classify = Classifier(open_artefact(artefact()))
+    classify._session = lambda images: [np.full((len(images), 4), np.nan, dtype=np.float32)]
+    with pytest.raises(DataError, match="not finite"):
+        classify([Image.open(pictures[0])])
+
+
+def test_words_become_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        "b/2.jpg",
+        "b/10.PNG",
+        "b/deep/1.webp",
+        "b/.hidden.jpg",
+        "b/notes.txt",
+        "a.jpg",
+        "odd name",
+        "[1].jpg",
+    ):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    (tmp_path / "empty").mkdir()
+    below = ["b/10.PNG", "b/2.jpg", "b/deep/1.webp"]
+    assert find_images(["*.jpg"])[0] == ["[1].jpg", "a.jpg"]
+    assert find_images(["[1].jpg"])[0] == ["[1].jpg"], "what exists is no pattern"
+    assert sorted(find_images(["b/*"])[0]) == sorted(find_images(["b/**"])[0]) == below
+    (tmp_path / "b" / "deep" / "round").symlink_to(tmp_path / "b")
+    assert find_images(["odd name", "b", "a.jpg", "a.jpg"]) == (["odd name", *below, "a.jpg", "a.jpg"], [])
+    assert find_images(["a.jpg", "empty"]) == (["a.jpg"], ["no images in 'empty'"])
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a.jpg\r\n\nnowhere.jpg\nb\n")))
+    assert find_images(["-"])[0] == ["a.jpg", "nowhere.jpg", *below]
+    with pytest.raises(DataError, match="no images in 'empty'; no images in 'b/n\\*'"):
+        find_images(["empty", "b/n*"])
+    with pytest.raises(DataError, match="there is no 'photos' and no 'x\\*'"):
+        find_images(["photos", "a.jpg", "x*"])
+
+
+def test_a_bad_image_costs_no_other(artefact, pictures: list[Path], capsys):
+    bad = pictures[0].with_name("3a.jpg")
+    bad.write_bytes(b"no image")
+    source = artefact()
+    with pytest.raises(DataError, match="1 of 8 images could not be read") as failure:
+        answers(source, [pictures[0].parent], batch_size=3)
+    assert failure.value.exit_code == 3
+    printed = capsys.readouterr()
+    assert f"error: cannot read the image '{bad}': not an image of a known format" in printed.err
+    assert str(bad) not in printed.out
+    found = json.loads((source.parent / "answers.json").read_text())
+    assert [len(entry["predictions"]) for entry in found] == [4, 4, 4, 4, 0, 4, 4, 4]
+    assert "not an image" in found[4]["error"]
+    assert answers(source, [bad], on_bad_image="skip") == [found[4]]
+    assert answers(source, [pictures[0].parent], on_bad_image="skip", batch_size=100) == found
+
+
+def test_csv_is_read_back_and_holds_no_formula(artefact, pictures: list[Path], tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("=cmd,1.png").write_bytes(pictures[1].read_bytes())
+    predict(str(artefact()), ["=cmd,1.png", str(pictures[0])], csv=Path("out.csv"))
+    with open("out.csv", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["path", "rank", "class", "probability"]
+    assert [row[1] for row in rows] == ["1", "2", "3", "4"] * 2
+    assert {row[2] for row in rows} == {"red, or so", '"green"', "'=blue", "-1"}
+    assert {row[0] for row in rows} == {"./=cmd,1.png", str(pictures[0])}
+    assert Path("./=cmd,1.png").exists(), "it is still the name of the file"
+    assert sum(float(row[3]) for row in rows[:4]) == pytest.approx(1, abs=1e-5)
+    assert Path("out.csv").read_bytes().count(b"\r\n") == 9
+
+
+def test_what_is_printed(artefact, pictures: list[Path], capsys):
+    predict(str(artefact()), [str(pictures[0])], top=2)
+    path, first, second = capsys.readouterr().out.splitlines()
+    truth = np.sort(expected(Image.open(pictures[0])))[::-1]
+    assert path == str(pictures[0])
+    assert first.split()[-2:] == [f"{100 * truth[0]:.2f}", "%"]
+    assert second.split()[-2:] == [f"{100 * truth[1]:.2f}", "%"]
+    assert first.index("%") == second.index("%")
+    assert text_of(Answer("a\x1b[2J\n\udcff", [("b\x07", 0.5)])) == "a\\x1b[2J\\n\\udcff  b\\x07  50.00 %"
+
+
+def test_files_that_cannot_be_written(artefact, pictures: list[Path], tmp_path: Path):
+    source = str(artefact())
+    for file, reason in ((tmp_path, "it is a folder"), (tmp_path / "no" / "a.csv", "there is no folder")):
+        with pytest.raises(UsageError, match=reason):
+            predict(source, [str(pictures[0])], csv=file)
+    if os.path.exists("/dev/full"):
+        with pytest.raises(DiskError, match="disk is full"):
+            predict(source, [str(pictures[0])], json=Path("/dev/full"))
+
+
+#: what is slow to load, or need not be installed where an artefact of another kind is run
+HEAVY = {
+    "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "openvino", "openvino_telemetry", "nncf",
+    "executorch", "torchao", "safetensors", "tensorboard", "scipy", "sklearn", "transformers",
+}  # fmt: skip
+
+_WITHOUT_TORCH = """
+import sys
+for name in ("torch", "torchvision"):
+    sys.modules[name] = None  # importing it raises ImportError
+from vitcli.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    print("loaded", *(name for name, module in sys.modules.items() if module), file=sys.stderr)
+"""
+
+
+def without_torch(*words: object, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", _WITHOUT_TORCH, *map(str, words)]
+    return subprocess.run(
+        command, cwd=cwd, env=environment(), input=stdin, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_no_torch_is_loaded(form: str, artefact, pictures: list[Path], tmp_path: Path):
+    done = without_torch("predict", artefact(format=form), "-", "--top", 1, cwd=tmp_path, stdin=f"{pictures[0]}\n")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(pictures[0]))
+    loaded = {name.split(".")[0] for name in done.stderr.split("loaded ")[1].split()}
+    assert loaded & HEAVY == {{"onnx": "onnxruntime", "openvino": "openvino"}[form]}
+
+
+@pytest.mark.parametrize("words", [("--help",), ("predict", "--help"), ("bench", "infer", "--help")])
+def test_help_needs_no_torch(words: tuple[str, ...], tmp_path: Path):
+    done = without_torch(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "predict" in done.stdout or "timm:NAME" in done.stdout

@@ -1,0 +1,134 @@
+"""`vitcli validate OUT`: every image counted once, by the artefact's own classes; what it cannot be told is refused."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.commands.conftest import NAMES, SIZE, expected
+from vitcli.cli import main
+from vitcli.commands.validate_artefact import validate_artefact
+from vitcli.data.images import ArrayImages
+from vitcli.deploy.artefact import open_artefact
+from vitcli.errors import DataError
+
+CLASSES = ["blue", "dark", "green", "red"]
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> tuple[Path, list[tuple[int, np.ndarray]]]:
+    """An image folder of ten images in three of four classes; (label, probabilities by hand) of each."""
+    generator = np.random.default_rng(1)
+    root, truth = tmp_path / "colours", []
+    for label, count in ((0, 4), (2, 5), (3, 1)):
+        folder = root / "val" / CLASSES[label]
+        folder.mkdir(parents=True)
+        for number in range(count):
+            image = Image.fromarray(generator.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8) // (1 + number))
+            image.save(folder / f"{number}.png")
+            truth.append((label, expected(image)))
+    return root, truth
+
+
+@pytest.mark.parametrize("kind", [{}, {"format": "openvino"}, {"batch": 4}, {"pixels": False}])
+def test_counts_are_those_computed_by_hand(kind: dict, artefact, colours, tmp_path: Path, capsys):
+    root, truth = colours
+    out = artefact(names=CLASSES, **kind)
+    words = ["--data_dir", root, "--batch_size", 3, "--num_parallel_workers", 0, "--json", tmp_path / "result.json"]
+    assert run("validate", out, *words) == 0
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert found["num_images"] == 10
+    right = sum(int(scores.argmax()) == label for label, scores in truth)
+    assert found["correct1"] == right
+    assert 0 < right < 10
+    assert found["correct5"] == 10, "five of four classes are all of them"
+    assert found["nll"] == pytest.approx(np.mean([-math.log(scores[label]) for label, scores in truth]), abs=1e-5)
+    assert found["format"] == kind.get("format", "onnx")
+    printed = capsys.readouterr().out
+    for words in (f"{10 * right:.2f} %  ({right} right", "1 of 4 classes have no validation images: 'dark'", "fp32"):
+        assert words in printed
+
+
+def test_a_probability_of_zero_does_not_outweigh_all_others(artefact, monkeypatch: pytest.MonkeyPatch):
+    from vitcli.deploy.classify import Classifier
+
+    sure = np.array([0, 0, 1, 0], dtype=np.float32)
+    monkeypatch.setattr(Classifier, "_probabilities", lambda self, pixels: np.tile(sure, (len(pixels), 1)))
+    images = ArrayImages(np.zeros((2, SIZE, SIZE, 3), np.uint8), np.array([2, 0]), NAMES, "two")
+    found = validate_artefact(open_artefact(artefact()), images, batch_size=2, num_workers=0)
+    assert (found.correct1, found.num_images) == (1, 2)
+    assert found.nll == pytest.approx(-math.log(np.finfo(np.float32).tiny) / 2)
+
+
+def test_the_recipe_in_the_artefact_knows_the_data(artefact, colours, capsys):
+    """As a run does; a word on the command line, or another recipe, counts more."""
+    root, _ = colours
+    recipe = f"data_dir: {root}\nval_split: val\nval_batch_size: 4\nmodel: of_a_plugin\n"
+    out = artefact(names=CLASSES, recipe=recipe)
+    assert run("validate", out, "--num_parallel_workers", 0) == 0
+    assert run("validate", out, "--val_split", "test") == 3
+    assert "no folder 'test'" in capsys.readouterr().err
+    assert run("validate", out, "-c", "quickstart") == 3
+    assert "10 validation classes are not among the 4" in capsys.readouterr().err
+
+
+def test_labels_of_others(artefact, colours, capsys):
+    """The hub's names, for people, stand for the folders in sorted order; ours must be those of the folders."""
+    root, _ = colours
+    (root / "val" / "dark").mkdir()
+    Image.new("RGB", (SIZE, SIZE)).save(root / "val" / "dark" / "0.png")
+    words = "--data_dir", root, "--num_parallel_workers", 0
+    assert run("validate", artefact("hub", names=["sea", "night", "grass", "rose, red"]), *words) == 0
+    assert "taken in sorted order" in capsys.readouterr().out
+    assert run("validate", artefact("ours", names=["sea", "night", "grass", "rose"], recipe="lr: 1\n"), *words) == 3
+    assert "validation classes are not among the 4" in capsys.readouterr().err
+    bad = root / "val" / "red" / "bad.png"
+    bad.write_text("no image")
+    images_error = run("validate", artefact("good", names=CLASSES), *words)
+    assert images_error == DataError.exit_code
+    assert "bad.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--crop_pct", "1.0", "--model", "vit_b16"], "--crop_pct, --model: an artefact is as it was exported"),
+        (["--fold", "full", "--eval-crops", "5"], "--fold, --eval_crops: an artefact is as it was exported"),
+        (["--use_ema", "False"], "--use_ema: an artefact"),
+        (["--ckpt_path", "run"], "and --ckpt_path: one of them is to be validated"),
+        (["another"], "unexpected argument 'another'"),
+        (["--bacth_size", "3"], "--bacth_size: an artefact"),
+        (["--json", "no/such/folder.json"], "there is no folder no/such"),
+    ],
+)
+def test_what_an_artefact_cannot_be_told(words: list[str], message: str, artefact, capsys):
+    assert run("validate", artefact(), *words) == 2
+    assert message in " ".join(capsys.readouterr().err.replace("│", "").split())
+
+
+@pytest.mark.parametrize("words", [["nowhere"], ["--ckpt_path", "nowhere"], ["--batch_size", "2", "nowhere"]])
+def test_anything_else_is_opened_as_ckpt_path(words: list[str], capsys):
+    assert run("validate", "--dataset", "synthetic", *words) == 3
+    assert "nowhere cannot be read" in capsys.readouterr().err
+
+
+def test_unknown_options_keep_their_values(capsys):
+    assert run("validate", "--lrr", "3", "nowhere") == 2
+    assert "unknown key `--lrr`" in capsys.readouterr().err
+
+
+def test_a_changed_artefact_is_refused(artefact, capsys):
+    out = artefact()
+    (out / "labels.txt").write_text("a\nb\nc\nd\n")
+    assert run("validate", out, "--dataset", "synthetic") == 3
+    assert "labels.txt has 8 bytes instead of" in capsys.readouterr().err
+
+
+def run(*words: object) -> int:
+    """The exit code of `vitcli …`, in this process."""
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in words])
+    return int(end.value.code or 0)

@@ -1,0 +1,1 @@
+"""Tests of the exports, their proof, and what runs them."""

@@ -1,0 +1,84 @@
+"""Each format computes, in its own runtime, what the network computes in training form and float64."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.deploy.conftest import MEAN, SIZE, STD, stir
+from vitcli.deploy.formats import Setting, format_of, formats, need, open_format
+from vitcli.errors import UsageError
+from vitcli.models.vision_transformer import VisionTransformer
+
+Run = Callable[..., np.ndarray]
+
+
+def test_the_folder_is_the_list():
+    assert formats() == ["aoti", "executorch", "onnx", "openvino", "torch_export"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnx", "openvino", "executorch", "torch_export", "aoti"])
+def test_float32_is_the_same_function(name: str, run_exported: Run, expected: np.ndarray):
+    np.testing.assert_allclose(run_exported(name, "fp32"), expected, atol=2e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("job", "tolerance"),
+    [("onnx:fp16", 0.003), ("openvino:bf16", 0.02), ("torch_export:bf16", 0.02), ("torch_export:int8_weight", 0.01),
+     ("torch_export:int8_dynamic", 0.02), ("onnx:int8", 0.08), ("openvino:int8", 0.08), ("torch_export:int8", 0.08)],
+)  # fmt: skip
+def test_less_precision_is_nearly_the_same(job: str, tolerance: float, run_exported: Run, expected: np.ndarray):
+    found = run_exported(*job.split(":"))
+    assert 1e-7 < np.abs(found - expected).max() < tolerance
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"global_pool": "avg", "layer_scale_init": 0.3, "reg_tokens": 2}])
+def test_vit(options: dict, run_exported: Run, pixels: np.ndarray):
+    torch.manual_seed(0)
+    shape = {"img_size": SIZE, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 5}
+    model: Any = stir(VisionTransformer(**shape, **options))
+    torch.nn.init.normal_(model.head.weight, std=0.3)
+    images = torch.from_numpy((pixels / 255 - np.array(MEAN)) / np.array(STD)).permute(0, 3, 1, 2).float()
+    with torch.no_grad():
+        expected = model(images).softmax(-1).numpy()
+    np.testing.assert_allclose(run_exported("onnx", "fp32", model), expected, atol=2e-5)
+
+
+def test_any_batch_size_runs(run_exported: Run, pixels: np.ndarray, expected: np.ndarray, tmp_path):
+    run_exported("openvino", "fp32")
+    session = open_format("openvino").open_session(tmp_path / "model.xml", Setting("fp32", threads=1))
+    for count in (1, 2, 3, 4, 5, 6, 1):  # more sizes than are compiled apart
+        np.testing.assert_allclose(session(pixels[:count])[0], expected[:count], atol=2e-6)
+
+
+def test_unknown_formats_and_missing_packages_are_named():
+    with pytest.raises(UsageError) as wrong:
+        format_of("onxx")
+    assert "did you mean onnx?" in str(wrong.value)
+    with pytest.raises(UsageError) as missing:
+        need(("numpy", "no_such_runtime"), extra="onnx", why="the format onnx")
+    assert "needs no_such_runtime" in str(missing.value)
+    assert "pip install 'vitcli[onnx]'" in str(missing.value)
+
+
+def test_formats_load_without_torch_or_runtimes():
+    names = ", ".join(f"vitcli.deploy.formats.{name}" for name in formats())
+    code = f"import sys; import {names}; print([m for m in ('torch', 'onnx', 'openvino', 'nncf') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_openvino_is_imported_without_its_telemetry():
+    code = (
+        "import sys; from vitcli.deploy.formats.openvino import import_openvino; import_openvino();"
+        "print(sys.modules['openvino_telemetry'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "None"

@@ -1,0 +1,141 @@
+"""The gate's arithmetic, on outputs that are known."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vitcli.deploy.gate import Comparison, compare, judge, made_up_pixels
+from vitcli.deploy.locate import Tapped, first_difference
+from vitcli.deploy.sensitivity import layer_errors
+
+LOGITS = torch.tensor([[3.0, 1.0, 0.0], [0.0, 2.0, 1.0], [1.0, 0.0, 4.0], [2.0, 0.0, 1.0]])
+LABELS = torch.tensor([0, 1, 2, 1])  # three of four are right
+
+
+def found(change: Tensor, *, labels: Tensor | None = LABELS, probabilities: bool = False, batch: int | None = None):
+    """The comparison of LOGITS with LOGITS + change, each image's row chosen by its first pixel."""
+    pixels = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1)
+
+    def session(images: np.ndarray) -> list[np.ndarray]:
+        assert batch is None or len(images) == batch
+        rows = (LOGITS + change)[torch.from_numpy(images).flatten().long()]
+        return [(rows.softmax(-1) if probabilities else rows).numpy()]
+
+    return compare(
+        lambda given: LOGITS[given.flatten().long()],
+        session,
+        [(pixels, labels)],
+        lambda given: given.numpy(),
+        gives_probabilities=probabilities,
+        batch=batch,
+    )
+
+
+@pytest.mark.parametrize("batch", [None, 1, 3])
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_the_same_is_the_same(batch: int | None, probabilities: bool):
+    same = found(torch.zeros(4, 3), batch=batch, probabilities=probabilities)
+    assert same.max_difference < 1e-6
+    assert (same.num_agreeing, same.correct_source, same.correct_artefact) == (4, 3, 3)
+    assert not judge("fp32", same, same).problems
+
+
+def test_a_difference_is_measured():
+    change = torch.zeros(4, 3)
+    change[2, 1] = 0.5
+    differs = found(change)
+    assert differs.max_difference == 0.5
+    assert differs.num_agreeing == 4
+    spread = ((LOGITS - LOGITS.mean(1, keepdim=True)) ** 2).sum().item()
+    assert differs.error == pytest.approx((0.25 / spread) ** 0.5)
+    assert judge("fp32", differs, None).problems == ["logits differ by up to 0.5 on made-up images; 0.0001 is allowed"]
+    assert not judge("bf16", differs, None).problems
+
+
+def test_of_probabilities_the_logarithms_are_compared():
+    change = torch.zeros(4, 3)
+    change[0, 2] = 0.01
+    expected = (LOGITS + change).log_softmax(-1) - LOGITS.log_softmax(-1)
+    assert found(change, probabilities=True).max_difference == pytest.approx(expected.abs().max().item(), rel=1e-3)
+
+
+def test_another_class_counts_unless_the_source_is_undecided():
+    change = torch.zeros(4, 3)
+    change[0, 1] = 2.5
+    assert found(change).num_agreeing == 3
+    assert found(change).correct_artefact == 2
+
+
+def test_less_accuracy_is_refused_and_one_image_of_few_is_not():
+    good, worse = Comparison(), Comparison(num_images=1000, num_labelled=1000, correct_source=800, correct_artefact=796)
+    assert "top-1 falls by 0.40 points on 1,000 images" in judge("int8", good, worse).problems[0]
+    worse.correct_artefact = 797
+    assert not judge("int8", good, worse).problems
+    few = Comparison(num_images=20, num_labelled=20, correct_source=18, correct_artefact=17)
+    assert not judge("int8", good, few).problems
+    assert judge("bf16", good, Comparison(num_images=1, finite=False)).problems
+
+
+def test_made_up_images_are_what_they_say():
+    pixels = made_up_pixels(32, 3)
+    assert pixels.shape == (16, 3, 32, 32)
+    assert pixels.dtype == torch.uint8
+    assert (pixels[0] == 0).all()
+    assert (pixels[2] == 255).all()
+    assert len({image.numpy().tobytes() for image in pixels}) == 16
+    assert torch.equal(pixels, made_up_pixels(32, 3))
+
+
+class Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x).relu())
+
+
+def test_the_layer_where_it_starts_is_named(tmp_path):
+    """An exporter that spoils the second layer, and a runtime that is PyTorch."""
+    import copy
+    from types import SimpleNamespace
+    from typing import Any
+
+    from vitcli.deploy.formats import Order, Setting
+
+    made: dict[str, Any] = {}
+
+    def export(order: Order) -> None:
+        made["network"] = copy.deepcopy(order.network)
+        made["network"].network.second.weight.data[1] += 0.1
+
+    def open_session(path: Any, setting: Setting):
+        return lambda images: [output.detach().numpy() for output in made["network"](torch.from_numpy(images))]
+
+    form: Any = SimpleNamespace(export=export, open_session=open_session, FILE="x")
+    torch.manual_seed(0)
+    network = Two().eval()
+    order = Order(network, torch.randn(2, 8), tmp_path, "fp32", "logits")
+    assert Tapped(network, order.example).names == ["first", "second"]
+    said = first_difference(form, order, Setting("fp32"), network)
+    assert said is not None
+    assert said.startswith("second (relative error")
+    made_well: Any = SimpleNamespace(
+        export=lambda order: made.update(network=order.network), open_session=open_session, FILE="x"
+    )
+    assert first_difference(made_well, order, Setting("fp32"), network) is None
+
+
+def test_the_layer_that_suffers_from_int8_is_found():
+    """One input column of the second layer is 1000 times the others, which then round to nothing."""
+    torch.manual_seed(0)
+    network = Two().eval()
+    with torch.no_grad():
+        network.first.bias[0] = 1000.0
+        network.second.weight[:, 0] = 1e-6
+    errors = layer_errors(network, [torch.randn(50, 8)])
+    assert list(errors) == ["second", "first"]
+    assert errors["second"] > 3 * errors["first"]
+    assert type(network.second) is nn.Linear
+    assert list(layer_errors(network, [torch.randn(5, 8)], besides=["second"])) == ["first"]
