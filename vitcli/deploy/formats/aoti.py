@@ -38,9 +38,12 @@ def open_session(path: Path, setting: Setting) -> Session:
     """Threads are those of PyTorch: set for the whole process."""
     import torch
 
+    from vitcli.deploy.quiet import quiet
+
     if setting.threads:
         torch.set_num_threads(setting.threads)
-    model = torch._inductor.aoti_load_package(str(path))
+    with quiet():
+        model = torch._inductor.aoti_load_package(str(path))
 
     def run(images: np.ndarray) -> list[np.ndarray]:
         with torch.inference_mode():

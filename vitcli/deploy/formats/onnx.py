@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitcli.deploy.formats import Order, Session, Setting, plain
+from vitcli.errors import UsageError
 
 if TYPE_CHECKING:
     import onnx
@@ -79,6 +80,8 @@ def open_session(path: Path, setting: Setting) -> Session:
     if setting.threads:
         options.intra_op_num_threads = setting.threads
     wanted = "CUDAExecutionProvider" if setting.device == "cuda" else "CPUExecutionProvider"
+    if wanted not in onnxruntime.get_available_providers():
+        raise UsageError(f"ONNX Runtime here has no {wanted}", help="install onnxruntime-gpu, or leave --device out")
     session = onnxruntime.InferenceSession(str(path), options, providers=[wanted])
 
     def run(images: np.ndarray) -> list[np.ndarray]:
