@@ -32,7 +32,7 @@ quickstart: $(VENV)/.installed  ## train FastViT-T8 on the embedded digits, vali
 	echo "  vitcli validate --ckpt_path $$run --fold full"
 
 test: setup  ## the whole test suite
-	$(BIN)/python -m pytest -m "not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -n auto --maxprocesses 4 --dist loadfile
 
 lint: setup  ## ruff and pyright
 	$(BIN)/ruff check .

@@ -95,13 +95,13 @@ def test_int8_reports_layers_and_leaves_the_first_and_last_alone(weights: Path, 
 def test_out_of_tolerance_is_refused_and_accept_records_it(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("vitcli.deploy.gate.MAX_ERROR", {"fp16": 1e-9})  # what no half-precision network keeps
+    monkeypatch.setattr("vitcli.deploy.gate.MAX_ERROR", {"bf16": 1e-9})  # what no half-precision network keeps
     with pytest.raises(UsageError) as error:
-        export(weights, tmp_path / "out", ExportPlan("onnx", "fp16"))
+        export(weights, tmp_path / "out", ExportPlan("torch_export", "bf16"))
     assert "out of tolerance: logits differ by" in str(error.value)
     assert error.value.exit_code == 2
     assert list(tmp_path.iterdir()) == []
-    export(weights, tmp_path / "out", ExportPlan("onnx", "fp16", accept=True))
+    export(weights, tmp_path / "out", ExportPlan("torch_export", "bf16", accept=True))
     assert "Accepted by its maker although it is out of tolerance" in (tmp_path / "out" / "README.md").read_text()
 
 

@@ -40,7 +40,7 @@ RUNTIMES: dict[str, tuple[str, ExportPlan]] = {
     "onnxruntime": ("onnxruntime", ExportPlan(to="onnx", input="normalized", batch=3)),
     "aoti": ("torch", ExportPlan(to="aoti")),
 }
-IN_EVERY_RUN = ("openvino", "executorch")  #: the others are built and tried with VITCLI_ALL_RUNTIMES=1 only
+IN_EVERY_RUN = ("openvino",)  #: the others are built and tried with VITCLI_ALL_RUNTIMES=1 only
 
 
 @pytest.fixture(scope="module")

@@ -170,6 +170,16 @@ def preprocessing(recipe: Recipe) -> dict[str, Any]:
     return {name: flat[name] for name in PREPROCESSING}
 
 
+def result_rows(result: EvalResult) -> list[tuple[str, str]]:
+    """The rows of a table that tell a result."""
+    low, high = result.interval95()
+    return [
+        ("top-1", f"{result.top1:.2f} %  ({result.correct1:,} right; 95 % interval {low:.2f} .. {high:.2f})"),
+        ("top-5", f"{result.top5:.2f} %"),
+        ("NLL", f"{result.nll:.4f}"),
+    ]
+
+
 def say_notes(reporter: Reporter, *groups: Any) -> None:
     for group in groups:
         for note in group:

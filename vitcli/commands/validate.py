@@ -16,6 +16,7 @@ from vitcli.commands.parts import (
     check_launch,
     check_num_classes,
     float_layers,
+    result_rows,
     say_notes,
 )  # fmt: skip
 from vitcli.commands.weights_path import open_weights
@@ -162,16 +163,13 @@ def _rows(
     recipe: Recipe, weights: Weights, result: EvalResult, single: EvalResult, fold: Fold, crops: Crops | None
 ) -> list[tuple[str, str]]:
     """The rows of the table."""
-    low, high = result.interval95()
     form = "" if fold == "none" else f", reparameterized ({fold})"
     form += ", simulated int8" if recipe.model.quantize == "int8_qat" else ""
     rows = [
         ("weights", weights.source),
         ("model", recipe.model.model + form),
         ("images", f"{result.num_images:,}" + (f", each by {crops}" if crops else "")),
-        ("top-1", f"{result.top1:.2f} %  ({result.correct1:,} right; 95 % interval {low:.2f} .. {high:.2f})"),
-        ("top-5", f"{result.top5:.2f} %"),
-        ("NLL", f"{result.nll:.4f}"),
+        *result_rows(result),
     ]
     if crops:
         top1 = f"top-1 {single.top1:.2f} %  ({single.correct1:,} right)"

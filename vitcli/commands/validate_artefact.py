@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vitcli.commands.parts import result_rows
 from vitcli.commands.prediction_files import check_writable
 from vitcli.data.datasets import build_val
 from vitcli.data.eval_transform import build_eval_transform
@@ -137,14 +138,8 @@ def _images(recipe: Recipe, artefact: Artefact) -> ImageSet:
 
 
 def _rows(artefact: Artefact, result: EvalResult) -> list[tuple[str, str]]:
-    low, high = result.interval95()
-    return [
-        ("format", f"{artefact.format}, {artefact.precision}"),
-        ("images", f"{result.num_images:,}"),
-        ("top-1", f"{result.top1:.2f} %  ({result.correct1:,} right; 95 % interval {low:.2f} .. {high:.2f})"),
-        ("top-5", f"{result.top5:.2f} %"),
-        ("NLL", f"{result.nll:.4f}"),
-    ]
+    form = f"{artefact.format}, {artefact.precision}"
+    return [("format", form), ("images", f"{result.num_images:,}"), *result_rows(result)]
 
 
 def _write(file: Path, facts: dict[str, Any]) -> None:
