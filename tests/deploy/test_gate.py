@@ -23,9 +23,8 @@ def found(change: Tensor, *, labels: Tensor | None = LABELS, probabilities: bool
         return [(rows.softmax(-1) if probabilities else rows).numpy()]
 
     return compare(
-        lambda given: LOGITS[given.flatten().long()],
         session,
-        [(pixels, labels)],
+        [(pixels, LOGITS, labels)],
         lambda given: given.numpy(),
         gives_probabilities=probabilities,
         batch=batch,

@@ -1,6 +1,6 @@
 """One export: the network in the form it is written in, the file, and the two sides of the comparison."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -44,6 +44,7 @@ class ExportJob:
         self.opened, self.form, self.images, self.new, self.to = opened, form, images, new, to
         self.aug, self.in_channels = opened.recipe.augmentation, opened.recipe.model.in_channels
         self.takes_pixels = takes_pixels
+        self.logits: list[Tensor] = []  # of the source, for each batch of real images
         self.normalize = Normalizer(self.aug.mean, self.aug.std, self.in_channels)
         self.setting = Setting(precision, device=device)
         self.order = Order(
@@ -82,11 +83,16 @@ class ExportJob:
         sides = {"gives_probabilities": self.takes_pixels, "batch": self.order.batch}
         session = self._session()
         pixels = gate.made_up_pixels(self.aug.image_resize, self.in_channels)
-        made_up = gate.compare(self._source, session, [(pixels, None)], self._to_input, **sides)
-        real = None
-        if self.images.val is not None:
-            real = gate.compare(self._source, session, self.images.labelled(), self._to_input, **sides)
+        made_up = gate.compare(session, [(pixels, self._source(pixels), None)], self._to_input, **sides)
+        real = gate.compare(session, self._real(), self._to_input, **sides) if self.images.val else None
         return gate.judge(self.order.precision, made_up, real)
+
+    def _real(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Pixels, the source's logits, labels; the logits are computed once for all attempts."""
+        for number, (pixels, labels) in enumerate(self.images.labelled()):
+            if number == len(self.logits):
+                self.logits.append(self._source(pixels))
+            yield pixels, self.logits[number], labels
 
     def first_difference(self) -> str | None:
         """The layer where the file begins to differ from the source."""

@@ -78,25 +78,23 @@ class Verdict:
 
 
 def compare(
-    source: Callable[[Tensor], Tensor],
     session: Session,
-    batches: Iterable[tuple[Tensor, Tensor | None]],
+    batches: Iterable[tuple[Tensor, Tensor, Tensor | None]],
     to_input: Callable[[Tensor], np.ndarray],
     *,
     gives_probabilities: bool,
     batch: int | None,
 ) -> Comparison:
-    """Run both on the same images.
+    """Run an artefact on images whose logits are known.
 
     Args:
-        source: pixels (B, C, H, W) uint8 -> logits (B, num_classes).
-        batches: pixels, and labels (B,) where they are known.
+        batches: pixels (B, C, H, W) uint8, the source's logits (B, num_classes), and labels (B,) where they are known.
         to_input: the same pixels as the artefact takes them.
         batch: the only batch size it takes; None: any.
     """
     found = Comparison()
-    for pixels, labels in batches:
-        ours = source(pixels).to(torch.float64)
+    for pixels, logits, labels in batches:
+        ours = logits.to(torch.float64)
         theirs = torch.from_numpy(in_batches(session, to_input(pixels), batch)).to(torch.float64)
         if gives_probabilities:
             ours = ours.log_softmax(-1)
