@@ -3,8 +3,8 @@
     python benchmarks/deploy.py --models fastvit_t8 fastvit_sa12 vit_s_patch16 --batches 1 16 --threads 2
 
 Both networks have the same weights. timm's is reparameterized where it can be, then either runs in eager mode, or goes
-through the same exporter, runtime, precision and calibration images as ours; ours is what `vitcli export` writes with
---input normalized. All candidates of a row take the same float32 images and run by turns in one process.
+through the same exporter, runtime, precision and calibration images as ours (its int8 as the quantizer does it by
+itself); ours is what `vitcli export` writes with --input normalized. All candidates of a row take the same float32 images and run by turns in one process.
 """
 
 import argparse
@@ -20,9 +20,11 @@ import torch
 from timm.utils.model import reparameterize_model
 from torch import nn
 
+from vitcli.commands.parts import float_layers
 from vitcli.commands.provenance import machine, versions
 from vitcli.deploy.formats import Order, Setting, open_format
 from vitcli.deploy.network import DTYPES, Deployed, for_runtime
+from vitcli.deploy.quantize import always_float
 from vitcli.deploy.timing import by_turns
 from vitcli.models.registry import create_model, model_info
 
@@ -109,14 +111,17 @@ def exported(
     form = open_format(format_name, to="export")
     folder.mkdir()
     dtype = DTYPES[precision] if precision in form.CASTS else torch.float32
+    deployed = Deployed(deepcopy(network), dtype=dtype).eval()
+    ours = folder.name.startswith("ours")
     order = Order(
-        network=Deployed(deepcopy(network), dtype=dtype).eval(),
+        network=deployed,
         example=torch.from_numpy(images),
         folder=folder,
         precision=precision,
         output="logits",
         batch=batch,
         calibration=list(calibration.split(batch)[: len(calibration) // batch]) if precision == "int8" else [],
+        keep_float=always_float(deployed, float_layers(network)) if ours else (),
     )
     start = time.perf_counter()
     form.export(order)

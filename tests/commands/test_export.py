@@ -83,7 +83,10 @@ def test_int8_reports_layers_and_leaves_the_first_and_last_alone(weights: Path, 
     assert found["num_images"] == 15
     assert found["kept"][:2] == ["stem.0.reparam_conv", "head.fc"]
     assert {"final_conv.se.fc1", "final_conv.se.fc2"} <= set(found["kept"])
-    assert len(found["layer_errors"]) > 40
+    assert "stages.0.blocks.0.mlp.conv.conv" in found["kept"]  # depthwise
+    assert "stages.0.blocks.0.mlp.fc1" not in found["kept"]
+    assert set(found["layer_errors"]).isdisjoint(found["kept"])
+    assert len(found["layer_errors"]) == 2 * 10 + 3 + 1  # ten blocks, three halvings, the stem's last
     errors = list(found["layer_errors"].values())
     assert errors == sorted(errors, reverse=True)
     assert found["tried"][0]["num_float"] == 0

@@ -18,9 +18,8 @@ from vitcli.deploy.artefact import NewArtefact, size_bytes
 from vitcli.deploy.formats import Format, Order, Session, Setting, plain
 from vitcli.deploy.locate import first_difference
 from vitcli.deploy.network import DTYPES, Deployed, example_input, for_runtime
-from vitcli.deploy.quantize import Fallback, fall_back
+from vitcli.deploy.quantize import Fallback, always_float, fall_back
 from vitcli.deploy.timing import by_turns, percentiles
-from vitcli.layers.mobileone import SqueezeExcite
 from vitcli.layers.reparam import reparameterize
 from vitcli.recipe.write import recipe_text
 
@@ -72,7 +71,7 @@ class ExportJob:
         if self.order.precision != "int8":
             self.form.export(self.order)
             return self.compare(), None
-        kept = tuple(f"model.{name}" for name in (*float_layers(self.opened.model), *_gates(self.opened.model)))
+        kept = always_float(self.order.network, float_layers(self.opened.model))
         self.order = replace(self.order, calibration=[self._inputs(pixels) for pixels in self.images.calibration()])
         found = fall_back(self.order, kept, self.form.export, self.compare, say=say)
         self.order = found.order
@@ -165,9 +164,3 @@ class ExportJob:
             "layer_errors": {n.removeprefix("model."): float(f"{e:.3g}") for n, e in found.layer_errors.items()},
             "tried": found.tried,
         }
-
-
-def _gates(model: nn.Module) -> list[str]:
-    """Layers of squeeze-excite: no work to save, and each of their errors multiplies a whole channel."""
-    gates = [name for name, module in model.named_modules() if isinstance(module, SqueezeExcite)]
-    return [f"{name}.{layer}" for name in gates for layer in ("fc1", "fc2")]

@@ -1,17 +1,35 @@
 """Static int8, and what to do where it costs too much: the layers that suffer most stay in floating point."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
+
+from torch import nn
 
 from vitcli.deploy.formats import Order
 from vitcli.deploy.gate import Verdict
 from vitcli.deploy.sensitivity import layer_errors
+from vitcli.layers.fake_quant import stays_float
+from vitcli.layers.mobileone import SqueezeExcite
 
 #: images on which the layers are compared with each other
 NUM_SENSITIVITY = 100
 #: how many of the worst layers are left in float, one attempt after the other
 ATTEMPTS = (0, 1, 2, 4, 8, 16, 32)
+
+
+def always_float(network: nn.Module, ends: Iterable[str]) -> tuple[str, ...]:
+    """Names of the layers that int8 leaves alone: the first, the last, squeeze-excite's and depthwise ones.
+
+    Args:
+        network: folded; its model is called `model`.
+        ends: names in the model of where the image enters and the logits leave, in any of its forms.
+    """
+    modules = dict(network.named_modules())
+    gates = [name for name, module in modules.items() if isinstance(module, SqueezeExcite)]
+    names = [*(f"model.{end}" for end in ends), *(f"{gate}.{layer}" for gate in gates for layer in ("fc1", "fc2"))]
+    depthwise = [name for name, module in modules.items() if isinstance(module, nn.Conv2d) and stays_float(module)]
+    return tuple(name for name in dict.fromkeys([*names, *depthwise]) if name in modules)
 
 
 @dataclass(frozen=True)
@@ -35,13 +53,10 @@ def fall_back(
     """Export in int8; while that costs more than the gate allows, leave more of the worst layers in float.
 
     Args:
-        kept: names of the layers that always stay float: the first and the last.
+        kept: names of the layers that always stay float.
         export: writes what is ordered.
         compare: judges what was written last.
     """
-    # A kept name may be that of a part of the network, or of none in this form of it.
-    modules = [name for name, _ in order.network.named_modules()]
-    kept = tuple(name for name in kept if name in modules)
     sample = [batch[:NUM_SENSITIVITY] for batch in order.calibration[: -(-NUM_SENSITIVITY // 50)]]
     errors = layer_errors(order.network, sample, besides=kept)
     worst, tried = list(errors), []

@@ -206,9 +206,7 @@ def _facts(fit: Fit, weights: Weights) -> dict[str, Any]:
     hidden = {name: fit.seen[name] for name in HIDDEN_OPTIONS if fit.seen.get(name) is not None}
     facts = {"model": fit.name, "class_names": weights.meta.get("class_names"), "options": hidden}
     known = weights.meta.get("preprocessing", weights.meta.get("recipe", {}))
-    size = (
-        {"image_resize": known["image_resize"]} if known.get("image_resize") else {}
-    )  # not in the tensors
+    size = {"image_resize": known["image_resize"]} if known.get("image_resize") else {}  # not in the tensors
     facts["preprocessing"] = (preprocessing_of(weights) or {}) | size
     return {name: fact for name, fact in facts.items() if fact}
 
