@@ -4,7 +4,8 @@
 
 Both networks have the same weights. timm's is reparameterized where it can be, then either runs in eager mode, or goes
 through the same exporter, runtime, precision and calibration images as ours (its int8 as the quantizer does it by
-itself); ours is what `vitcli export` writes with --input normalized. All candidates of a row take the same float32 images and run by turns in one process.
+itself); ours is what `vitcli export` writes with --input normalized. All candidates of a row take the same float32
+images and run by turns in one process.
 """
 
 import argparse
