@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-PAGES = ["docs/models.md"]
+PAGES = ["docs/models.md", "docs/deployment.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -90,7 +90,7 @@ def test_int8_reports_layers_and_leaves_the_first_and_last_alone(weights: Path, 
     errors = list(found["layer_errors"].values())
     assert errors == sorted(errors, reverse=True)
     assert found["tried"][0]["num_float"] == 0
-    assert artefact.takes_pixels is False
+    assert (artefact.takes_pixels, artefact.batch) == (False, 4)  # 15 images were not 4 * n
     assert artefact.facts["output"] == "logits"
 
 

@@ -79,6 +79,22 @@ def test_without_a_manifest_nothing_is_opened(artefact: Path):
     assert "MANIFEST.json is missing" in str(error.value)
 
 
+@pytest.mark.parametrize("left_out", ["model.onnx", "labels.txt", "artefact.json"])
+def test_a_manifest_must_vouch_for_every_file(artefact: Path, left_out: str):
+    manifest = json.loads((artefact / "MANIFEST.json").read_text())
+    del manifest["files"][left_out]
+    (artefact / "MANIFEST.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError) as error:
+        open_artefact(artefact)
+    assert f"{left_out} is not in MANIFEST.json" in str(error.value)
+
+
+def test_a_link_into_nothing_is_not_overwritten_either(tmp_path: Path):
+    (tmp_path / "out").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UsageError):
+        NewArtefact(tmp_path / "out")
+
+
 @pytest.mark.parametrize("facts", ["[]", "{", json.dumps(FACTS | {"preprocessing": {"crop_pct": 7, "in_channels": 3}})])
 def test_a_description_that_says_nothing(tmp_path: Path, facts: str):
     from vitcli.weights.manifest import write_manifest

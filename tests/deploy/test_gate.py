@@ -76,6 +76,27 @@ def test_less_accuracy_is_refused_and_one_image_of_few_is_not():
     assert judge("bf16", good, Comparison(num_images=1, finite=False)).problems
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("side", ["artefact", "source"])
+def test_what_is_not_a_number_passes_nothing(precision: str, side: str, monkeypatch: pytest.MonkeyPatch):
+    change = torch.zeros(4, 3)
+    change[1, 1] = torch.nan
+    if side == "source":
+        monkeypatch.setattr("tests.deploy.test_gate.LOGITS", LOGITS + change)
+        change = -change
+    spoilt = found(change)
+    assert "not finite" in judge(precision, spoilt, spoilt).problems[0]
+    assert spoilt.as_dict()["max_difference"] is None or spoilt.as_dict()["relative_error"] is None
+
+
+def test_labels_do_not_excuse_other_probabilities():
+    """All logits times 0.2: every image keeps its class, and no probability is right."""
+    scaled = found(-0.8 * LOGITS)
+    assert (scaled.num_agreeing, scaled.correct_artefact) == (4, 3)
+    assert "of their spread" in judge("fp16", Comparison(), scaled).problems[0]
+    assert "of their spread" in judge("int8", Comparison(), scaled).problems[0]
+
+
 def test_made_up_images_are_what_they_say():
     pixels = made_up_pixels(32, 3)
     assert pixels.shape == (16, 3, 32, 32)

@@ -12,12 +12,15 @@ from vitcli.commands.export_job import ExportJob
 from vitcli.commands.opened import open_model
 from vitcli.deploy.artefact import Artefact, NewArtefact
 from vitcli.deploy.card import model_card
-from vitcli.deploy.formats import Format, open_format
-from vitcli.deploy.gate import Verdict
+from vitcli.deploy.formats import Format, need, open_format
+from vitcli.deploy.gate import MAX_DROP, Verdict
 from vitcli.engine.evaluate import EvalResult
 from vitcli.errors import UsageError
 from vitcli.layers.reparam import reparameterize
 from vitcli.weights.convert import check_out, convert_weights
+
+#: so few labelled images say little about the accuracy
+MANY = 334
 
 _console = Console(highlight=False, emoji=False, soft_wrap=True)
 
@@ -61,10 +64,13 @@ def export(source: str | Path, out: Path, plan: ExportPlan, *, use_ema: bool | N
             opened.recipe,
             opened.class_names,
             plan.data_dir,
+            trained_here="recipe" in opened.weights.meta,
             val_split=plan.val_split,
             num_images=plan.num_images,
             num_calibration=plan.num_calibration if plan.precision == "int8" else 0,
         )
+        for note in dict.fromkeys(images.notes):
+            _console.print(f"note: {note}")
         job = ExportJob(
             opened,
             form,
@@ -81,6 +87,8 @@ def export(source: str | Path, out: Path, plan: ExportPlan, *, use_ema: bool | N
         where = job.first_difference() if verdict.problems else None
         if verdict.problems and not plan.accept:
             raise _refusal(verdict, where)
+        if images.calibration_split and images.calibration_split == images.val_split:
+            _console.print("note: there is no training split, so int8 was calibrated on images that are counted here")
         facts = job.facts() | {"gate": _gate_facts(verdict, where), "speed": job.speed()}
         if quantization:
             facts["quantization"] = quantization
@@ -121,10 +129,14 @@ def _checked(plan: ExportPlan, form: Format) -> ExportPlan:
             "int8 needs images: the ranges of all layers are measured on them",
             help="give --data_dir with train/CLASS/... and val/CLASS/..., or a --precision that needs none",
         )
+    if plan.precision.startswith("int8"):
+        need(form.TO_QUANTIZE, extra="quantize", why=plan.precision)
+    if plan.device == "cuda" and plan.precision == "int8":
+        raise UsageError("static int8 is for CPUs", help="on a GPU take bf16 or fp16")
+    if plan.device not in form.DEVICES:
+        raise UsageError(f"{plan.to} is exported on the CPU, wherever it runs", help="leave --device out")
     if plan.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: there is no GPU here", help="export on the kind of machine it is to run on")
-    if plan.device == "cuda" and plan.to not in ("aoti", "torch_export"):
-        raise UsageError(f"{plan.to} is exported on the CPU, wherever it runs", help="leave --device out")
     if form.BATCH and plan.batch not in (None, form.BATCH):
         raise UsageError(f"the format {plan.to} takes {form.BATCH} image at a time", help="leave --batch out")
     return replace(plan, batch=form.BATCH or plan.batch)
@@ -144,13 +156,15 @@ def _summary(verdict: Verdict) -> str:
         if found is None:
             continue
         facts = found.as_dict()
-        line = f"{found.num_images:,} {words}: logits differ by up to {facts['max_difference']:.2g}"
-        line += f" ({facts['relative_error']:.2g} of their spread), same top-1 on {facts['top1_agreement']:.2f} %"
+        line = f"{found.num_images:,} {words}: logits differ by up to {found.max_difference:.2g}"
+        line += f" ({found.error:.2g} of their spread), same top-1 on {facts['top1_agreement']:.2f} %"
         if found.num_labelled:
             line += f"; top-1 {facts['top1_artefact']:.2f} %, source {facts['top1_source']:.2f} %"
         lines.append(f"compared {line}")
     if verdict.real is None:
         lines.append("note: no --data_dir, so it was compared on made-up images only")
+    elif verdict.real.num_labelled < MANY:
+        lines.append(f"note: of so few images one counts for more than {MAX_DROP} points; one may always be lost")
     return "\n".join(lines)
 
 

@@ -9,16 +9,20 @@ from vitcli.data.datasets import build_val
 from vitcli.data.eval_transform import build_eval_transform
 from vitcli.data.images import ImageSet
 from vitcli.data.loader import build_eval_loader
+from vitcli.errors import DataError
 from vitcli.recipe.load import Recipe
+from vitcli.recipe.schema import Dataset
 
 BATCH_SIZE = 50
 
 
 class ExportImages:
-    """Part of the validation split, with labels, and of the training split; both empty where no data is given.
+    """Part of the validation split, with labels, and of the training split; both empty where there is no data.
 
     Args:
         recipe: of the network; preprocessing, and the names of the splits.
+        trained_here: whether the folders must be called as the classes are; of weights from elsewhere they are taken in
+            sorted order where they are called otherwise.
         num_images: so many of the validation split, evenly spread over the classes; 0: all.
         num_calibration: so many of the training split, or of the validation split where there is no other; 0: none.
 
@@ -32,23 +36,41 @@ class ExportImages:
         class_names: list[str],
         data_dir: Path | None,
         *,
+        trained_here: bool,
         val_split: str | None,
         num_images: int,
         num_calibration: int,
     ) -> None:
         self.recipe = recipe
         self.val = self.calibration_set = None
-        self.calibration_split = ""
-        if data_dir is None:
+        self.calibration_split = self.val_split = ""
+        self.notes: list[str] = []
+        name = recipe.dataset.dataset
+        if data_dir is None and not (trained_here and name == "digits"):
             return
-        section = recipe.dataset.model_copy(update={"data_dir": data_dir, "dataset": "imagefolder"})
+        if data_dir is not None and name in ("digits", "synthetic"):
+            name = "imagefolder"  # a folder was given, and these have none
+        section = recipe.dataset.model_copy(update={"data_dir": data_dir, "dataset": name})
         section = section.model_copy(update={"val_split": val_split or section.val_split})
-        self.val = _some(build_val(section, class_names), num_images)
+        self.val_split = section.val_split
+        self.val = _some(self._numbered(section, class_names, trained_here), num_images)
         if num_calibration:
-            has_train = (data_dir / section.train_split).is_dir()
+            has_train = name != "imagefolder" or (data_dir is not None and (data_dir / section.train_split).is_dir())
             self.calibration_split = section.train_split if has_train else section.val_split
             section = section.model_copy(update={"val_split": self.calibration_split})
-            self.calibration_set = _some(build_val(section, class_names), num_calibration)
+            self.calibration_set = _some(self._numbered(section, class_names, trained_here), num_calibration)
+
+    def _numbered(self, section: Dataset, class_names: list[str], trained_here: bool) -> ImageSet:
+        try:
+            return build_val(section, class_names)
+        except DataError:
+            if trained_here:
+                raise
+            images = build_val(section)
+            if len(images.class_names) != len(class_names):
+                raise
+            self.notes.append("the folders are not named as the classes are: taken in sorted order instead")
+            return images
 
     def labelled(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of the validation split: pixels (B, C, H, W) uint8, labels (B,)."""

@@ -1,5 +1,6 @@
 """One export: the network in the form it is written in, the file, and the two sides of the comparison."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -20,12 +21,13 @@ from vitcli.deploy.locate import first_difference
 from vitcli.deploy.network import DTYPES, Deployed, example_input, for_runtime
 from vitcli.deploy.quantize import Fallback, always_float, fall_back
 from vitcli.deploy.timing import by_turns, percentiles
+from vitcli.errors import DiskError, UsageError, VitcliError, is_disk_full
 from vitcli.layers.reparam import reparameterize
 from vitcli.recipe.write import recipe_text
 
 
 class ExportJob:
-    """See the functions; the arguments are those of `export.Plan`."""
+    """See the functions; the arguments are those of `export.ExportPlan`."""
 
     def __init__(
         self,
@@ -69,20 +71,37 @@ class ExportJob:
     def write_and_compare(self, *, say: Callable[[str], Any]) -> tuple[gate.Verdict, dict[str, Any] | None]:
         """Write the network and see what became of it; and what was quantized; int8 may take attempts."""
         if self.order.precision != "int8":
-            self.form.export(self.order)
+            self._write(self.order)
             return self.compare(), None
         kept = always_float(self.order.network, float_layers(self.opened.model))
-        self.order = replace(self.order, calibration=[self._inputs(pixels) for pixels in self.images.calibration()])
-        found = fall_back(self.order, kept, self.form.export, self.compare, say=say)
+        self.order = replace(self.order, calibration=self._calibration())
+        found = fall_back(self.order, kept, self._write, self.compare, say=say)
         self.order = found.order
         return found.verdict, self._quantization(found)
+
+    def _write(self, order: Order) -> None:
+        """The network's file; whatever its exporter stumbles over is told in a line."""
+        try:
+            self.form.export(order)
+        except VitcliError:
+            raise
+        except Exception as error:  # each exporter has its own kinds
+            if is_disk_full(error):
+                raise DiskError("the disk is full: nothing was exported", help="make room, or another -o") from None
+            lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+            raise UsageError(
+                f"{self.to} cannot be made of {self.opened.recipe.model.model}: {lines[0][:300]}",
+                help="VITCLI_VERBOSE=1 shows all that its exporter says; another --to or --precision may do",
+            ) from (error if os.environ.get("VITCLI_VERBOSE") == "1" else None)
 
     def compare(self) -> gate.Verdict:
         """The file as it stands now beside the source."""
         sides = {"gives_probabilities": self.takes_pixels, "batch": self.order.batch}
         session = self._session()
         pixels = gate.made_up_pixels(self.aug.image_resize, self.in_channels)
-        made_up = gate.compare(session, [(pixels, self._source(pixels), None)], self._to_input, **sides)
+        alone = [(one, self._source(one), None) for one in pixels.split(1)]  # runtimes treat a single image apart
+        together = [(pixels, self._source(pixels), None)]
+        made_up = gate.compare(session, [*together, *alone], self._to_input, **sides)
         real = gate.compare(session, self._real(), self._to_input, **sides) if self.images.val else None
         return gate.judge(self.order.precision, made_up, real)
 
@@ -127,6 +146,7 @@ class ExportJob:
             "file": self.form.FILE,
             "precision": self.order.precision,
             "device": self.order.device,
+            "holds_code": self.form.HOLDS_CODE,
             "model": recipe.model.model,
             "input": {
                 "dtype": "uint8" if self.takes_pixels else "float32",
@@ -153,12 +173,21 @@ class ExportJob:
         """(B, C, H, W) uint8 as the network takes it."""
         return pixels.permute(0, 2, 3, 1).contiguous() if self.takes_pixels else self.normalize(pixels)
 
+    def _calibration(self) -> list[Tensor]:
+        """Inputs in batches that the network takes; what is left over of a fixed size is made whole by repetition."""
+        batches = [self._inputs(pixels) for pixels in self.images.calibration()]
+        if self.order.batch is None:
+            return batches
+        inputs = torch.cat(batches)
+        missing = -len(inputs) % self.order.batch
+        return list(torch.cat([inputs, inputs[-1:].expand(missing, *inputs.shape[1:])]).split(self.order.batch))
+
     def _to_input(self, pixels: Tensor) -> np.ndarray:
         return plain(self._inputs(pixels).numpy())
 
     def _quantization(self, found: Fallback) -> dict[str, Any]:
         return {
-            "num_images": sum(len(batch) for batch in found.order.calibration),
+            "num_images": sum(len(pixels) for pixels in self.images.calibration()),
             "split": self.images.calibration_split,
             "kept": [name.removeprefix("model.") for name in found.order.keep_float],
             "layer_errors": {n.removeprefix("model."): float(f"{e:.3g}") for n, e in found.layer_errors.items()},

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ def source_facts(opened: Opened) -> dict[str, Any]:
     if progress.get("best_top1") is not None:
         facts["best_top1"] = progress["best_top1"]
     data = file.parent.parent.parent / "data.json"
-    if "recipe" in meta and data.is_file():
-        known = json.loads(data.read_text(encoding="utf-8"))
-        facts["data"] = f"{known['train']['num_images']:,} images, fingerprint {known['train']['sha256'][:16]}"
+    if "recipe" in meta:
+        with suppress(OSError, ValueError, KeyError, TypeError):  # the run may have been moved, or be another's
+            known = json.loads(data.read_text(encoding="utf-8"))["train"]
+            facts["data"] = f"{known['num_images']:,} images, fingerprint {known['sha256'][:16]}"
     return facts
 
 

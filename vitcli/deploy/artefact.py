@@ -13,22 +13,22 @@ Nothing here imports torch: what reads an artefact must start fast and run witho
 import json
 import os
 import shutil
+import signal
+import sys
 import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vitcli.errors import DataError, UsageError
 from vitcli.recipe.schema import Augmentation
-from vitcli.weights.manifest import MANIFEST, verify_manifest, write_manifest
+from vitcli.weights.manifest import MANIFEST, names_in_manifest, verify_manifest, write_manifest
 
 FACTS = "artefact.json"
 LABELS = "labels.txt"
 RECIPE = "recipe.yaml"
 CARD = "README.md"
-
-Device = Literal["cpu", "cuda", "gpu"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def open_artefact(folder: str | Path) -> Artefact:
         DataError: a file is missing, cut off or changed, or artefact.json cannot be understood.
     """
     folder = Path(folder)
-    if problems := verify_manifest(folder):
+    if problems := verify_manifest(folder) or _not_vouched_for(folder):
         raise DataError(
             f"the artefact {folder} is not as it was exported: {'; '.join(problems)}",
             help="copy it again, all files of the folder together, or export it anew",
@@ -93,12 +93,21 @@ def open_artefact(folder: str | Path) -> Artefact:
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         artefact = Artefact(folder, facts, (folder / LABELS).read_text(encoding="utf-8").splitlines())
-        _ = artefact.format, artefact.precision, artefact.file, artefact.takes_pixels, artefact.batch
-        _ = artefact.preprocessing, artefact.in_channels
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        assert artefact.facts["file"] in names_in_manifest(folder), f"{MANIFEST} lacks its file"
+        assert isinstance(artefact.format, str)
+        assert isinstance(artefact.precision, str)
+        assert artefact.batch is None or artefact.batch > 0
+        _ = artefact.takes_pixels, artefact.preprocessing, artefact.in_channels
+    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DataError(f"{folder / FACTS} cannot be understood ({reason})", help="export it anew") from None
     return artefact
+
+
+def _not_vouched_for(folder: Path) -> list[str]:
+    """Files of the artefact of which the manifest says nothing; what else lies in the folder is nobody's business."""
+    ours = {FACTS, LABELS, *(path.name for path in folder.glob("model.*"))}
+    return [f"{name} is not in {MANIFEST}" for name in sorted(ours - names_in_manifest(folder))]
 
 
 class NewArtefact:
@@ -108,7 +117,7 @@ class NewArtefact:
     """
 
     def __init__(self, out: Path) -> None:
-        if out.exists():
+        if os.path.lexists(out):
             raise UsageError(f"{out} exists", help="give another -o, or remove it: nothing is overwritten")
         self.out = out
         try:
@@ -118,10 +127,14 @@ class NewArtefact:
             raise UsageError(f"cannot write {out}: {error.strerror}") from None
 
     def __enter__(self) -> "NewArtefact":
+        """From here on the polite ways to end a process leave nothing behind either."""
+        self.handlers = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
         return self
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
 
     def write(self, facts: dict[str, Any], class_names: list[str], recipe: str | None) -> Artefact:
         """Put the description beside the network; the artefact can be opened then, where it stands for now."""
@@ -143,6 +156,10 @@ class NewArtefact:
 
     def _put(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text, encoding="utf-8")
+
+
+def _leave(number: int, frame: object) -> None:
+    sys.exit(128 + number)
 
 
 def size_bytes(folder: Path) -> int:

@@ -19,7 +19,7 @@ def _use(facts: dict[str, Any]) -> str:
         "    vitcli predict THIS_FOLDER photo.jpg\n    vitcli validate THIS_FOLDER --data_dir DATA\n\n"
         f"`{facts['file']}` is the network, `labels.txt` its classes in order, `artefact.json` this page for programs\n"
         "and `MANIFEST.json` the SHA-256 of each file: a folder that differs from it is not loaded.\n"
-        + ("The network is native code: load it only from people you trust.\n" if facts["format"] == "aoti" else "")
+        + ("The network holds code: load it only from people you trust.\n" if facts["holds_code"] else "")
     )
 
 
@@ -49,7 +49,8 @@ def _proof(facts: dict[str, Any]) -> str:
     for title, found in (("made up", gate["made_up"]), ("real", gate.get("real"))):
         if found:
             top1 = [f"{found[key]:.2f} %" if key in found else "" for key in ("top1_source", "top1_artefact")]
-            differences = f"{found['max_difference']:.2g} | {found['relative_error']:.2g}"
+            numbers = [found[key] for key in ("max_difference", "relative_error")]
+            differences = " | ".join("not finite" if x is None else f"{x:.2g}" for x in numbers)
             row = f"| {found['num_images']:,} {title} | {differences} | {found['top1_agreement']:.2f} % |"
             lines.append(f"{row} {top1[0]} | {top1[1]} |")
     if interval := gate.get("interval95"):

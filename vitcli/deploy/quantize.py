@@ -9,6 +9,7 @@ from torch import nn
 from vitcli.deploy.formats import Order
 from vitcli.deploy.gate import Verdict
 from vitcli.deploy.sensitivity import layer_errors
+from vitcli.errors import UsageError
 from vitcli.layers.fake_quant import stays_float
 from vitcli.layers.mobileone import SqueezeExcite
 
@@ -57,10 +58,12 @@ def fall_back(
         export: writes what is ordered.
         compare: judges what was written last.
     """
-    sample = [batch[:NUM_SENSITIVITY] for batch in order.calibration[: -(-NUM_SENSITIVITY // 50)]]
+    sample = order.calibration[: -(-NUM_SENSITIVITY // len(order.calibration[0]))]
     errors = layer_errors(order.network, sample, besides=kept)
+    if not errors:
+        raise UsageError("int8: there is no layer to quantize between the first and the last", help="take bf16 or fp16")
     worst, tried = list(errors), []
-    counts = [*(count for count in ATTEMPTS if count < len(worst)), len(worst)]
+    counts = [count for count in ATTEMPTS if count < len(worst)]
     for count in counts:
         attempt = replace(order, keep_float=(*kept, *worst[:count]))
         export(attempt)

@@ -25,11 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitcli.errors import UsageError
-from vitcli.layers.depthwise import DepthwiseConv2d, depthwise_conv2d
-from vitcli.layers.mobileone import ConvNorm, LargeKernelConv, MobileOneBlock, SqueezeExcite
+from vitcli.layers.mobileone import ConvNorm, MobileOneBlock, SqueezeExcite
 from vitcli.layers.norm import BatchNorm2d
 from vitcli.layers.reparam import norm_scale_and_shift
-from vitcli.layers.repmixer import ConditionalPosEnc, RepMixer
 
 WEIGHT_LEVEL = 127  # weights are -127 .. 127 times their scale
 INPUT_LEVEL = 255  # inputs are 0 .. 255, less the zero point, times their scale
@@ -79,17 +77,10 @@ def stays_float(module: nn.Module) -> bool:
     """Whether a layer, or a block that becomes one, is a depthwise (or otherwise grouped) convolution.
 
     These have few products and much data, so that CPUs run them in int8 no faster, and they lose most accuracy: on
-    FastViT-T8 and CIFAR-10, 0.3 points of top-1 with them in int8, less than 0.1 without (docs/deployment.md).
+    FastViT-T8, CIFAR-10 and OpenVINO, 0.32 points of top-1 with them in int8, 0.10 without.
     """
-    conv = module
-    if isinstance(module, MobileOneBlock):
-        conv = module.main.conv
-    elif isinstance(module, LargeKernelConv):
-        conv = module.large_conv.conv
-    elif isinstance(module, RepMixer | ConditionalPosEnc):
-        return True
-    elif isinstance(module, ConvNorm):
-        conv = module.conv
+    block = module.main if isinstance(module, MobileOneBlock) else module
+    conv = block.conv if isinstance(block, ConvNorm) else block
     return isinstance(conv, nn.Conv2d) and conv.groups > 1
 
 
@@ -137,8 +128,6 @@ def quantized_input(x: Tensor) -> Tensor:
 def int8_conv2d(x: Tensor, kernel: Tensor, bias: Tensor, *, like: nn.Conv2d) -> Tensor:
     """A same-size convolution with the strides and groups of `like`."""
     x, kernel = quantized_input(x), quantized_weight(kernel)
-    if isinstance(like, DepthwiseConv2d) and like.training and not torch.compiler.is_compiling():
-        return depthwise_conv2d(x, kernel, bias, stride=like.stride[0])
     return F.conv2d(x, kernel, bias, like.stride, kernel.shape[-1] // 2, groups=like.groups)
 
 
@@ -173,21 +162,6 @@ class Int8MobileOneBlock(MobileOneBlock):
         return int8_conv2d(x, *self.kernel_and_bias(), like=self.main.conv)
 
 
-class Int8LargeKernelConv(LargeKernelConv):
-    def forward(self, x: Tensor) -> Tensor:
-        return int8_conv2d(x, *self.kernel_and_bias(), like=self.large_conv.conv)
-
-
-class Int8RepMixer(RepMixer):
-    def forward(self, x: Tensor) -> Tensor:
-        return int8_conv2d(x, *self.kernel_and_bias(), like=self.mixer.main.conv)
-
-
-class Int8ConditionalPosEnc(ConditionalPosEnc):
-    def forward(self, x: Tensor) -> Tensor:
-        return int8_conv2d(x, *self.kernel_and_bias(), like=self.pos_enc)
-
-
 class FixedNorm(BatchNorm2d):
     """BatchNorm that uses and keeps its running statistics in training mode too."""
 
@@ -218,11 +192,7 @@ class MovedLayerNorm(nn.LayerNorm):
 #: layers, and blocks that become one layer, each with its simulation
 SIMULATED: dict[type[nn.Module], type[nn.Module]] = {
     MobileOneBlock: Int8MobileOneBlock,
-    LargeKernelConv: Int8LargeKernelConv,
-    RepMixer: Int8RepMixer,
-    ConditionalPosEnc: Int8ConditionalPosEnc,
     ConvNorm: Int8ConvNorm,
-    DepthwiseConv2d: Int8Conv2d,
     nn.Conv2d: Int8Conv2d,
     nn.Linear: Int8Linear,
 }

@@ -32,10 +32,16 @@ def verify_manifest(directory: Path) -> list[str]:
         expected = {name: (entry["size"], entry["sha256"]) for name, entry in files.items()}
     except FileNotFoundError:
         return [f"{MANIFEST} is missing"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return [f"{MANIFEST} cannot be read ({error})"]
+        assert all(isinstance(size, int) and isinstance(digest, str) for size, digest in expected.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        return [f"{MANIFEST} cannot be read ({error or 'sizes are numbers, digests texts'})"]
     problems = (_problem(directory / name, size, sha256) for name, (size, sha256) in expected.items())
     return [problem for problem in problems if problem]
+
+
+def names_in_manifest(directory: Path) -> set[str]:
+    """The files that the manifest of `directory`, found well before, vouches for."""
+    return set(json.loads((directory / MANIFEST).read_text(encoding="utf-8"))["files"])
 
 
 def _problem(path: Path, size: int, sha256: str) -> str | None:

@@ -4,8 +4,10 @@
     PRECISIONS   which of fp32, bf16, fp16, int8, ... it offers
     CASTS        those for which the network itself is cast; the others are the format's own doing
     BATCH        the only batch size it offers; None: any
+    DEVICES      what it can be exported for
+    HOLDS_CODE   whether loading the file may run code that is in it
     EXTRA        what `pip install 'vitcli[EXTRA]'` brings the packages in
-    TO_EXPORT, TO_RUN            packages that must be there
+    TO_EXPORT, TO_RUN, TO_QUANTIZE   packages that must be there
     export(order)                writes FILE into order.folder
     open_session(path, setting)  a function from input batches to the list of outputs, by the format's own runtime
 
@@ -15,7 +17,7 @@ A file must not import torch, nor the packages it needs, until one of its functi
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -51,7 +53,7 @@ class Order:
     output: str  #: name of the output
     batch: int | None = None  #: the only batch size; None: any
     device: str = "cpu"
-    calibration: "list[Tensor]" = None  # type: ignore[assignment]  #: inputs that show the ranges, for static int8
+    calibration: "list[Tensor]" = field(default_factory=list)  #: inputs that show the ranges, for static int8
     keep_float: tuple[str, ...] = ()  #: names of layers that are not quantized
 
 
@@ -60,9 +62,12 @@ class Format(Protocol):
     PRECISIONS: tuple[str, ...]
     CASTS: tuple[str, ...]
     BATCH: int | None
+    DEVICES: tuple[str, ...]
+    HOLDS_CODE: bool
     EXTRA: str
     TO_EXPORT: tuple[str, ...]
     TO_RUN: tuple[str, ...]
+    TO_QUANTIZE: tuple[str, ...]
 
     def export(self, order: Order) -> None: ...
 

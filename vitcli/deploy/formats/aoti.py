@@ -4,19 +4,25 @@ The `.pt2` holds code that was compiled for the CPU or GPU it was exported on. O
 is loaded.
 """
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 
 from vitcli.deploy.formats import Order, Session, Setting, plain
+from vitcli.errors import UsageError
 
 FILE = "model.pt2"
 PRECISIONS = ("fp32", "bf16", "fp16", "int8", "int8_dynamic", "int8_weight")
 CASTS = ("bf16", "fp16")
 BATCH = None
 EXTRA = "quantize"
-TO_EXPORT = ()
-TO_RUN = ()
+DEVICES = ("cpu", "cuda")
+HOLDS_CODE = True
+TO_QUANTIZE = ("torchao",)
+TO_EXPORT = ("torch",)
+TO_RUN = ("torch",)
 
 
 def export(order: Order) -> None:
@@ -25,6 +31,8 @@ def export(order: Order) -> None:
     from vitcli.deploy.pt2e import exported_program
     from vitcli.deploy.quiet import quiet
 
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++")):
+        raise UsageError("the format aoti needs a C++ compiler, and there is none", help="apt install g++")
     with quiet(), torch.no_grad():
         program = exported_program(order, "inductor")
         torch._inductor.aoti_compile_and_package(

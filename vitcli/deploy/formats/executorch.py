@@ -5,14 +5,18 @@ from pathlib import Path
 import numpy as np
 
 from vitcli.deploy.formats import Order, Session, Setting, plain
+from vitcli.errors import UsageError
 
 FILE = "model.pte"
 PRECISIONS = ("fp32", "int8")
 CASTS = ()
 BATCH = 1
 EXTRA = "executorch"
+DEVICES = ("cpu",)
+HOLDS_CODE = False
+TO_QUANTIZE = ("torchao",)
 TO_EXPORT = ("executorch", "torchao")
-TO_RUN = ("executorch",)
+TO_RUN = ("executorch", "torch")
 
 
 def export(order: Order) -> None:
@@ -36,6 +40,10 @@ def open_session(path: Path, setting: Setting) -> Session:
 
     from vitcli.deploy.quiet import quiet
 
+    if setting.device != "cpu":
+        raise UsageError(
+            f"executorch knows no device {setting.device!r}", help="leave --device out: it runs on the CPU"
+        )
     with quiet():
         from executorch.runtime import Runtime
 

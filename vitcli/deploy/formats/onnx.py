@@ -16,6 +16,9 @@ PRECISIONS = ("fp32", "fp16", "int8")
 CASTS = ("fp16",)
 BATCH = None
 EXTRA = "onnx"
+DEVICES = ("cpu",)
+HOLDS_CODE = False
+TO_QUANTIZE = ("nncf",)
 TO_EXPORT = ("onnx", "onnxscript", "onnxruntime")
 TO_RUN = ("onnxruntime",)
 INPUT = "images"
@@ -79,10 +82,14 @@ def open_session(path: Path, setting: Setting) -> Session:
     options.log_severity_level = 3
     if setting.threads:
         options.intra_op_num_threads = setting.threads
+    if setting.device not in ("cpu", "cuda"):
+        raise UsageError(f"onnx knows no device {setting.device!r}", help="give cpu or cuda")
     wanted = "CUDAExecutionProvider" if setting.device == "cuda" else "CPUExecutionProvider"
     if wanted not in onnxruntime.get_available_providers():
         raise UsageError(f"ONNX Runtime here has no {wanted}", help="install onnxruntime-gpu, or leave --device out")
     session = onnxruntime.InferenceSession(str(path), options, providers=[wanted])
+    if wanted not in session.get_providers():  # it falls back to the CPU with no more than a warning
+        raise UsageError("ONNX Runtime cannot use the GPU here", help="leave --device out")
 
     def run(images: np.ndarray) -> list[np.ndarray]:
         return session.run(None, {INPUT: plain(images)})  # type: ignore[return-value]

@@ -18,6 +18,9 @@ PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 CASTS = ()
 BATCH = None
 EXTRA = "openvino"
+DEVICES = ("cpu",)
+HOLDS_CODE = False
+TO_QUANTIZE = ("nncf",)
 TO_EXPORT = ("openvino", "onnx", "onnxscript")
 TO_RUN = ("openvino",)
 #: what the layers that are not int8 compute in; of an int8 artefact those that stayed float

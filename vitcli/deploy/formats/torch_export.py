@@ -1,4 +1,7 @@
-"""torch.export: a graph of ATen operators in a file, for other tools of PyTorch to compile or to take apart."""
+"""torch.export: a graph of ATen operators in a file, for other tools of PyTorch to compile or to take apart.
+
+PyTorch may unpickle parts of such a file when it loads it, so that it counts as code.
+"""
 
 from pathlib import Path
 
@@ -11,8 +14,11 @@ PRECISIONS = ("fp32", "bf16", "fp16", "int8", "int8_dynamic", "int8_weight")
 CASTS = ("bf16", "fp16")
 BATCH = None
 EXTRA = "quantize"
-TO_EXPORT = ()
-TO_RUN = ()
+DEVICES = ("cpu", "cuda")
+HOLDS_CODE = True
+TO_QUANTIZE = ("torchao",)
+TO_EXPORT = ("torch",)
+TO_RUN = ("torch",)
 
 
 def export(order: Order) -> None:
@@ -30,12 +36,14 @@ def open_session(path: Path, setting: Setting) -> Session:
     import torch
 
     from vitcli.deploy.pt2e import register_quantized_operators
+    from vitcli.deploy.quiet import quiet
 
     if setting.threads:
         torch.set_num_threads(setting.threads)
     if setting.precision.startswith("int8"):
         register_quantized_operators()
-    model = torch.export.load(path).module().to(setting.device)
+    with quiet():
+        model = torch.export.load(path).module().to(setting.device)
 
     def run(images: np.ndarray) -> list[np.ndarray]:
         with torch.inference_mode():
