@@ -329,6 +329,11 @@ def main(words: list[str] | None = None) -> None:
         app(_underscored(sys.argv[1:] if words is None else words))
     except VitcliError as error:
         leave(show(error) if os.environ.get("RANK", "0") == "0" else show_brief(error))
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "torchvision"):
+            raise
+        help = "pip install torch torchvision; without them only `predict` runs, on ONNX and OpenVINO artefacts"
+        leave(show(UsageError(f"this command needs {error.name}", help=help)))
 
 
 def leave(code: int) -> NoReturn:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from vitcli.errors import UsageError
 from vitcli.recipe.plugins import use_plugin
 
 deploy_app = typer.Typer()
@@ -76,6 +77,11 @@ def export(
     from vitcli.commands import export as story
 
     if to == "fused":
+        given = {"--precision": precision != "fp32", "--batch": batch, "--data_dir": data_dir, "--accept": accept}
+        if unused := [name for name, value in given.items() if value]:
+            raise UsageError(
+                f"{', '.join(unused)}: of no use for fused, which is a file of weights", help="leave it out"
+            )
         story.export_fused(source, out, fold=fold, use_ema=use_ema)
         return
     plan = story.ExportPlan(

@@ -75,7 +75,9 @@ def test_an_artefact_and_its_card(weights: Path, data_dir: Path, tmp_path: Path,
 @pytest.mark.slow
 def test_int8_reports_layers_and_leaves_the_first_and_last_alone(weights: Path, data_dir: Path, tmp_path: Path):
     export(
-        weights, tmp_path / "out", ExportPlan("openvino", "int8", data_dir=data_dir, input="normalized", accept=True)
+        weights,
+        tmp_path / "out",
+        ExportPlan("openvino", "int8", data_dir=data_dir, input="normalized", batch=4, accept=True),
     )
     artefact = open_artefact(tmp_path / "out")
     found = artefact.facts["quantization"]

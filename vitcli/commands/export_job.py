@@ -16,6 +16,7 @@ from vitcli.commands.provenance import machine, source_facts, versions
 from vitcli.data.mixing import Normalizer
 from vitcli.deploy import gate
 from vitcli.deploy.artefact import NewArtefact, size_bytes
+from vitcli.deploy.classify import open_session
 from vitcli.deploy.formats import Format, Order, Session, Setting, plain
 from vitcli.deploy.locate import first_difference
 from vitcli.deploy.network import DTYPES, Deployed, example_input, for_runtime
@@ -69,7 +70,7 @@ class ExportJob:
         return Deployed(for_runtime(self.opened.model), dtype=dtype, **bake).eval().to(self.setting.device)
 
     def write_and_compare(self, *, say: Callable[[str], Any]) -> tuple[gate.Verdict, dict[str, Any] | None]:
-        """Write the network and see what became of it; and what was quantized; int8 may take attempts."""
+        """Write the network and see what became of it; int8 may take attempts, and tells what was quantized."""
         if self.order.precision != "int8":
             self._write(self.order)
             return self.compare(), None
@@ -119,19 +120,20 @@ class ExportJob:
     def speed(self) -> dict[str, Any]:
         """Latency and size beside the reparameterized source in PyTorch, by turns."""
         batch = self.order.batch or 1
-        eager, session = reparameterize(self.opened.model), self._session()
+        threads = torch.get_num_threads()
+        eager, session = reparameterize(self.opened.model).to(self.setting.device), self._session(threads=threads)
         pixels = gate.made_up_pixels(self.aug.image_resize, self.in_channels)[:1].repeat(batch, 1, 1, 1)
-        images, given = self.normalize(pixels), self._to_input(pixels)
+        images, given = self.normalize(pixels).to(self.setting.device), self._to_input(pixels)
 
         def run_eager() -> None:
             with torch.inference_mode():
-                eager(images)
+                eager(images).cpu()
 
         times = by_turns({"eager": run_eager, "artefact": lambda: session(given)}, rounds=5, seconds=0.2)
         return {
             "machine": machine(),
             "batch": batch,
-            "threads": torch.get_num_threads(),
+            "threads": threads,
             "eager": percentiles(times["eager"]),
             "artefact": percentiles(times["artefact"]),
             "eager_mb": round(sum(t.numel() * t.itemsize for t in eager.state_dict().values()) / 1e6, 3),
@@ -159,11 +161,11 @@ class ExportJob:
             "versions": versions("vitcli", "torch", *self.form.TO_EXPORT, *self.form.TO_RUN),
         }
 
-    def _session(self) -> Session:
+    def _session(self, *, threads: int | None = None) -> Session:
         """The file by its own runtime, from a folder that could be shipped as it is."""
         recipe = recipe_text(self.opened.recipe) if "recipe" in self.opened.weights.meta else None
         artefact = self.new.write(self.facts(), self.opened.class_names, recipe)
-        return self.form.open_session(artefact.file, self.setting)
+        return open_session(artefact, threads=threads, device=self.setting.device)
 
     @torch.inference_mode()
     def _source(self, pixels: Tensor) -> Tensor:

@@ -101,13 +101,16 @@ def _recipe_of(weights: Weights) -> Recipe:
         )
     own = {name: value for name, value in fit.options.items() if name in OWN_KEYS}
     seen = fit.seen | {name: fit.options[name] for name in ("img_size", "in_chans") if fit.options.get(name)}
-    info, before = model_info(fit.name), weights.meta.get("preprocessing", {})
+    info, before, known = model_info(fit.name), weights.meta.get("preprocessing", {}), preprocessing_of(weights) or {}
+    channels = seen.get("in_chans", 3)
+    gray = {name: known[name] for name in ("mean", "std") if name in known and channels == 1}
     return defaults.changed(
         weights.source,
         model=fit.name,
         image_resize=seen.get("img_size") or before.get("image_resize") or info.img_size,
-        in_channels=seen.get("in_chans", 3),
-        crop_pct=(preprocessing_of(weights) or {}).get("crop_pct", info.crop_pct),
+        in_channels=channels,
+        crop_pct=known.get("crop_pct", info.crop_pct),
+        **gray,
         **own,
     )
 

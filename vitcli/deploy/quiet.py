@@ -9,16 +9,36 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No prints, warnings or log lines below errors. VITCLI_VERBOSE=1 lets all through."""
+def quiet(*, native: bool = False) -> Iterator[None]:
+    """No prints, warnings or log lines below errors. VITCLI_VERBOSE=1 lets all through.
+
+    native: nor what compiled code writes to standard error past Python.
+    """
     if os.environ.get("VITCLI_VERBOSE") == "1":
         yield
         return
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(warnings.catch_warnings())
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            if native:
+                stack.enter_context(_stderr_closed())
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(before)
+
+
+@contextlib.contextmanager
+def _stderr_closed() -> Iterator[None]:
+    """The file descriptor 2 leads nowhere."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -99,7 +99,8 @@ def need(packages: Iterable[str], *, extra: str, why: str) -> None:
     """UsageError unless all `packages` are installed; the text names what to install."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        raise UsageError(f"{why} needs {', '.join(missing)}", help=f"pip install 'vitcli[{extra}]'")
+        cure = "pip install torch torchvision" if "torch" in missing else f"pip install 'vitcli[{extra}]'"
+        raise UsageError(f"{why} needs {', '.join(missing)}", help=cure)
 
 
 def plain(value: Any) -> np.ndarray:

@@ -25,7 +25,7 @@ def export(order: Order) -> None:
     from vitcli.deploy.pt2e import exported_program
     from vitcli.deploy.quiet import quiet
 
-    with quiet(), torch.no_grad():
+    with quiet(native=True), torch.no_grad():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
@@ -44,7 +44,7 @@ def open_session(path: Path, setting: Setting) -> Session:
         raise UsageError(
             f"executorch knows no device {setting.device!r}", help="leave --device out: it runs on the CPU"
         )
-    with quiet():
+    with quiet(native=True):
         from executorch.runtime import Runtime
 
         method = Runtime.get().load_program(path).load_method("forward")

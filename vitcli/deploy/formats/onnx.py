@@ -22,6 +22,7 @@ TO_QUANTIZE = ("nncf",)
 TO_EXPORT = ("onnx", "onnxscript", "onnxruntime")
 TO_RUN = ("onnxruntime",)
 INPUT = "images"
+LARGEST_BYTES = 2**31 - 2**20  # of a protocol buffer, less what is not weights
 #: where the exporter notes the modules that a node comes from, outermost first
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
@@ -45,6 +46,10 @@ def to_onnx(order: Order) -> "onnx.ModelProto":
     from vitcli.deploy.network import dynamic_shapes
     from vitcli.deploy.quiet import quiet
 
+    if sum(t.numel() * t.itemsize for t in order.network.state_dict().values()) >= LARGEST_BYTES:
+        raise UsageError(
+            "a network of 2 GB and more does not fit into one ONNX file", help="--to aoti, or a smaller one"
+        )
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
             order.network,
