@@ -57,18 +57,19 @@ def expected(network: nn.Module, pixels: np.ndarray) -> np.ndarray:
 def run_exported(network: nn.Module, pixels: np.ndarray, tmp_path: Path) -> Callable[..., np.ndarray]:
     """(format, precision) -> the probabilities that the exported file gives for `pixels`, run by its own runtime."""
 
-    def run(name: str, precision: str, model: nn.Module = network, *, size: int = SIZE) -> np.ndarray:
+    def run(name: str, precision: str, model: nn.Module = network, *, keep_float: tuple[str, ...] = ()) -> np.ndarray:
         form = open_format(name, to="export")
         dtype = DTYPES[precision] if precision in form.CASTS else torch.float32
         given = torch.from_numpy(pixels)
         order = Order(
             network=Deployed(for_runtime(model), mean=MEAN, std=STD, dtype=dtype).eval(),
-            example=example_input(takes_pixels=True, img_size=size, in_channels=3, batch=form.BATCH, device="cpu"),
+            example=example_input(takes_pixels=True, img_size=SIZE, in_channels=3, batch=form.BATCH, device="cpu"),
             folder=tmp_path,
             precision=precision,
             output="probabilities",
             batch=form.BATCH,
             calibration=[given] if precision == "int8" else [],
+            keep_float=keep_float,
         )
         form.export(order)
         session = form.open_session(tmp_path / form.FILE, Setting(precision))

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,26 @@ def test_float32_is_the_same_function(name: str, run_exported: Run, expected: np
 def test_less_precision_is_nearly_the_same(job: str, tolerance: float, run_exported: Run, expected: np.ndarray):
     found = run_exported(*job.split(":"))
     assert 1e-7 < np.abs(found - expected).max() < tolerance
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnx", "openvino", "executorch", "torch_export"])
+def test_a_layer_that_is_kept_stays_float_in_the_file(name: str, run_exported: Run, tmp_path: Path):
+    kept, weights = "model.stages.3.blocks.0.mlp.fc1", 128 * 256
+
+    def size() -> int:
+        return sum(path.stat().st_size for path in tmp_path.iterdir())
+
+    def float_convolutions() -> int:
+        nodes = torch.export.load(tmp_path / "model.pt2").graph.nodes
+        return sum("conv2d" in str(node.target) and "dequantize" not in node.args[1].name for node in nodes)
+
+    measure = float_convolutions if name == "torch_export" else size  # its weights become 8 bits when it is compiled
+    run_exported(name, "int8")
+    before = measure()
+    run_exported(name, "int8", keep_float=(kept,))
+    expected = 1 if name == "torch_export" else 3 * weights
+    assert measure() - before == pytest.approx(expected, rel=0.1)
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ import vitcli
 from vitcli.commands.bench_worker import Order
 from vitcli.commands.prediction_files import check_writable
 from vitcli.commands.provenance import machine, versions
-from vitcli.engine.run_dir import write_json
+from vitcli.engine.run_dir import write_result
 from vitcli.errors import UsageError
 from vitcli.recipe.plugins import plugin_files
 
@@ -87,7 +87,7 @@ def bench_infer(
     facts = _facts(rows) | {"rounds": rounds, "seconds": seconds}
     _show(rows, facts)
     if json_file:
-        _write(json_file, facts | {"rows": [asdict(row) for row in rows]})
+        write_result(json_file, facts | {"rows": [asdict(row) for row in rows]})
     if failed := sum(row.failed for row in rows):
         raise UsageError(f"{failed} of {len(rows)} rows could not be measured", help="the reasons stand above")
     return rows
@@ -235,13 +235,6 @@ def _cells(row: Row) -> list[str]:
         shown(row.size_mb, 1),
         shown(row.memory_mb, 0),
     ]
-
-
-def _write(file: Path, facts: dict[str, Any]) -> None:
-    try:
-        write_json(file, facts)
-    except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror}", help="the result stands above") from None
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from vitcli.data.datasets import build_val
+from vitcli.data.datasets import build_split, build_val
 from vitcli.data.eval_transform import build_eval_transform
 from vitcli.data.images import ImageSet
 from vitcli.data.loader import build_eval_loader
@@ -57,8 +57,7 @@ class ExportImages:
         if num_calibration:
             has_train = name != "imagefolder" or (data_dir is not None and (data_dir / section.train_split).is_dir())
             self.calibration_split = section.train_split if has_train else section.val_split
-            section = section.model_copy(update={"val_split": self.calibration_split})
-            self.calibration_set = _some(self._numbered(section, class_names, trained_here), num_calibration)
+            self.calibration_set = _some(build_split(section, "train" if has_train else "val"), num_calibration)
 
     def _numbered(self, section: Dataset, class_names: list[str], trained_here: bool) -> ImageSet:
         try:

@@ -26,7 +26,7 @@ from vitcli.data.images import ImageSet
 from vitcli.distributed import World, joined, num_launched
 from vitcli.engine.accidents import memory_in_words
 from vitcli.engine.evaluate import EvalResult
-from vitcli.engine.run_dir import write_json
+from vitcli.engine.run_dir import write_result
 from vitcli.errors import DataError, UsageError
 from vitcli.layers.fake_quant import simulate_int8
 from vitcli.layers.reparam import reparameterize
@@ -93,7 +93,7 @@ def validate(
         reporter.table("validation", _rows(recipe, weights, result, single, fold, crops))
         if json_file and world.is_main:
             facts = result.as_dict() | {"ckpt_path": weights.source, "fold": fold, "quantize": recipe.model.quantize}
-            _write(json_file, facts | (_crop_facts(crops, single) if crops else {}))
+            write_result(json_file, facts | (_crop_facts(crops, single) if crops else {}))
         return result
 
 
@@ -115,13 +115,6 @@ def _crop_facts(crops: Crops, single: EvalResult) -> dict[str, Any]:
         "num_crops": crops.num_crops,
         "single_crop": single.as_dict(),
     }
-
-
-def _write(file: Path, facts: dict[str, Any]) -> None:
-    try:
-        write_json(file, facts)
-    except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror}", help="the result stands above") from None
 
 
 def _adopt(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[str]]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from vitcli.deploy.artefact import RECIPE, Artefact, open_artefact
 from vitcli.deploy.classify import Classifier
 from vitcli.distributed import num_launched
 from vitcli.engine.evaluate import Counts, EvalResult
-from vitcli.engine.run_dir import write_json
+from vitcli.engine.run_dir import write_result
 from vitcli.errors import DataError, UsageError
 from vitcli.log import Reporter
 from vitcli.recipe.flat_yaml import read_flat_yaml
@@ -65,7 +64,7 @@ def validate_exported(
     reporter.table("validation", [("artefact", str(folder)), *_rows(artefact, result)])
     if json_file:
         facts = {"artefact": str(folder), "format": artefact.format, "precision": artefact.precision}
-        _write(json_file, result.as_dict() | facts)
+        write_result(json_file, result.as_dict() | facts)
     return result
 
 
@@ -140,10 +139,3 @@ def _images(recipe: Recipe, artefact: Artefact) -> ImageSet:
 def _rows(artefact: Artefact, result: EvalResult) -> list[tuple[str, str]]:
     form = f"{artefact.format}, {artefact.precision}"
     return [("format", form), ("images", f"{result.num_images:,}"), *result_rows(result)]
-
-
-def _write(file: Path, facts: dict[str, Any]) -> None:
-    try:
-        write_json(file, facts)
-    except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror}", help="the result stands above") from None

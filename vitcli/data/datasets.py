@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from vitcli.data.builtin import open_digits, open_synthetic, open_torchvision
 from vitcli.data.folder import open_folder
@@ -47,9 +48,14 @@ def build_splits(section: Dataset) -> Splits:
     return Splits(train if section.num_samples is None else train.subset(section.num_samples), val)
 
 
+def build_split(section: Dataset, split: Literal["train", "val"]) -> ImageSet:
+    """One split alone, numbered by its own sorted classes."""
+    return DATASETS[section.dataset](section, split)
+
+
 def build_val(section: Dataset, class_names: list[str] | None = None) -> ImageSet:
     """The validation split alone, numbered by `class_names` (a checkpoint's, say) or by its own sorted classes."""
-    val = DATASETS[section.dataset](section, "val")
+    val = build_split(section, "val")
     return val if class_names is None else _renumber(val, class_names, dict.fromkeys(class_names))
 
 

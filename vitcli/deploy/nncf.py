@@ -1,10 +1,9 @@
 """Static int8 by NNCF, for ONNX and OpenVINO graphs: ranges are measured on real images, weights are per channel."""
 
-import sys
 from typing import Any
 
 from vitcli.deploy.formats import need
-from vitcli.deploy.quiet import quiet
+from vitcli.deploy.quiet import no_telemetry, quiet
 
 
 def quantized(model: Any, batches: list[Any], kept_nodes: list[str]) -> Any:
@@ -15,7 +14,7 @@ def quantized(model: Any, batches: list[Any], kept_nodes: list[str]) -> Any:
         kept_nodes: names of the nodes that stay float.
     """
     need(("nncf",), extra="quantize", why="int8")
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # or each call is reported to a server
+    no_telemetry()
     with quiet():
         import nncf
 

@@ -1,4 +1,4 @@
-"""What the formats of the PyTorch family export: the graph, quantized if wanted by torchao.
+"""What the formats of the PyTorch family share: the graph, quantized if wanted by torchao, and how it is run.
 
 int8: static, by PT2E for the runtime that will run it; ranges are measured on real images. int8_dynamic: weights and,
 as they come, the inputs of linear layers. int8_weight: weights of linear layers only.
@@ -6,7 +6,9 @@ as they come, the inputs of linear layers. int8_weight: weights of linear layers
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from vitcli.deploy.formats import Order, need
+import numpy as np
+
+from vitcli.deploy.formats import Order, Session, Setting, need, plain
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +37,22 @@ def register_quantized_operators() -> None:
     """The operators that a quantized graph is written in exist once their package is imported."""
     need(("torchao",), extra="quantize", why="int8")
     import torchao.quantization.pt2e  # noqa: F401
+
+
+def session_of(model: Any, setting: Setting) -> Session:
+    """`model`, which takes and returns tensors, as a session; threads are PyTorch's, set for the whole process."""
+    import torch
+
+    if setting.threads:
+        torch.set_num_threads(setting.threads)
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        with torch.inference_mode():
+            outputs = model(torch.from_numpy(plain(images)).to(setting.device))
+        outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
+        return [output.cpu().numpy() for output in outputs]
+
+    return run
 
 
 def _quantized(graph: Any, order: Order, runtime: Runtime) -> "nn.Module":

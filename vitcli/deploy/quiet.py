@@ -4,8 +4,14 @@ import contextlib
 import io
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
+
+
+def no_telemetry() -> None:
+    """OpenVINO and NNCF report each import and call to a server, by a package that they do without; call this first."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager

@@ -96,6 +96,14 @@ def write_json(path: Path, value: Any) -> None:
     temporary.replace(path)
 
 
+def write_result(path: Path, value: Any) -> None:
+    """The same for what a command was asked to write beside its table; UsageError where that cannot be written."""
+    try:
+        write_json(path, value)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}", help="the result stands above") from None
+
+
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 

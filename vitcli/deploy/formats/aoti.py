@@ -8,9 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
-import numpy as np
-
-from vitcli.deploy.formats import Order, Session, Setting, plain
+from vitcli.deploy.formats import Order, Session, Setting
 from vitcli.errors import UsageError
 
 FILE = "model.pt2"
@@ -43,20 +41,10 @@ def export(order: Order) -> None:
 
 
 def open_session(path: Path, setting: Setting) -> Session:
-    """Threads are those of PyTorch: set for the whole process."""
     import torch
 
+    from vitcli.deploy.pt2e import session_of
     from vitcli.deploy.quiet import quiet
 
-    if setting.threads:
-        torch.set_num_threads(setting.threads)
     with quiet():
-        model = torch._inductor.aoti_load_package(str(path))
-
-    def run(images: np.ndarray) -> list[np.ndarray]:
-        with torch.inference_mode():
-            outputs = model(torch.from_numpy(plain(images)).to(setting.device))
-        outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
-        return [output.cpu().numpy() for output in outputs]
-
-    return run
+        return session_of(torch._inductor.aoti_load_package(str(path)), setting)

@@ -4,7 +4,6 @@ bf16 and fp16 are hints: the file holds half-precision weights, and the device c
 it (bf16: CPUs with AVX512_BF16 or AMX; fp16: GPUs), else in float32.
 """
 
-import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vitcli.deploy.formats import Order, Session, Setting, plain
+from vitcli.deploy.quiet import no_telemetry
 
 FILE = "model.xml"
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
@@ -47,7 +47,7 @@ def export(order: Order) -> None:
 
 def import_openvino() -> Any:
     """The package without its telemetry, which reports each import to a server unless it was told not to."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    no_telemetry()
     import openvino
 
     return openvino

@@ -5,9 +5,7 @@ PyTorch may unpickle parts of such a file when it loads it, so that it counts as
 
 from pathlib import Path
 
-import numpy as np
-
-from vitcli.deploy.formats import Order, Session, Setting, plain
+from vitcli.deploy.formats import Order, Session, Setting
 
 FILE = "model.pt2"
 PRECISIONS = ("fp32", "bf16", "fp16", "int8", "int8_dynamic", "int8_weight")
@@ -32,23 +30,13 @@ def export(order: Order) -> None:
 
 
 def open_session(path: Path, setting: Setting) -> Session:
-    """Runs the operators one by one; threads are those of PyTorch: set for the whole process."""
+    """Runs the operators one by one."""
     import torch
 
-    from vitcli.deploy.pt2e import register_quantized_operators
+    from vitcli.deploy.pt2e import register_quantized_operators, session_of
     from vitcli.deploy.quiet import quiet
 
-    if setting.threads:
-        torch.set_num_threads(setting.threads)
     if setting.precision.startswith("int8"):
         register_quantized_operators()
     with quiet():
-        model = torch.export.load(path).module().to(setting.device)
-
-    def run(images: np.ndarray) -> list[np.ndarray]:
-        with torch.inference_mode():
-            outputs = model(torch.from_numpy(plain(images)).to(setting.device))
-        outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
-        return [output.cpu().numpy() for output in outputs]
-
-    return run
+        return session_of(torch.export.load(path).module().to(setting.device), setting)
