@@ -22,11 +22,21 @@ PluginOption = Annotated[
     list[Path] | None,
     typer.Option("--plugin", metavar="FILE", callback=_use_plugins, help="Python file that adds models or parts."),
 ]
+
+
+def _refuse_others(ctx: typer.Context, *taken: str) -> None:
+    """UsageError for an option that was typed and is not one of `taken`."""
+    typed = [name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+    if others := [f"--{name}" for name in typed if name not in taken]:
+        raise UsageError(f"{', '.join(others)} has no meaning with --to {ctx.params['to']}", help="leave it out")
+
+
 JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to this file.")]
 
 
 @deploy_app.command()
 def export(
+    ctx: typer.Context,
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A run, a file, or an address; as --ckpt_path.")],
     to: Annotated[
         str,
@@ -77,13 +87,10 @@ def export(
     from vitcli.commands import export as story
 
     if to == "fused":
-        given = {"--precision": precision != "fp32", "--batch": batch, "--data_dir": data_dir, "--accept": accept}
-        if unused := [name for name, value in given.items() if value]:
-            raise UsageError(
-                f"{', '.join(unused)}: of no use for fused, which is a file of weights", help="leave it out"
-            )
+        _refuse_others(ctx, "source", "to", "out", "fold", "use_ema", "plugin")
         story.export_fused(source, out, fold=fold, use_ema=use_ema)
         return
+    _refuse_others(ctx, *(name for name in ctx.params if name != "fold"))
     plan = story.ExportPlan(
         to=to,
         precision=precision,

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests.deploy.conftest import stir
+from vitcli.cli import main
 from vitcli.commands.export import ExportPlan, export, export_fused
 from vitcli.commands.opened import open_model
 from vitcli.deploy.artefact import open_artefact
@@ -168,3 +169,17 @@ def test_bad_sources(weights: Path, data_dir: Path, tmp_path: Path):
     for file in (data_dir / "val" / "hornet").iterdir():
         file.unlink()
     (data_dir / "val" / "hornet").rmdir()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--to", "fused", "--precision", "fp32", "--num_images", "9"], "--precision, --num_images has no meaning"),
+        (["--to", "onnx", "--fold", "full"], "--fold has no meaning with --to onnx"),
+    ],
+)
+def test_an_option_that_does_nothing_is_refused(options: list[str], says: str, tmp_path: Path, capsys: Any):
+    with pytest.raises(SystemExit) as ended:
+        main(["export", "no such weights", *options, "-o", str(tmp_path / "out")])
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err
