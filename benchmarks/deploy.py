@@ -21,13 +21,13 @@ import torch
 from timm.utils.model import reparameterize_model
 from torch import nn
 
-from vitcli.commands.parts import float_layers
-from vitcli.commands.provenance import machine, versions
 from vitcli.deploy.formats import Order, Setting, open_format
 from vitcli.deploy.network import DTYPES, Deployed, for_runtime
 from vitcli.deploy.quantize import always_float
 from vitcli.deploy.timing import by_turns
 from vitcli.models.registry import create_model, model_info
+from vitcli.networks.build import float_layers
+from vitcli.networks.provenance import machine, versions
 
 TIMM = {"vit_s_patch16": "vit_small_patch16_224"}
 CANDIDATES = ("onnx:fp32", "onnx:int8", "openvino:fp32", "openvino:bf16", "openvino:int8", "aoti:fp32", "aoti:bf16")
@@ -77,7 +77,7 @@ def networks(name: str, size: int) -> tuple[nn.Module, nn.Module]:
 
 
 def calibration_images(folder: Path | None, size: int) -> torch.Tensor:
-    """(32, 3, size, size) normalised."""
+    """(32, 3, size, size) normalized."""
     if folder is None:
         return torch.randn(32, 3, size, size)
     from PIL import Image

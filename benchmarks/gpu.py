@@ -6,7 +6,7 @@
 2. the quickstart with bf16 and torch.compile on CUDA: accuracy, and a resume of it
 3. training steps of FastViT-T8, ViT-S/16 and ViT-S/32, eager and compiled, ours and timm's by turns
 4. the same step of ViT-S/16 with and without half of its patches (PatchDropout)
-5. AOTInductor artefacts: parity, and images per second beside timm's network in eager mode and compiled
+5. AOTInductor artifacts: parity, and images per second beside timm's network in eager mode and compiled
 """
 
 import argparse

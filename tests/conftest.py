@@ -66,7 +66,7 @@ def torchrun(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture
 def image_folder(tmp_path: Path) -> Path:
-    """Two classes, 12 + 6 images of 40 x 32 pixels each, told apart by their colour."""
+    """Two classes, 12 + 6 images of 40 x 32 pixels each, told apart by their color."""
     root = tmp_path / "images"
     for split, count in (("train", 12), ("val", 6)):
         for name, color in (("cat", (200, 60, 40)), ("dog", (40, 60, 200))):

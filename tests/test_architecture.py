@@ -14,14 +14,15 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: a module imports from strictly lower floors, or from its own folder
 FLOORS = {
     "errors": 0,
-    "recipe": 1, "layers": 1, "distributed": 1,
-    "models": 2, "data": 2, "optim": 2, "log": 2,
-    "tasks": 3, "weights": 3,
-    "engine": 4,
-    "deploy": 4,
-    "commands": 5,
-    "cli_deploy": 6,
-    "cli": 7, "__main__": 8, "__init__": 8,
+    "catalog": 1, "log": 1,
+    "recipe": 2, "layers": 2, "distributed": 2,
+    "models": 3, "data": 3, "optim": 3,
+    "tasks": 4, "evaluators": 4, "weights": 4,
+    "networks": 5,
+    "engine": 6,
+    "report": 7, "deploy": 7,
+    "commands": 8,
+    "cli_deploy": 9, "cli": 10, "__main__": 11, "__init__": 11,
 }  # fmt: skip
 
 

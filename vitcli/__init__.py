@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from vitcli.commands.export import ExportPlan, export
     from vitcli.commands.train import TrainResult, train
     from vitcli.commands.validate import validate
-    from vitcli.deploy.artefact import open_artefact
+    from vitcli.deploy.artifact import open_artifact
     from vitcli.deploy.classify import Classifier
     from vitcli.layers.reparam import reparameterize
     from vitcli.models.registry import create_model, list_models
@@ -26,7 +26,7 @@ _PUBLIC = {
     "list_models": "vitcli.models.registry",
     "load_recipe": "vitcli.recipe.load",
     "load_weights": "vitcli.weights.load",
-    "open_artefact": "vitcli.deploy.artefact",
+    "open_artifact": "vitcli.deploy.artifact",
     "reparameterize": "vitcli.layers.reparam",
     "train": "vitcli.commands.train",
     "use_plugin": "vitcli.recipe.plugins",
@@ -35,7 +35,7 @@ _PUBLIC = {
 
 __all__ = [
     "Classifier", "ExportPlan", "Recipe", "TrainResult", "create_model", "export", "list_models", "load_recipe",
-    "load_weights", "open_artefact", "reparameterize", "train", "use_plugin", "validate",
+    "load_weights", "open_artifact", "reparameterize", "train", "use_plugin", "validate",
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from vitcli.cli_deploy import JsonOption, PluginOption, deploy_app
-from vitcli.deploy.artefact import is_artefact
+from vitcli.deploy.artifact import is_artifact
 from vitcli.errors import UsageError, VitcliError, show, show_brief
 from vitcli.recipe.describe import help_of, metavar
 from vitcli.recipe.load import Recipe, load_recipe
@@ -174,8 +174,8 @@ def validate(
     if source and "ckpt_path" in recipe_keys:
         raise UsageError(f"both {source} and --ckpt_path: one of them is to be validated", help="leave one out")
     source = source or recipe_keys.pop("ckpt_path", None)
-    if source and is_artefact(source):
-        from vitcli.commands.validate_artefact import validate_exported
+    if source and is_artifact(source):
+        from vitcli.commands.validate_artifact import validate_exported
 
         typed = {"fold": fold != "none", "use_ema": use_ema, "eval_crops": eval_crops != "1",
                  "crop_scales": crop_scales, "crop_average": crop_average != "prob"}  # fmt: skip
@@ -332,7 +332,7 @@ def main(words: list[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "torchvision"):
             raise
-        help = "pip install torch torchvision; without them only `predict` runs, on ONNX and OpenVINO artefacts"
+        help = "pip install torch torchvision; without them only `predict` runs, on ONNX and OpenVINO artifacts"
         leave(show(UsageError(f"this command needs {error.name}", help=help)))
 
 

@@ -49,7 +49,7 @@ def export(
     ] = "fp32",
     data_dir: Annotated[
         Path | None,
-        typer.Option("--data_dir", metavar="DIR", help="Labelled images: for the comparison, and for int8's ranges."),
+        typer.Option("--data_dir", metavar="DIR", help="Labeled images: for the comparison, and for int8's ranges."),
     ] = None,
     val_split: Annotated[
         str | None, typer.Option("--val_split", metavar="NAME", help="Folder of the comparison. [default: as trained]")

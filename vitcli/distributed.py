@@ -142,6 +142,6 @@ def wrapped(task: nn.Module, world: World) -> nn.Module:
     return ddp(task, device_ids=device_ids, gradient_as_bucket_view=True, **no_sync_of_buffers)
 
 
-def unsynchronised(task: nn.Module) -> AbstractContextManager:
+def unsynchronized(task: nn.Module) -> AbstractContextManager:
     """In this block gradients stay with their rank: for all micro-steps of a step but the last."""
     return task.no_sync() if isinstance(task, nn.parallel.DistributedDataParallel) else nullcontext()

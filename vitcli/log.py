@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,14 @@ from rich.table import Table
 
 #: numbers that depend on the machine, not on the recipe; kept apart so that two runs can be compared line by line
 TIMINGS = ("images_per_second", "data_wait_ratio", "seconds", "time")
+
+
+def relative(path: Path) -> str:
+    """A path as the user would type it here."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
 
 
 class SteadyConsole(Console):
@@ -49,6 +58,12 @@ class Reporter:
     def note(self, text: str) -> None:
         """A line the user should not miss."""
         self.console.print(f"[yellow]note:[/yellow] {escape(text)}")
+
+    def notes(self, *groups: Iterable[str]) -> None:
+        """All notes of all `groups`."""
+        for group in groups:
+            for text in group:
+                self.note(text)
 
     def start(self, total_steps: int, done_steps: int) -> None:
         """Begin the progress display; a terminal gets a live bar, anything else gets lines."""

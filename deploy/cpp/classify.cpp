@@ -1,10 +1,10 @@
-// classify ARTEFACT_DIR IMAGE: the most probable classes of an image, by the network that `vitcli export` wrote.
+// classify ARTIFACT_DIR IMAGE: the most probable classes of an image, by the network that `vitcli export` wrote.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <numeric>
 
-#include "artefact.hpp"
+#include "artifact.hpp"
 #include "errors.hpp"
 #include "image.hpp"
 #include "options.hpp"
@@ -14,10 +14,10 @@
 namespace vitcli {
 namespace {
 
-void require_format(const Artefact& artefact) {
+void require_format(const Artifact& artifact) {
   const std::string runs = RUNTIME_FORMAT;
-  if (artefact.format == runs) return;
-  throw BadUse("this program runs artefacts of format " + runs + ", and this one is of format " + artefact.format,
+  if (artifact.format == runs) return;
+  throw BadUse("this program runs artifacts of format " + runs + ", and this one is of format " + artifact.format,
                "build the program with another -DRUNTIME, or export the model again with --to " + runs);
 }
 
@@ -29,14 +29,14 @@ void softmax(std::vector<float>& logits) {
 }
 
 // The probability of each class, from the network's output for a batch that holds the same image `batch` times.
-std::vector<float> probabilities(std::vector<float> output, const Artefact& artefact) {
-  const std::size_t num_classes = artefact.labels.size();
-  if (num_classes == 0 || output.size() != num_classes * artefact.batch) {
-    throw BadUse("the network gives " + std::to_string(output.size() / artefact.batch) +
+std::vector<float> probabilities(std::vector<float> output, const Artifact& artifact) {
+  const std::size_t num_classes = artifact.labels.size();
+  if (num_classes == 0 || output.size() != num_classes * artifact.batch) {
+    throw BadUse("the network gives " + std::to_string(output.size() / artifact.batch) +
                  " numbers, and labels.txt has " + std::to_string(num_classes) + " names");
   }
   output.resize(num_classes);
-  if (!artefact.gives_probabilities) softmax(output);
+  if (!artifact.gives_probabilities) softmax(output);
   return output;
 }
 
@@ -50,13 +50,13 @@ void print_best(const std::vector<float>& probabilities, const std::vector<std::
 
 int classify(int argc, char** argv) {
   const Options options = parse_options(argc, argv);
-  const Artefact artefact = load_artefact(options.artefact);
-  require_format(artefact);
-  const Image pixels = network_pixels(read_image(options.image), artefact.preprocessing);
-  const std::string device = options.device.empty() ? artefact.device : options.device;
-  const auto runtime = open_runtime(artefact, device, options.num_threads);
-  const std::vector<float> output = runtime->run(to_tensor(pixels, artefact));
-  print_best(probabilities(output, artefact), artefact.labels, options.num_best);
+  const Artifact artifact = load_artifact(options.artifact);
+  require_format(artifact);
+  const Image pixels = network_pixels(read_image(options.image), artifact.preprocessing);
+  const std::string device = options.device.empty() ? artifact.device : options.device;
+  const auto runtime = open_runtime(artifact, device, options.num_threads);
+  const std::vector<float> output = runtime->run(to_tensor(pixels, artifact));
+  print_best(probabilities(output, artifact), artifact.labels, options.num_best);
   return 0;
 }
 

@@ -14,7 +14,7 @@ struct Failure : std::runtime_error {
   std::string help;
 };
 
-// The command line, or the artefact it names.
+// The command line, or the artifact it names.
 struct BadUse : Failure {
   explicit BadUse(const std::string& message, std::string help = "") : Failure(2, message, std::move(help)) {}
 };

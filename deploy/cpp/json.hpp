@@ -1,4 +1,4 @@
-// A reader of JSON (RFC 8259) for the two small files of an artefact.
+// A reader of JSON (RFC 8259) for the two small files of an artifact.
 #pragma once
 
 #include <map>

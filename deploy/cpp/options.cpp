@@ -9,7 +9,7 @@
 namespace vitcli {
 namespace {
 
-const char* const USAGE = "classify ARTEFACT_DIR IMAGE [--top 5] [--device CPU|GPU|cuda] [--threads N]";
+const char* const USAGE = "classify ARTIFACT_DIR IMAGE [--top 5] [--device CPU|GPU|cuda] [--threads N]";
 
 int positive_number(const std::string& option, const std::string& word) {
   const bool is_number = !word.empty() && word.size() <= 6 && word.find_first_not_of("0123456789") == word.npos;
@@ -40,8 +40,8 @@ Options parse_options(int argc, char** argv) {
     if (word == "--device") options.device = lower(words[i]);
     if (word == "--threads") options.num_threads = positive_number(word, words[i]);
   }
-  if (paths.size() != 2) throw BadUse("expected an artefact and an image", USAGE);
-  options.artefact = paths[0];
+  if (paths.size() != 2) throw BadUse("expected an artifact and an image", USAGE);
+  options.artifact = paths[0];
   options.image = paths[1];
   return options;
 }

@@ -7,10 +7,10 @@
 namespace vitcli {
 
 struct Options {
-  std::filesystem::path artefact;
+  std::filesystem::path artifact;
   std::filesystem::path image;
   int num_best = 5;
-  std::string device;   // lower case; empty: the one that the artefact was exported for
+  std::string device;   // lower case; empty: the one that the artifact was exported for
   int num_threads = 0;  // 0: as the runtime likes
 };
 

@@ -1,7 +1,7 @@
-// pixels ARTEFACT_DIR IMAGE > FILE.ppm: what the network sees of an image. The tests compare it with Python's.
+// pixels ARTIFACT_DIR IMAGE > FILE.ppm: what the network sees of an image. The tests compare it with Python's.
 #include <cstdio>
 
-#include "artefact.hpp"
+#include "artifact.hpp"
 #include "errors.hpp"
 #include "image.hpp"
 #include "preprocess.hpp"
@@ -10,9 +10,9 @@ namespace vitcli {
 namespace {
 
 int pixels(int argc, char** argv) {
-  if (argc != 3) throw BadUse("expected an artefact and an image", "pixels ARTEFACT_DIR IMAGE > FILE.ppm");
-  const Artefact artefact = load_artefact(argv[1]);
-  const Image seen = network_pixels(read_image(argv[2]), artefact.preprocessing);
+  if (argc != 3) throw BadUse("expected an artifact and an image", "pixels ARTIFACT_DIR IMAGE > FILE.ppm");
+  const Artifact artifact = load_artifact(argv[1]);
+  const Image seen = network_pixels(read_image(argv[2]), artifact.preprocessing);
   std::printf("P%d\n%d %d\n255\n", seen.channels == 3 ? 6 : 5, seen.width, seen.height);
   std::fwrite(seen.pixels.data(), 1, seen.pixels.size(), stdout);
   return 0;

@@ -42,7 +42,7 @@ Image resize_shorter(const Image& image, int shorter, Filter filter) {
   return image.width <= image.height ? resize(image, shorter, longer, filter) : resize(image, longer, shorter, filter);
 }
 
-Image centre_crop(const Image& image, int side) {
+Image center_crop(const Image& image, int side) {
   // nearbyint rounds half to even
   const int left = static_cast<int>(std::nearbyint((image.width - side) / 2.0));
   const int top = static_cast<int>(std::nearbyint((image.height - side) / 2.0));
@@ -54,25 +54,25 @@ Image centre_crop(const Image& image, int side) {
 Image network_pixels(const Image& image, const Preprocessing& preprocessing) {
   const int shorter = static_cast<int>(std::floor(preprocessing.image_resize / preprocessing.crop_pct));
   const Image colored = preprocessing.in_channels == 1 ? to_gray(image) : image;
-  return centre_crop(resize_shorter(limit_aspect(colored), shorter, preprocessing.filter), preprocessing.image_resize);
+  return center_crop(resize_shorter(limit_aspect(colored), shorter, preprocessing.filter), preprocessing.image_resize);
 }
 
-std::vector<std::int64_t> input_shape(const Artefact& artefact) {
-  const std::int64_t side = artefact.preprocessing.image_resize, channels = artefact.preprocessing.in_channels;
-  if (artefact.layout == Layout::nhwc) return {artefact.batch, side, side, channels};
-  return {artefact.batch, channels, side, side};
+std::vector<std::int64_t> input_shape(const Artifact& artifact) {
+  const std::int64_t side = artifact.preprocessing.image_resize, channels = artifact.preprocessing.in_channels;
+  if (artifact.layout == Layout::nhwc) return {artifact.batch, side, side, channels};
+  return {artifact.batch, channels, side, side};
 }
 
-Tensor to_tensor(const Image& pixels, const Artefact& artefact) {
-  const std::vector<float>&mean = artefact.preprocessing.mean, &std = artefact.preprocessing.std;
+Tensor to_tensor(const Image& pixels, const Artifact& artifact) {
+  const std::vector<float>&mean = artifact.preprocessing.mean, &std = artifact.preprocessing.std;
   std::vector<std::uint8_t> one_image;
   const auto append = [&](int x, int y, int c) {
     const std::uint8_t pixel = pixels.at(x, y)[c];
-    const float normalised = (pixel / 255.0f - mean[c]) / std[c];
-    const auto* bytes = artefact.dtype == Dtype::uint8 ? &pixel : reinterpret_cast<const std::uint8_t*>(&normalised);
-    one_image.insert(one_image.end(), bytes, bytes + (artefact.dtype == Dtype::uint8 ? 1 : sizeof(float)));
+    const float normalized = (pixel / 255.0f - mean[c]) / std[c];
+    const auto* bytes = artifact.dtype == Dtype::uint8 ? &pixel : reinterpret_cast<const std::uint8_t*>(&normalized);
+    one_image.insert(one_image.end(), bytes, bytes + (artifact.dtype == Dtype::uint8 ? 1 : sizeof(float)));
   };
-  if (artefact.layout == Layout::nhwc) {
+  if (artifact.layout == Layout::nhwc) {
     for (int y = 0; y < pixels.height; ++y)
       for (int x = 0; x < pixels.width; ++x)
         for (int c = 0; c < pixels.channels; ++c) append(x, y, c);
@@ -81,8 +81,8 @@ Tensor to_tensor(const Image& pixels, const Artefact& artefact) {
       for (int y = 0; y < pixels.height; ++y)
         for (int x = 0; x < pixels.width; ++x) append(x, y, c);
   }
-  Tensor tensor{artefact.dtype, input_shape(artefact), {}};
-  for (int i = 0; i < artefact.batch; ++i) tensor.data.insert(tensor.data.end(), one_image.begin(), one_image.end());
+  Tensor tensor{artifact.dtype, input_shape(artifact), {}};
+  for (int i = 0; i < artifact.batch; ++i) tensor.data.insert(tensor.data.end(), one_image.begin(), one_image.end());
   return tensor;
 }
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "artefact.hpp"
+#include "artifact.hpp"
 #include "image.hpp"
 
 namespace vitcli {
@@ -19,9 +19,9 @@ struct Tensor {
 Image network_pixels(const Image& image, const Preprocessing& preprocessing);
 
 // Shape of the network's input: (batch, height, width, channels) or (batch, channels, height, width).
-std::vector<std::int64_t> input_shape(const Artefact& artefact);
+std::vector<std::int64_t> input_shape(const Artifact& artifact);
 
-// The input of the network: `pixels`, as often as one call takes images, normalised where the network does not do it.
-Tensor to_tensor(const Image& pixels, const Artefact& artefact);
+// The input of the network: `pixels`, as often as one call takes images, normalized where the network does not do it.
+Tensor to_tensor(const Image& pixels, const Artifact& artifact);
 
 }  // namespace vitcli

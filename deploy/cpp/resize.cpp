@@ -113,7 +113,7 @@ bool height_first(const Image& image, int width, int height) {
   return rows > 0 && rows > 2 * columns;
 }
 
-// The source pixel under the centre of each output pixel. Pillow adds the step up, and so do its rounding errors.
+// The source pixel under the center of each output pixel. Pillow adds the step up, and so do its rounding errors.
 std::vector<int> nearest_pixels(int in_length, int out_length) {
   const double step = static_cast<double>(in_length) / out_length;
   double center = step * 0.5;

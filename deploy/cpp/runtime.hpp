@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "artefact.hpp"
+#include "artifact.hpp"
 #include "preprocess.hpp"
 
 namespace vitcli {
@@ -17,10 +17,10 @@ struct Runtime {
   virtual std::vector<float> run(const Tensor& input) = 0;
 };
 
-extern const char* const RUNTIME_FORMAT;  // the format of the artefacts that the linked runtime runs
+extern const char* const RUNTIME_FORMAT;  // the format of the artifacts that the linked runtime runs
 
 // device: a word of the runtime's, in lower case. num_threads: 0 leaves the choice to the runtime.
 // Throws BadUse where the runtime has no such device or number.
-std::unique_ptr<Runtime> open_runtime(const Artefact& artefact, const std::string& device, int num_threads);
+std::unique_ptr<Runtime> open_runtime(const Artifact& artifact, const std::string& device, int num_threads);
 
 }  // namespace vitcli

@@ -15,7 +15,7 @@ namespace {
 
 class Aoti : public Runtime {
  public:
-  explicit Aoti(const Artefact& artefact) : device_(artefact.device), loader_(artefact.file.string()) {}
+  explicit Aoti(const Artifact& artifact) : device_(artifact.device), loader_(artifact.file.string()) {}
 
   std::vector<float> run(const Tensor& input) override {
     const c10::InferenceMode without_autograd;
@@ -35,15 +35,15 @@ class Aoti : public Runtime {
 
 const char* const RUNTIME_FORMAT = "aoti";
 
-std::unique_ptr<Runtime> open_runtime(const Artefact& artefact, const std::string& device, int num_threads) {
-  if (device != artefact.device) {
-    throw BadUse("the artefact was compiled for " + artefact.device + " and cannot run on " + device,
+std::unique_ptr<Runtime> open_runtime(const Artifact& artifact, const std::string& device, int num_threads) {
+  if (device != artifact.device) {
+    throw BadUse("the artifact was compiled for " + artifact.device + " and cannot run on " + device,
                  "export the model on a machine with that device");
   }
-  if (artefact.device == "cuda" && !at::hasCUDA()) throw BadUse("the artefact needs a CUDA device, and there is none");
+  if (artifact.device == "cuda" && !at::hasCUDA()) throw BadUse("the artifact needs a CUDA device, and there is none");
   c10::SetStackTraceFetcher([] { return std::string(); });  // messages without PyTorch's stack
   if (num_threads > 0) at::set_num_threads(num_threads);
-  return std::make_unique<Aoti>(artefact);
+  return std::make_unique<Aoti>(artifact);
 }
 
 }  // namespace vitcli

@@ -25,9 +25,9 @@ void log_errors(et_timestamp_t, et_pal_log_level_t level, const char*, const cha
 
 class ExecuTorch : public Runtime {
  public:
-  ExecuTorch(const Artefact& artefact, bool single_threaded) : module_(artefact.file.string()) {
+  ExecuTorch(const Artifact& artifact, bool single_threaded) : module_(artifact.file.string()) {
     if (single_threaded) single_thread_.emplace();
-    check(module_.load_forward(), "load " + artefact.file.string());
+    check(module_.load_forward(), "load " + artifact.file.string());
   }
 
   std::vector<float> run(const Tensor& input) override {
@@ -55,14 +55,14 @@ class ExecuTorch : public Runtime {
 
 const char* const RUNTIME_FORMAT = "executorch";
 
-std::unique_ptr<Runtime> open_runtime(const Artefact& artefact, const std::string& device, int num_threads) {
+std::unique_ptr<Runtime> open_runtime(const Artifact& artifact, const std::string& device, int num_threads) {
   if (device != "cpu") throw BadUse("no device '" + device + "'", "here ExecuTorch knows cpu");
   if (num_threads > 1) {
     throw BadUse("ExecuTorch takes 1 thread or, without --threads, one per core",
                  "its Python package does not ship the header that sets another number");
   }
   executorch::runtime::register_pal(executorch::runtime::PalImpl::create(log_errors, __FILE__));
-  return std::make_unique<ExecuTorch>(artefact, num_threads == 1);
+  return std::make_unique<ExecuTorch>(artifact, num_threads == 1);
 }
 
 }  // namespace vitcli

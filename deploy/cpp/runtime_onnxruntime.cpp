@@ -17,8 +17,8 @@ Ort::SessionOptions session_options(const std::string& device, int num_threads) 
 
 class OnnxRuntime : public Runtime {
  public:
-  OnnxRuntime(const Artefact& artefact, const std::string& device, int num_threads)
-      : session_(environment_, artefact.file.c_str(), session_options(device, num_threads)) {}
+  OnnxRuntime(const Artifact& artifact, const std::string& device, int num_threads)
+      : session_(environment_, artifact.file.c_str(), session_options(device, num_threads)) {}
 
   std::vector<float> run(const Tensor& input) override {
     const auto type =
@@ -48,11 +48,11 @@ class OnnxRuntime : public Runtime {
 
 const char* const RUNTIME_FORMAT = "onnx";
 
-std::unique_ptr<Runtime> open_runtime(const Artefact& artefact, const std::string& device, int num_threads) {
+std::unique_ptr<Runtime> open_runtime(const Artifact& artifact, const std::string& device, int num_threads) {
   if (device != "cpu" && device != "cuda") {
     throw BadUse("no device '" + device + "'", "ONNX Runtime knows cpu, and with its GPU build cuda");
   }
-  return std::make_unique<OnnxRuntime>(artefact, device, num_threads);
+  return std::make_unique<OnnxRuntime>(artifact, device, num_threads);
 }
 
 }  // namespace vitcli

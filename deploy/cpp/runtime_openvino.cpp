@@ -8,7 +8,7 @@
 namespace vitcli {
 namespace {
 
-// The type in which layers that are not int8 compute: the artefact's, or float32 where the device lacks it. Left to
+// The type in which layers that are not int8 compute: the artifact's, or float32 where the device lacks it. Left to
 // itself, OpenVINO computes float32 networks in bf16 on some CPUs.
 ov::element::Type compute_type(ov::Core& core, const std::string& device, const std::string& precision) {
   const auto capabilities = core.get_property(device, ov::device::capabilities);
@@ -22,14 +22,14 @@ ov::element::Type compute_type(ov::Core& core, const std::string& device, const 
 
 class OpenVino : public Runtime {
  public:
-  OpenVino(const Artefact& artefact, const std::string& device, int num_threads) {
-    ov::AnyMap properties{ov::hint::inference_precision(compute_type(core_, device, artefact.precision)),
+  OpenVino(const Artifact& artifact, const std::string& device, int num_threads) {
+    ov::AnyMap properties{ov::hint::inference_precision(compute_type(core_, device, artifact.precision)),
                           ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY)};
     if (num_threads > 0) properties.insert(ov::inference_num_threads(num_threads));
-    const std::shared_ptr<ov::Model> model = core_.read_model(artefact.file.string());
+    const std::shared_ptr<ov::Model> model = core_.read_model(artifact.file.string());
     // A fixed shape runs fastest; and with a free batch, OpenVINO 2026.4.1 computed wrong numbers for one image by an
     // int8 network.
-    const std::vector<std::int64_t> shape = input_shape(artefact);
+    const std::vector<std::int64_t> shape = input_shape(artifact);
     model->reshape(ov::PartialShape(std::vector<ov::Dimension>(shape.begin(), shape.end())));
     request_ = core_.compile_model(model, device, properties).create_infer_request();
   }
@@ -53,10 +53,10 @@ class OpenVino : public Runtime {
 
 const char* const RUNTIME_FORMAT = "openvino";
 
-std::unique_ptr<Runtime> open_runtime(const Artefact& artefact, const std::string& device, int num_threads) {
+std::unique_ptr<Runtime> open_runtime(const Artifact& artifact, const std::string& device, int num_threads) {
   std::string name = device;
   std::transform(name.begin(), name.end(), name.begin(), [](unsigned char letter) { return std::toupper(letter); });
-  return std::make_unique<OpenVino>(artefact, name, num_threads);
+  return std::make_unique<OpenVino>(artifact, name, num_threads);
 }
 
 }  // namespace vitcli

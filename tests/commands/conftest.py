@@ -1,4 +1,4 @@
-"""An artefact so simple that its answers can be computed by hand: it looks at the mean colour of an image."""
+"""An artifact so simple that its answers can be computed by hand: it looks at the mean color of an image."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitcli.deploy.artefact import NewArtefact
+from vitcli.deploy.artifact import NewArtifact
 
 SIZE = 8
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
-#: weights (num_classes, 3) and biases of the logits as a function of the mean of the normalised pixels
+#: weights (num_classes, 3) and biases of the logits as a function of the mean of the normalized pixels
 WEIGHT = np.array([[1.0, -0.5, 0.2], [-0.4, 0.9, 0.1], [0.3, -0.2, 0.8], [0.0, 0.1, -0.6]], dtype=np.float32)
 BIAS = np.array([0.1, -0.2, 0.3, 0.0], dtype=np.float32)
 NAMES = ["red, or so", '"green"', "=blue", "-1"]
@@ -27,8 +27,8 @@ def expected(image: Image.Image, channels: int = 3) -> np.ndarray:
 
 
 @pytest.fixture
-def artefact(tmp_path: Path) -> Callable[..., Path]:
-    """Make the artefact `name` and return its folder."""
+def artifact(tmp_path: Path) -> Callable[..., Path]:
+    """Make the artifact `name` and return its folder."""
 
     def make(
         name: str = "exported",
@@ -56,7 +56,7 @@ def artefact(tmp_path: Path) -> Callable[..., Path]:
                 "in_channels": channels,
             },
         }
-        with NewArtefact(tmp_path / name) as new:
+        with NewArtifact(tmp_path / name) as new:
             if format == "onnx":
                 (new.folder / file).write_bytes(graph)
             else:
@@ -72,33 +72,33 @@ def artefact(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> list[Path]:
-    """Seven noisy images of different colours, SIZE x SIZE, in one folder."""
+    """Seven noisy images of different colors, SIZE x SIZE, in one folder."""
     generator = np.random.default_rng(0)
     folder = tmp_path / "pictures"
     folder.mkdir()
     paths = []
     for number in range(7):
-        colour = generator.integers(0, 200, 3)
-        pixels = (colour + generator.integers(0, 56, (SIZE, SIZE, 3))).astype(np.uint8)
+        color = generator.integers(0, 200, 3)
+        pixels = (color + generator.integers(0, 56, (SIZE, SIZE, 3))).astype(np.uint8)
         paths.append(folder / f"{number}.png")
         Image.fromarray(pixels).save(paths[-1])
     return paths
 
 
 def _graph(*, pixels: bool, batch: int | None, channels: int) -> bytes:
-    """The network as ONNX, put together by hand: normalisation, mean over the image, one linear layer, softmax."""
+    """The network as ONNX, put together by hand: normalization, mean over the image, one linear layer, softmax."""
     from onnx import TensorProto, helper, numpy_helper
 
     count = batch or "batch"
     shape = [count, SIZE, SIZE, channels] if pixels else [count, channels, SIZE, SIZE]
     mean, std = (255 * np.array(values[:channels], dtype=np.float32) for values in (MEAN, STD))
     node = helper.make_node
-    normalised = [node("Cast", ["images"], ["x"], to=TensorProto.FLOAT), node("Sub", ["x", "mean"], ["y"]),
+    normalized = [node("Cast", ["images"], ["x"], to=TensorProto.FLOAT), node("Sub", ["x", "mean"], ["y"]),
                   node("Div", ["y", "std"], ["z"]), node("Transpose", ["z"], ["nchw"], perm=[0, 3, 1, 2])]  # fmt: skip
     nodes = [
-        *(normalised if pixels else [node("Identity", ["images"], ["nchw"])]),
-        node("ReduceMean", ["nchw", "axes"], ["mean_colour"], keepdims=0),
-        node("Gemm", ["mean_colour", "weight", "bias"], ["logits"], transB=1),
+        *(normalized if pixels else [node("Identity", ["images"], ["nchw"])]),
+        node("ReduceMean", ["nchw", "axes"], ["mean_color"], keepdims=0),
+        node("Gemm", ["mean_color", "weight", "bias"], ["logits"], transB=1),
         node("Softmax" if pixels else "Identity", ["logits"], ["scores"]),
     ]
     values = {
@@ -106,7 +106,7 @@ def _graph(*, pixels: bool, batch: int | None, channels: int) -> bytes:
     }  # fmt: skip
     graph = helper.make_graph(
         nodes,
-        "colour",
+        "color",
         [helper.make_tensor_value_info("images", TensorProto.UINT8 if pixels else TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [count, len(BIAS)])],
         [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in values.items()],

@@ -16,9 +16,9 @@ from vitcli.commands.bench_worker import Order, memory_bytes, open_network
 from vitcli.errors import UsageError
 
 
-def test_artefacts_beside_each_other(artefact, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
+def test_artifacts_beside_each_other(artifact, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "argv", ["vitcli", "bench", "infer", "a b"])
-    one, two, fixed = artefact("one"), artefact("a" * 60, pixels=False), artefact("fixed", batch=4)
+    one, two, fixed = artifact("one"), artifact("a" * 60, pixels=False), artifact("fixed", batch=4)
     file = tmp_path / "bench.json"
     items = [str(one), str(two), str(fixed)]
     rows = bench_infer(items, batches=[2], threads=[1], rounds=2, seconds=0.02, json_file=file)
@@ -64,9 +64,9 @@ def test_the_ratio_is_taken_within_rounds():
     )  # fmt: skip
 
 
-def test_a_worker_that_dies_is_told_apart_from_one_that_refuses(artefact):
-    order = Order(str(artefact()), 1, 1)
-    killed, missing = Worker(order), Worker(Order(str(artefact("gone")), 1, 1, plugins=("no_such_plugin.py",)))
+def test_a_worker_that_dies_is_told_apart_from_one_that_refuses(artifact):
+    order = Order(str(artifact()), 1, 1)
+    killed, missing = Worker(order), Worker(Order(str(artifact("gone")), 1, 1, plugins=("no_such_plugin.py",)))
     try:
         killed.listen()
         os.kill(killed.process.pid, signal.SIGKILL)
@@ -82,8 +82,8 @@ def test_a_worker_that_dies_is_told_apart_from_one_that_refuses(artefact):
     assert "no_such_plugin.py" in (missing.row(compared_with=killed).why_not or "")
 
 
-def test_a_failing_item_costs_no_other_row(artefact, capsys):
-    good, changed = artefact("good"), artefact("changed")
+def test_a_failing_item_costs_no_other_row(artifact, capsys):
+    good, changed = artifact("good"), artifact("changed")
     (changed / "labels.txt").write_text("a\n")
     with pytest.raises(SystemExit) as end:
         main(
@@ -112,7 +112,7 @@ def test_a_failing_item_costs_no_other_row(artefact, capsys):
     assert cells[1][8].strip() == "–", "there is nothing to compare it with"
 
 
-def test_models_by_name(artefact, monkeypatch: pytest.MonkeyPatch):
+def test_models_by_name(artifact, monkeypatch: pytest.MonkeyPatch):
     """Beside timm's model of the same architecture, built here."""
     timm = pytest.importorskip("timm")
     threads: list[int] = []

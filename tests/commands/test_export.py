@@ -14,10 +14,10 @@ from torch import nn
 from tests.deploy.conftest import stir
 from vitcli.cli import main
 from vitcli.commands.export import ExportPlan, export, export_fused
-from vitcli.commands.opened import open_model
-from vitcli.deploy.artefact import open_artefact
+from vitcli.deploy.artifact import open_artifact
 from vitcli.errors import DataError, UsageError, WeightsError
 from vitcli.models.registry import create_model
+from vitcli.networks.opened import open_model
 from vitcli.weights.read import PACKED
 
 NAMES = ["ant", "bee", "wasp"]
@@ -49,16 +49,16 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_an_artefact_and_its_card(weights: Path, data_dir: Path, tmp_path: Path, capsys: Any):
+def test_an_artifact_and_its_card(weights: Path, data_dir: Path, tmp_path: Path, capsys: Any):
     out = tmp_path / "out"
     export(weights, out, ExportPlan("onnx", data_dir=data_dir))
-    artefact = open_artefact(out)
-    assert artefact.class_names == NAMES
-    assert artefact.facts["gate"]["real"]["num_images"] == 12
-    assert artefact.facts["gate"]["real"]["top1_agreement"] == 100
-    assert artefact.facts["gate"]["made_up"]["max_difference"] < 1e-4
-    assert artefact.facts["source"]["sha256"]
-    assert (artefact.preprocessing.interpolation, artefact.preprocessing.crop_pct) == ("bilinear", 0.9)
+    artifact = open_artifact(out)
+    assert artifact.class_names == NAMES
+    assert artifact.facts["gate"]["real"]["num_images"] == 12
+    assert artifact.facts["gate"]["real"]["top1_agreement"] == 100
+    assert artifact.facts["gate"]["made_up"]["max_difference"] < 1e-4
+    assert artifact.facts["source"]["sha256"]
+    assert (artifact.preprocessing.interpolation, artifact.preprocessing.crop_pct) == ("bilinear", 0.9)
     card = (out / "README.md").read_text()
     assert "| 12 real |" in card
     assert "ant, bee, wasp" in card
@@ -80,8 +80,8 @@ def test_int8_reports_layers_and_leaves_the_first_and_last_alone(weights: Path, 
         tmp_path / "out",
         ExportPlan("openvino", "int8", data_dir=data_dir, input="normalized", batch=4, accept=True),
     )
-    artefact = open_artefact(tmp_path / "out")
-    found = artefact.facts["quantization"]
+    artifact = open_artifact(tmp_path / "out")
+    found = artifact.facts["quantization"]
     assert found["split"] == "train"
     assert found["num_images"] == 15
     assert found["kept"][:2] == ["stem.0.reparam_conv", "head.fc"]
@@ -93,8 +93,8 @@ def test_int8_reports_layers_and_leaves_the_first_and_last_alone(weights: Path, 
     errors = list(found["layer_errors"].values())
     assert errors == sorted(errors, reverse=True)
     assert found["tried"][0]["num_float"] == 0
-    assert (artefact.takes_pixels, artefact.batch) == (False, 4)  # 15 images were not 4 * n
-    assert artefact.facts["output"] == "logits"
+    assert (artifact.takes_pixels, artifact.batch) == (False, 4)  # 15 images were not 4 * n
+    assert artifact.facts["output"] == "logits"
 
 
 @pytest.mark.slow

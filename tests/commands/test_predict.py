@@ -18,12 +18,12 @@ from tests.commands.conftest import NAMES, SIZE, expected
 from tests.conftest import environment
 from vitcli.commands.image_files import find_images
 from vitcli.commands.model_classifier import ModelClassifier
-from vitcli.commands.opened import Opened
 from vitcli.commands.predict import predict
 from vitcli.commands.prediction_files import Answer, text_of
-from vitcli.deploy.artefact import open_artefact
+from vitcli.deploy.artifact import open_artifact
 from vitcli.deploy.classify import Classifier
 from vitcli.errors import DataError, DiskError, UsageError
+from vitcli.networks.opened import Opened
 from vitcli.recipe.load import load_recipe
 from vitcli.weights.read import Weights
 
@@ -37,10 +37,10 @@ def answers(source: Path, images: list, **options) -> list[dict]:
 @pytest.mark.parametrize(
     "kind",
     [{}, {"format": "openvino"}, {"batch": 1}, {"batch": 4}, {"pixels": False}, {"channels": 1}],
-    ids=["onnx", "openvino", "one at a time", "four at a time", "normalised", "gray"],
+    ids=["onnx", "openvino", "one at a time", "four at a time", "normalized", "gray"],
 )
-def test_probabilities_are_those_computed_by_hand(kind: dict, artefact, pictures: list[Path]):
-    found = answers(artefact(**kind), pictures, top=99, batch_size=5)
+def test_probabilities_are_those_computed_by_hand(kind: dict, artifact, pictures: list[Path]):
+    found = answers(artifact(**kind), pictures, top=99, batch_size=5)
     assert [entry["path"] for entry in found] == list(map(str, pictures))
     for entry, path in zip(found, pictures, strict=True):
         truth = dict(zip(NAMES, expected(Image.open(path), kind.get("channels", 3)), strict=True))
@@ -49,8 +49,8 @@ def test_probabilities_are_those_computed_by_hand(kind: dict, artefact, pictures
         assert given == pytest.approx(truth, abs=2e-6)
 
 
-def test_the_classifier_takes_images_of_any_size_and_pixels(artefact, pictures: list[Path]):
-    classify = Classifier(open_artefact(artefact()), threads=1)
+def test_the_classifier_takes_images_of_any_size_and_pixels(artifact, pictures: list[Path]):
+    classify = Classifier(open_artifact(artifact()), threads=1)
     images = [Image.open(path) for path in pictures]
     large = [image.resize((3 * SIZE, 2 * SIZE), Image.Resampling.NEAREST) for image in images]
     pixels = np.stack([classify.pixels(image) for image in images])
@@ -74,11 +74,11 @@ def test_a_run_answers_as_its_model_does(pictures: list[Path]):
         ModelClassifier(Opened(model, recipe, NAMES, Weights({}, {}), []), device="gpu")
 
 
-def test_nonsense_from_a_network_is_refused(artefact, pictures: list[Path]):
-    wrong = artefact("wrong", names=["too", "few"])
+def test_nonsense_from_a_network_is_refused(artifact, pictures: list[Path]):
+    wrong = artifact("wrong", names=["too", "few"])
     with pytest.raises(DataError, match=r"gives \(1, 4\) for 1 images and 2 classes"):
-        Classifier(open_artefact(wrong))([Image.open(pictures[0])])
-    classify = Classifier(open_artefact(artefact()))
+        Classifier(open_artifact(wrong))([Image.open(pictures[0])])
+    classify = Classifier(open_artifact(artifact()))
     classify._session = lambda images: [np.full((len(images), 4), np.nan, dtype=np.float32)]
     with pytest.raises(DataError, match="not finite"):
         classify([Image.open(pictures[0])])
@@ -114,10 +114,10 @@ def test_words_become_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         find_images(["photos", "a.jpg", "x*"])
 
 
-def test_a_bad_image_costs_no_other(artefact, pictures: list[Path], capsys):
+def test_a_bad_image_costs_no_other(artifact, pictures: list[Path], capsys):
     bad = pictures[0].with_name("3a.jpg")
     bad.write_bytes(b"no image")
-    source = artefact()
+    source = artifact()
     with pytest.raises(DataError, match="1 of 8 images could not be read") as failure:
         answers(source, [pictures[0].parent], batch_size=3)
     assert failure.value.exit_code == 3
@@ -131,10 +131,10 @@ def test_a_bad_image_costs_no_other(artefact, pictures: list[Path], capsys):
     assert answers(source, [pictures[0].parent], on_bad_image="skip", batch_size=100) == found
 
 
-def test_csv_is_read_back_and_holds_no_formula(artefact, pictures: list[Path], tmp_path: Path, monkeypatch):
+def test_csv_is_read_back_and_holds_no_formula(artifact, pictures: list[Path], tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("=cmd,1.png").write_bytes(pictures[1].read_bytes())
-    predict(str(artefact()), ["=cmd,1.png", str(pictures[0])], csv=Path("out.csv"))
+    predict(str(artifact()), ["=cmd,1.png", str(pictures[0])], csv=Path("out.csv"))
     with open("out.csv", newline="") as file:
         header, *rows = csv.reader(file)
     assert header == ["path", "rank", "class", "probability"]
@@ -146,8 +146,8 @@ def test_csv_is_read_back_and_holds_no_formula(artefact, pictures: list[Path], t
     assert Path("out.csv").read_bytes().count(b"\r\n") == 9
 
 
-def test_what_is_printed(artefact, pictures: list[Path], capsys):
-    predict(str(artefact()), [str(pictures[0])], top=2)
+def test_what_is_printed(artifact, pictures: list[Path], capsys):
+    predict(str(artifact()), [str(pictures[0])], top=2)
     path, first, second = capsys.readouterr().out.splitlines()
     truth = np.sort(expected(Image.open(pictures[0])))[::-1]
     assert path == str(pictures[0])
@@ -157,8 +157,8 @@ def test_what_is_printed(artefact, pictures: list[Path], capsys):
     assert text_of(Answer("a\x1b[2J\n\udcff", [("b\x07", 0.5)])) == "a\\x1b[2J\\n\\udcff  b\\x07  50.00 %"
 
 
-def test_files_that_cannot_be_written(artefact, pictures: list[Path], tmp_path: Path):
-    source = str(artefact())
+def test_files_that_cannot_be_written(artifact, pictures: list[Path], tmp_path: Path):
+    source = str(artifact())
     for file, reason in ((tmp_path, "it is a folder"), (tmp_path / "no" / "a.csv", "there is no folder")):
         with pytest.raises(UsageError, match=reason):
             predict(source, [str(pictures[0])], csv=file)
@@ -167,7 +167,7 @@ def test_files_that_cannot_be_written(artefact, pictures: list[Path], tmp_path: 
             predict(source, [str(pictures[0])], json=Path("/dev/full"))
 
 
-#: what is slow to load, or need not be installed where an artefact of another kind is run
+#: what is slow to load, or need not be installed where an artifact of another kind is run
 HEAVY = {
     "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "openvino", "openvino_telemetry", "nncf",
     "executorch", "torchao", "safetensors", "tensorboard", "scipy", "sklearn", "transformers",
@@ -193,8 +193,8 @@ def without_torch(*words: object, cwd: Path, stdin: str = "") -> subprocess.Comp
 
 
 @pytest.mark.parametrize("form", ["onnx", "openvino"])
-def test_no_torch_is_loaded(form: str, artefact, pictures: list[Path], tmp_path: Path):
-    done = without_torch("predict", artefact(format=form), "-", "--top", 1, cwd=tmp_path, stdin=f"{pictures[0]}\n")
+def test_no_torch_is_loaded(form: str, artifact, pictures: list[Path], tmp_path: Path):
+    done = without_torch("predict", artifact(format=form), "-", "--top", 1, cwd=tmp_path, stdin=f"{pictures[0]}\n")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(pictures[0]))
     loaded = {name.split(".")[0] for name in done.stderr.split("loaded ")[1].split()}

@@ -40,8 +40,8 @@ def test_five_and_ten_are_torchvisions(size, mode, side):
     assert same(crops_of(image, Crops("5"), **keys), [single, *five])
     ten = tv.Compose([tv.Resize(round(side * 256 / 224)), tv.TenCrop(side)])(image)
     assert same(crops_of(image, Crops("10"), **keys), [single, *ten])
-    centres = [tv.Compose([tv.Resize(shorter), tv.CenterCrop(side)])(image) for shorter in (side, 2 * side)]
-    assert same(crops_of(image, Crops("1", (1.0, 2.0)), **keys), [single, *centres])
+    centers = [tv.Compose([tv.Resize(shorter), tv.CenterCrop(side)])(image) for shorter in (side, 2 * side)]
+    assert same(crops_of(image, Crops("1", (1.0, 2.0)), **keys), [single, *centers])
 
 
 def googlenet(image: Image.Image, side: int) -> list[Image.Image]:

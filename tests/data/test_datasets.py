@@ -38,7 +38,7 @@ def test_a_folder_is_read_as_torchvision_reads_it(image_folder):
     for split, images in (("train", splits.train), ("val", splits.val)):
         reference = ImageFolder(data_dir / split)
         assert images.class_names == splits.class_names == reference.classes
-        assert images.labels.tolist() == reference.targets
+        assert images.targets.tolist() == reference.targets
         assert [str(data_dir / split / images.name(index)) for index in range(len(images))] == [
             path for path, _ in reference.imgs
         ]
@@ -52,7 +52,7 @@ def test_a_folder_is_read_as_torchvision_reads_it(image_folder):
 def test_class_missing_in_val_does_not_shift_labels(image_folder):
     splits = build_splits(section(image_folder({"train/a": 2, "train/b": 2, "train/c": 2, "val/a": 1, "val/c": 1})))
     assert splits.val.class_names == ["a", "b", "c"]
-    assert splits.val.labels.tolist() == [0, 2]
+    assert splits.val.targets.tolist() == [0, 2]
     assert splits.val.notes == ["1 of 3 classes have no validation images: 'b'"]
     assert splits.val.class_counts() == {"a": 1, "b": 0, "c": 1}
 
@@ -72,7 +72,7 @@ def test_val_alone_is_numbered_by_the_checkpoints_classes(image_folder):
     data_dir = image_folder({"val/cat": 1, "val/ant": 2})
     assert build_val(section(data_dir)).class_names == ["ant", "cat"]
     val = build_val(section(data_dir), ["dog", "cat", "ant"])
-    assert val.labels.tolist() == [2, 2, 1]
+    assert val.targets.tolist() == [2, 2, 1]
     assert val.class_names == ["dog", "cat", "ant"]
     with pytest.raises(DataError, match="'ant'"):
         build_val(section(data_dir), ["dog", "cat"])
@@ -139,7 +139,7 @@ def test_what_is_no_image_is_left_out_and_counted(image_folder):
     (cat / "other.png").symlink_to(data_dir / "train/dog/000.png")
     (data_dir / "train/list.txt").write_bytes(b"")
     train = build_splits(section(data_dir)).train
-    names = [train.name(index) for index in np.flatnonzero(train.labels == 0)]
+    names = [train.name(index) for index in np.flatnonzero(train.targets == 0)]
     assert names == ["cat/000.png", "cat/001.png", "cat/002.png", "cat/deep/deeper/x.JPEG", "cat/other.png"]
     assert any("1 file beside the class folders" in note for note in train.notes)
     said = "\n".join(train.notes)
@@ -193,7 +193,7 @@ def test_subset_is_spread_evenly_and_keeps_classes(image_folder):
     data_dir = image_folder({"train/a": 6, "train/b": 3, "val/a": 1, "val/b": 1})
     train = build_splits(section(data_dir, num_samples=3)).train
     assert [train.name(index) for index in range(3)] == ["a/000.png", "a/003.png", "b/000.png"]
-    assert train.labels.tolist() == [0, 0, 1]
+    assert train.targets.tolist() == [0, 0, 1]
     assert train.class_names == ["a", "b"]
     assert len(build_splits(section(data_dir, num_samples=100)).train) == 9
     digits = build_splits(section(dataset="digits", num_samples=300)).train
@@ -257,13 +257,13 @@ def test_digits_are_scikit_learns():
     stored = {
         (int(label), np.asarray(images.load(index))[..., 0].tobytes())
         for images in (splits.train, splits.val)
-        for index, label in enumerate(images.labels)
+        for index, label in enumerate(images.targets)
     }
     scaled = np.rint(reference.images * 255 / 16).astype(np.uint8)
     assert stored == {(int(label), pixels.tobytes()) for pixels, label in zip(scaled, reference.target, strict=True)}
     for digit in range(10):
         of_class = scaled[reference.target == digit]
-        held_out = [np.asarray(splits.val.load(index))[..., 0] for index in np.flatnonzero(splits.val.labels == digit)]
+        held_out = [np.asarray(splits.val.load(index))[..., 0] for index in np.flatnonzero(splits.val.targets == digit)]
         assert np.array_equal(np.stack(held_out), of_class[4::5])
     assert splits.train.load(0).mode == "RGB"
 
@@ -272,11 +272,11 @@ def test_synthetic_images_are_fixed_and_can_be_told_apart():
     splits = build_splits(section(dataset="synthetic"))
     assert (len(splits.train), len(splits.val), len(splits.class_names)) == (1024, 256, 10)
 
-    def mean_colours(images, count):
+    def mean_colors(images, count):
         pixels = np.stack([np.asarray(images.load(index)).mean((0, 1)) for index in range(count)])
-        return np.stack([pixels[images.labels[:count] == label].mean(0) for label in range(10)])
+        return np.stack([pixels[images.targets[:count] == label].mean(0) for label in range(10)])
 
-    train, val = mean_colours(splits.train, 100), mean_colours(splits.val, 50)
+    train, val = mean_colors(splits.train, 100), mean_colors(splits.val, 50)
     distances = np.linalg.norm(train[:, None] - val[None], axis=-1)
     assert np.array_equal(distances.argmin(1), np.arange(10))
     assert not np.array_equal(np.asarray(splits.train.load(0)), np.asarray(splits.val.load(0)))
@@ -298,7 +298,7 @@ def test_mnist_from_local_files(tmp_path, name, folder):
         write_idx(tmp_path / folder / f"raw/{part}-labels-idx1-ubyte", np.arange(count) % 10)
     splits = build_splits(section(tmp_path, dataset=name))
     assert (len(splits.train), len(splits.val)) == (20, 10)
-    assert splits.train.labels.tolist() == [*range(10), *range(10)]
+    assert splits.train.targets.tolist() == [*range(10), *range(10)]
     assert splits.val.load(3).mode == "RGB"
     assert splits.val.load(3).size == (28, 28)
     assert len(splits.class_names) == 10

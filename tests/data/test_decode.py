@@ -96,7 +96,7 @@ def test_bad_image_survives_the_way_between_processes():
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "PPM", "GIF", "TIFF"])
-def test_format_is_recognised_by_content(write, kind):
+def test_format_is_recognized_by_content(write, kind):
     content = encoded(photo(), kind)
     path = write("misnamed.gif" if kind != "GIF" else "misnamed.png", content)
     with Image.open(path) as expected:
@@ -144,7 +144,7 @@ def test_damaged_exif_is_no_reason_to_reject(write):
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_first_frame_of_an_animation(write, kind):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "lime")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue", "lime")]
     options = {"lossless": True} if kind == "WEBP" else {}
     path = write("moving", encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options))
     assert open_image(path).getpixel((4, 4)) == (255, 0, 0)

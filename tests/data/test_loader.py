@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from vitcli.data.batch import BadSample, Batch
 from vitcli.data.datasets import build_splits
 from vitcli.data.eval_transform import build_eval_transform
-from vitcli.data.loader import BadSample, Batch, build_eval_loader, build_train_loader, default_num_workers
+from vitcli.data.loader import build_eval_loader, build_train_loader, default_num_workers
 from vitcli.data.sampler import BatchPlan
 from vitcli.data.transforms import build_train_transform
 from vitcli.errors import DataError
@@ -31,14 +32,14 @@ def digits():
 def load(images, *, plan=None, rank=0, start=0, total=9, workers=0, seed=3, on_bad_image="fail") -> list[Batch]:
     plan = plan or BatchPlan(len(images), 4, accumulation=2, seed=3)
     options = {"seed": seed, "rank": rank, "start_step": start, "total_steps": total, "num_workers": workers}
-    return list(build_train_loader(images, build_train_transform(AUG), plan, **options, on_bad_image=on_bad_image))
+    return list(build_train_loader(images, [build_train_transform(AUG)], plan, **options, on_bad_image=on_bad_image))
 
 
 def same(batches: list[Batch], others: list[Batch]) -> bool:
     def facts(batch):
         return (
             batch.indices.tolist(),
-            batch.labels.tolist(),
+            batch.targets.tolist(),
             batch.bad,
             batch.epoch,
             batch.step,
@@ -61,8 +62,8 @@ def test_batches_come_in_order_and_say_where_they_belong(digits):
     assert first.images.shape == (4, 3, 8, 8)
     assert first.images.dtype == torch.uint8
     assert first.images.is_contiguous()
-    assert first.labels.dtype == torch.int64
-    assert first.labels.tolist() == digits.labels[first.indices.numpy()].tolist()
+    assert first.targets.dtype == torch.int64
+    assert first.targets.tolist() == digits.targets[first.indices.numpy()].tolist()
     assert sorted(torch.cat([batch.indices for batch in batches[:10]]).tolist()) == list(range(40))
 
 
@@ -172,7 +173,7 @@ def test_bad_image_is_replaced_the_same_way_everywhere(folder_with_bad_images):
     indices = torch.cat([batch.indices for batch in batches])
     assert len(indices) == 20
     assert not {3, 17} & set(indices.tolist())
-    assert torch.equal(torch.cat([batch.labels for batch in batches]), torch.from_numpy(images.labels)[indices])
+    assert torch.equal(torch.cat([batch.targets for batch in batches]), torch.from_numpy(images.targets)[indices])
     assert same(load(images, plan=plan, total=5, workers=2, on_bad_image="skip"), batches)
     assert same(load(images, plan=plan, start=3, total=5, on_bad_image="skip"), batches[3:])
     halves = [

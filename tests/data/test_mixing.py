@@ -35,7 +35,7 @@ def pixels(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_normalisation_is_torchvisions(memory_format):
+def test_normalization_is_torchvisions(memory_format):
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     images = pixels().contiguous(memory_format=memory_format)
     ours = Normalizer(mean, std)(images)
@@ -46,7 +46,7 @@ def test_normalisation_is_torchvisions(memory_format):
     assert torch.equal(images, pixels())
 
 
-def test_normalisation_of_gray_images_and_wrong_counts():
+def test_normalization_of_gray_images_and_wrong_counts():
     assert Normalizer((0.5,), (0.25,), in_channels=1)(pixels(2, 1, 4, 4)).abs().max() <= 2
     assert Normalizer((0.5,), (0.25,), in_channels=3)(pixels(2, 3, 4, 4)).shape == (2, 3, 4, 4)
     with pytest.raises(UsageError, match="mean has 3"):
@@ -71,8 +71,8 @@ def test_cutmix_is_timms(batch_size, lam, monkeypatch):
     images, mixer = torch.randn(batch_size, 3, 17, 24), timms.Mixup(cutmix_alpha=1.0)
     monkeypatch.setattr(mixer, "_params_per_batch", lambda: (min(lam, 0.999999), True))
     for y, x in [(0, 0), (8, 12), (16, 23), (3, 20)]:
-        centres = iter([y, x])
-        monkeypatch.setattr(timms.np.random, "randint", lambda *_, centres=centres, **__: next(centres))
+        centers = iter([y, x])
+        monkeypatch.setattr(timms.np.random, "randint", lambda *_, centers=centers, **__: next(centers))
         expected = images.clone()
         expected_lam = mixer._mix_batch(expected)
         top, left, bottom, right = box = cut_box(17, 24, min(lam, 0.999999), (y, x))

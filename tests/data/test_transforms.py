@@ -1,4 +1,4 @@
-"""Crops and colours, pixel for pixel those of timm and torchvision."""
+"""Crops and colors, pixel for pixel those of timm and torchvision."""
 
 import random
 from itertools import pairwise
@@ -166,7 +166,7 @@ def test_hue(turns):
 
 
 def test_color_jitter_is_off_with_a_policy_but_for_three_augment():
-    image = Image.new("RGB", (16, 16), (120, 60, 30))  # a policy of no operations leaves one colour alone
+    image = Image.new("RGB", (16, 16), (120, 60, 30))  # a policy of no operations leaves one color alone
     plain = Augmentation(image_resize=16, color_jitter=0.9, auto_augment="rand-p0")
     assert same(build_train_transform(plain)(image, random.Random(1)), image)
     jittered = Augmentation(image_resize=16, color_jitter=0.9, auto_augment="rand-p0-t3a")

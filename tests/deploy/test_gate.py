@@ -36,7 +36,7 @@ def found(change: Tensor, *, labels: Tensor | None = LABELS, probabilities: bool
 def test_the_same_is_the_same(batch: int | None, probabilities: bool):
     same = found(torch.zeros(4, 3), batch=batch, probabilities=probabilities)
     assert same.max_difference < 1e-6
-    assert (same.num_agreeing, same.correct_source, same.correct_artefact) == (4, 3, 3)
+    assert (same.num_agreeing, same.correct_source, same.correct_artifact) == (4, 3, 3)
     assert not judge("fp32", same, same).problems
 
 
@@ -63,21 +63,21 @@ def test_another_class_counts_unless_the_source_is_undecided():
     change = torch.zeros(4, 3)
     change[0, 1] = 2.5
     assert found(change).num_agreeing == 3
-    assert found(change).correct_artefact == 2
+    assert found(change).correct_artifact == 2
 
 
 def test_less_accuracy_is_refused_and_one_image_of_few_is_not():
-    good, worse = Comparison(), Comparison(num_images=1000, num_labelled=1000, correct_source=800, correct_artefact=796)
+    good, worse = Comparison(), Comparison(num_images=1000, num_labeled=1000, correct_source=800, correct_artifact=796)
     assert "top-1 falls by 0.40 points on 1,000 images" in judge("int8", good, worse).problems[0]
-    worse.correct_artefact = 797
+    worse.correct_artifact = 797
     assert not judge("int8", good, worse).problems
-    few = Comparison(num_images=20, num_labelled=20, correct_source=18, correct_artefact=17)
+    few = Comparison(num_images=20, num_labeled=20, correct_source=18, correct_artifact=17)
     assert not judge("int8", good, few).problems
     assert judge("bf16", good, Comparison(num_images=1, finite=False)).problems
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
-@pytest.mark.parametrize("side", ["artefact", "source"])
+@pytest.mark.parametrize("side", ["artifact", "source"])
 def test_what_is_not_a_number_passes_nothing(precision: str, side: str, monkeypatch: pytest.MonkeyPatch):
     change = torch.zeros(4, 3)
     change[1, 1] = torch.nan
@@ -92,7 +92,7 @@ def test_what_is_not_a_number_passes_nothing(precision: str, side: str, monkeypa
 def test_labels_do_not_excuse_other_probabilities():
     """All logits times 0.2: every image keeps its class, and no probability is right."""
     scaled = found(-0.8 * LOGITS)
-    assert (scaled.num_agreeing, scaled.correct_artefact) == (4, 3)
+    assert (scaled.num_agreeing, scaled.correct_artifact) == (4, 3)
     assert "of their spread" in judge("fp16", Comparison(), scaled).problems[0]
     assert "of their spread" in judge("int8", Comparison(), scaled).problems[0]
 

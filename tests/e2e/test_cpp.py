@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 from vitcli.commands.export import ExportPlan, export
 from vitcli.data.decode import open_image
 from vitcli.data.eval_transform import build_eval_transform
-from vitcli.deploy.artefact import open_artefact
+from vitcli.deploy.artifact import open_artifact
 from vitcli.deploy.classify import Classifier
 from vitcli.recipe.schema import Augmentation
 from vitcli.weights.manifest import write_manifest
@@ -33,7 +33,7 @@ pytestmark = [
 
 Run = Callable[..., subprocess.CompletedProcess]
 
-#: runtime -> its Python package, and the artefact it is tried with: both kinds of input, a free and a fixed batch
+#: runtime -> its Python package, and the artifact it is tried with: both kinds of input, a free and a fixed batch
 RUNTIMES: dict[str, tuple[str, ExportPlan]] = {
     "openvino": ("openvino", ExportPlan(to="openvino")),
     "executorch": ("executorch", ExportPlan(to="executorch", input="normalized")),
@@ -74,17 +74,17 @@ def run_dir(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def pixels(build, tmp_path: Path) -> Run:
-    """Run `pixels ARTEFACT_DIR IMAGE` of any build."""
+    """Run `pixels ARTIFACT_DIR IMAGE` of any build."""
     program = build("openvino" if importlib.util.find_spec("openvino") else "none") / "pixels"
 
-    def run(artefact: Path, image: Path | str) -> subprocess.CompletedProcess:
-        return subprocess.run([program, artefact, image], capture_output=True, timeout=60, check=False)
+    def run(artifact: Path, image: Path | str) -> subprocess.CompletedProcess:
+        return subprocess.run([program, artifact, image], capture_output=True, timeout=60, check=False)
 
     return run
 
 
-def write_artefact(folder: Path, *, in_channels: int = 3, **preprocessing: object) -> Path:
-    """An artefact with everything but a network."""
+def write_artifact(folder: Path, *, in_channels: int = 3, **preprocessing: object) -> Path:
+    """An artifact with everything but a network."""
     folder.mkdir(exist_ok=True)
     described = {"image_resize": 32, "crop_pct": 1.0, "interpolation": "bicubic", "in_channels": in_channels}
     described |= {"mean": [0.5] * in_channels, "std": [0.5] * in_channels} | preprocessing
@@ -93,7 +93,7 @@ def write_artefact(folder: Path, *, in_channels: int = 3, **preprocessing: objec
         "input": {"dtype": "uint8", "layout": "NHWC", "batch": None}, "output": "probabilities",
         "preprocessing": described,
     }  # fmt: skip
-    (folder / "artefact.json").write_text(json.dumps(page))
+    (folder / "artifact.json").write_text(json.dumps(page))
     (folder / "labels.txt").write_text("cat\ndog\n")
     (folder / "model.onnx").write_bytes(bytes(range(256)) * 5000)
     write_manifest(folder)
@@ -130,12 +130,12 @@ def test_the_pixels_are_pillows(interpolation: str, tmp_path: Path, pixels: Run)
         words = {"image_resize": side, "crop_pct": crop_pct, "interpolation": interpolation, "in_channels": in_channels}
         noise(width, height, seed=width).save(tmp_path / "image.png")
         expected = seen_by_python(tmp_path / "image.png", **words)
-        found = seen_by_cpp(pixels(write_artefact(tmp_path / "artefact", **words), tmp_path / "image.png"))
+        found = seen_by_cpp(pixels(write_artifact(tmp_path / "artifact", **words), tmp_path / "image.png"))
         np.testing.assert_array_equal(found, expected, err_msg=str((width, height, words)))
 
 
 def kinds_of_files(folder: Path) -> list[Path]:
-    """All that is read without loss: colours, depths, palettes, transparency, orientations."""
+    """All that is read without loss: colors, depths, palettes, transparency, orientations."""
     image, gray = noise(40, 30), noise(40, 30, channels=1)
     saved: dict[str, tuple[Image.Image, dict]] = {
         "rgb.png": (image, {}), "gray.png": (gray, {}), "bits.png": (image.convert("1"), {}),
@@ -160,10 +160,10 @@ def kinds_of_files(folder: Path) -> list[Path]:
 
 
 def test_every_kind_of_file(tmp_path: Path, pixels: Run):
-    artefact = write_artefact(tmp_path / "artefact")
+    artifact = write_artifact(tmp_path / "artifact")
     for path in kinds_of_files(tmp_path):
         expected = seen_by_python(path, image_resize=32, crop_pct=1.0)
-        np.testing.assert_array_equal(seen_by_cpp(pixels(artefact, path)), expected, err_msg=path.name)
+        np.testing.assert_array_equal(seen_by_cpp(pixels(artifact, path)), expected, err_msg=path.name)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
@@ -171,17 +171,17 @@ def test_jpeg(mode: str, tmp_path: Path, pixels: Run):
     """Within 2 of 255, since Pillow has a libjpeg of its own; where the versions agree, nothing differs."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    artefact = write_artefact(tmp_path / "artefact")
+    artifact = write_artifact(tmp_path / "artifact")
     for subsampling, progressive in ((0, False), (1, True), (2, False)):
         words: dict[str, Any] = {"subsampling": subsampling} if mode == "RGB" else {}
         photo().convert(mode).save(tmp_path / "photo.jpg", quality=85, progressive=progressive, exif=exif, **words)
         expected = seen_by_python(tmp_path / "photo.jpg", image_resize=32, crop_pct=1.0)
-        found = seen_by_cpp(pixels(artefact, tmp_path / "photo.jpg"))
+        found = seen_by_cpp(pixels(artifact, tmp_path / "photo.jpg"))
         assert np.abs(found.astype(int) - expected).max() <= 2
 
 
 def test_images_that_are_refused(tmp_path: Path, pixels: Run):
-    artefact = write_artefact(tmp_path / "artefact")
+    artifact = write_artifact(tmp_path / "artifact")
     photo().save(tmp_path / "photo.jpg")
     photo().save(tmp_path / "photo.webp")
     noise(40, 30).save(tmp_path / "photo.png")
@@ -195,56 +195,56 @@ def test_images_that_are_refused(tmp_path: Path, pixels: Run):
         ("photo.webp", "not a JPEG, PNG"), ("bomb.pgm", "99999 x 99999 pixels"), ("absent.png", "no such file"),
         (".", "not a regular file"),
     ):  # fmt: skip
-        done = pixels(artefact, tmp_path / name)
+        done = pixels(artifact, tmp_path / name)
         assert (done.returncode, done.stdout) == (3, b"")
         assert words in done.stderr.decode(), name
 
 
 def test_sha256_is_hashlibs(tmp_path: Path, pixels: Run):
     """Files of all lengths around the blocks of SHA-256, noted by hashlib."""
-    artefact = write_artefact(tmp_path / "artefact")
+    artifact = write_artifact(tmp_path / "artifact")
     for length in range(130):
-        (artefact / f"{length}.bin").write_bytes(b"v" * length)
-    write_manifest(artefact)
+        (artifact / f"{length}.bin").write_bytes(b"v" * length)
+    write_manifest(artifact)
     noise(9, 9).save(tmp_path / "image.png")
-    assert pixels(artefact, tmp_path / "image.png").returncode == 0
+    assert pixels(artifact, tmp_path / "image.png").returncode == 0
 
 
-def damage_artefact(artefact: Path, damage: str) -> None:
+def damage_artifact(artifact: Path, damage: str) -> None:
     if damage == "byte":
-        (artefact / "model.onnx").write_bytes(bytes(range(256)) * 4999 + bytes(256))
+        (artifact / "model.onnx").write_bytes(bytes(range(256)) * 4999 + bytes(256))
     elif damage == "size":
-        (artefact / "model.onnx").write_bytes(b"")
-    elif damage in ("labels.txt", "artefact.json", "MANIFEST.json"):
-        (artefact / damage).unlink()
+        (artifact / "model.onnx").write_bytes(b"")
+    elif damage in ("labels.txt", "artifact.json", "MANIFEST.json"):
+        (artifact / damage).unlink()
     else:
-        page = json.loads((artefact / "artefact.json").read_text())
+        page = json.loads((artifact / "artifact.json").read_text())
         if damage == "outside":
             page["file"] = "../model.onnx"
         elif damage == "interpolation":
             page["preprocessing"]["interpolation"] = "sinc"
         else:
             del page["preprocessing"]["mean"]
-        (artefact / "artefact.json").write_text(json.dumps(page) + "]" * (damage == "syntax"))
-        write_manifest(artefact)
+        (artifact / "artifact.json").write_text(json.dumps(page) + "]" * (damage == "syntax"))
+        write_manifest(artifact)
 
 
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
         ("byte", "model.onnx was changed"), ("size", "model.onnx has another size"), ("labels.txt", "cannot read"),
-        ("artefact.json", "cannot read"), ("MANIFEST.json", "cannot read"), ("outside", "'../model.onnx' is not in"),
+        ("artifact.json", "cannot read"), ("MANIFEST.json", "cannot read"), ("outside", "'../model.onnx' is not in"),
         ("interpolation", '"sinc" is unknown'), ("mean", 'the key "mean" is missing'), ("syntax", "something follows"),
     ],
 )  # fmt: skip
-def test_artefacts_that_are_refused(damage: str, words: str, tmp_path: Path, pixels: Run):
-    artefact = write_artefact(tmp_path / "artefact")
+def test_artifacts_that_are_refused(damage: str, words: str, tmp_path: Path, pixels: Run):
+    artifact = write_artifact(tmp_path / "artifact")
     noise(9, 9).save(tmp_path / "image.png")
-    damage_artefact(artefact, damage)
-    done = pixels(artefact, tmp_path / "image.png")
+    damage_artifact(artifact, damage)
+    done = pixels(artifact, tmp_path / "image.png")
     assert (done.returncode, done.stdout) == (2, b"")
     assert words in done.stderr.decode()
-    assert str(artefact) in done.stderr.decode()
+    assert str(artifact) in done.stderr.decode()
 
 
 def require(runtime: str) -> None:
@@ -261,11 +261,11 @@ def require(runtime: str) -> None:
 def test_the_predictions_are_pythons(runtime: str, build, run_dir: Path, tmp_path: Path):
     require(runtime)
     program = build(runtime) / "classify"
-    artefact = export(run_dir, tmp_path / "exported", RUNTIMES[runtime][1])
+    artifact = export(run_dir, tmp_path / "exported", RUNTIMES[runtime][1])
     photo().save(tmp_path / "photo.png")
-    classifier = Classifier(open_artefact(artefact.folder), threads=1)
+    classifier = Classifier(open_artifact(artifact.folder), threads=1)
     probabilities = classifier([open_image(tmp_path / "photo.png")])[0]
-    command = [program, artefact.folder, tmp_path / "photo.png", "--threads", "1", "--device", "CPU"]
+    command = [program, artifact.folder, tmp_path / "photo.png", "--threads", "1", "--device", "CPU"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     lines = [line.split("  ") for line in done.stdout.splitlines()]
@@ -279,12 +279,12 @@ def test_the_predictions_are_pythons(runtime: str, build, run_dir: Path, tmp_pat
     [
         ([], "of format openvino, and this one is of format onnx"), (["--top", "0"], "--top takes a positive number"),
         (["--threads"], "--threads needs a value"), (["--gpu", "1"], "no option --gpu"),
-        (["more"], "expected an artefact"),
+        (["more"], "expected an artifact"),
     ],
 )  # fmt: skip
 def test_commands_that_are_refused(options: list[str], words: str, build, tmp_path: Path):
     require("openvino")
-    command = [build("openvino") / "classify", write_artefact(tmp_path / "artefact"), tmp_path / "photo.png", *options]
+    command = [build("openvino") / "classify", write_artifact(tmp_path / "artifact"), tmp_path / "photo.png", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from vitcli.engine import checkpoint
-from vitcli.engine.checkpoint import clean_up, load_tensors, mark_best, newest_valid, prune, save_checkpoint, step_of
+from vitcli.engine.checkpoint import clean_up, load_tensors, mark_best, prune, save_checkpoint
 from vitcli.errors import DiskError
+from vitcli.weights.checkpoint_folders import checkpoints, newest_valid, step_of
 
 CALLS = ("open", "fsync", "rename", "replace", "mkdir", "unlink", "rmdir", "chmod", "symlink")
 
@@ -120,5 +121,5 @@ def test_what_is_kept(tmp_path: Path, policy: str | None, kept: set[int]):
         if step == 2:
             mark_best(folder)
         prune(tmp_path, policy=policy, keep=2, top1=top1)
-    assert {step_of(folder) for folder in checkpoint.checkpoints(tmp_path)} == kept
+    assert {step_of(folder) for folder in checkpoints(tmp_path)} == kept
     assert (tmp_path / "checkpoints" / "best").resolve().name == "step-00000002"

@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vitcli.engine.evaluate import EvalResult, Stopped, evaluate, evaluate_crops
+from vitcli.evaluators.top1 import EvalResult, Stopped, evaluate, evaluate_crops
 
 CPU = torch.device("cpu")
 AUTOCAST = partial(torch.autocast, "cpu", enabled=False)
 
 
 def batches(images: torch.Tensor, labels: torch.Tensor, size: int) -> list[SimpleNamespace]:
-    return [SimpleNamespace(images=i, labels=k) for i, k in zip(images.split(size), labels.split(size), strict=True)]
+    return [SimpleNamespace(images=i, targets=k) for i, k in zip(images.split(size), labels.split(size), strict=True)]
 
 
 class Net(nn.Module):

@@ -32,7 +32,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def network(recipe, num_classes: int) -> nn.Module:
         return nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), nn.GELU(), nn.Flatten(), nn.Linear(64, num_classes))
 
-    monkeypatch.setattr(build, "build_model", network)
+    monkeypatch.setattr(build.networks, "build_network", network)
 
     def training(**keys: object) -> Training:
         recipe = load_recipe(None, **(BASE | keys))

@@ -14,13 +14,14 @@ from tests.conftest import SMALL
 from tests.e2e.test_resume import final_bytes, metrics
 from tests.models.oracle import images, perturb
 from vitcli import train, validate
-from vitcli.commands.parts import check_frozen, float_layers
+from vitcli.engine.preflight import check_frozen
 from vitcli.errors import RecipeError, UsageError
 from vitcli.layers import fake_quant
 from vitcli.layers.fake_quant import Int8Conv2d, Int8Linear, quantized_input, simulate_int8
 from vitcli.layers.reparam import reparameterize
 from vitcli.models.fastvit import FastViT
 from vitcli.models.registry import create_model
+from vitcli.networks.build import float_layers
 from vitcli.recipe.load import load_recipe
 
 

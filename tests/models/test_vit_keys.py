@@ -102,7 +102,7 @@ def test_options_that_the_tensors_show(name):
     model.load_state_dict(from_any(tensors), strict=True)
 
 
-def test_grey_patches_of_vit_pytorch():
+def test_gray_patches_of_vit_pytorch():
     theirs, model = lucid_vit(channels=1), ours(**LUCID, head_dim=64, in_chans=1)
     assert options_of(theirs.state_dict())["in_chans"] == 1
     model.load_state_dict(from_any(theirs.state_dict()), strict=True)

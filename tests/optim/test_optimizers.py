@@ -62,7 +62,7 @@ def test_found_inf_drops_the_step():
 
 @pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov"])
 def test_a_dropped_first_step_leaves_clean_momentum(name: str):
-    """As a loss scaler drops it: torch's own buffer would be uninitialised memory. And the first step is torch's."""
+    """As a loss scaler drops it: torch's own buffer would be uninitialized memory. And the first step is torch's."""
     weight, twin = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
     ours = build_optimizer(Section(opt=name), [{"params": [weight], "weight_decay": 0.1}], CPU)
     theirs = torch.optim.SGD([twin], lr=0.1, momentum=0.9, weight_decay=0.1, nesterov=name == "nesterov")

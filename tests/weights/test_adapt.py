@@ -149,7 +149,7 @@ def test_a_layer_behind_the_logits():
         load(model)
 
 
-def test_grey_images():
+def test_gray_images():
     source = shaken(ours())
     model, report = load(source, in_chans=1)
     assert report.resized == ["patch_embed.proj.weight"]

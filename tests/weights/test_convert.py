@@ -270,7 +270,7 @@ def test_other_blocks_are_named(tmp_path):
 def test_show(tmp_path, capsys):
     """Whose names they are, only where they are somebody's; and what 96 are, where the heads are not known."""
     for module, words in (
-        (torch.nn.Linear(2, 2), "not recognised"),
+        (torch.nn.Linear(2, 2), "not recognized"),
         (ours(), "timm, as ours"),
         (lucid_vit(heads=3, dim_head=32), "head_dim: 96 / num_heads"),
     ):

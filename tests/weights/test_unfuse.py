@@ -147,8 +147,8 @@ def test_a_folded_vit_is_validated(tmp_path: Path, image_folder: Path):
     assert scores[1] == pytest.approx(scores[0], rel=1e-5)
 
 
-def test_made_up_images_look_like_normalised_ones():
-    """Mean and variance of 0 and 1, four times the energy in each octave lower down, colours that go together."""
+def test_made_up_images_look_like_normalized_ones():
+    """Mean and variance of 0 and 1, four times the energy in each octave lower down, colors that go together."""
     x = torch.cat(list(made_up_images(20, in_chans=3, img_size=128)))
     assert x.shape == (20, 3, 128, 128)
     assert abs(x.mean()) < 0.3

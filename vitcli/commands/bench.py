@@ -27,9 +27,9 @@ from rich.table import Table
 import vitcli
 from vitcli.commands.bench_worker import Order
 from vitcli.commands.prediction_files import check_writable
-from vitcli.commands.provenance import machine, versions
 from vitcli.engine.run_dir import write_result
 from vitcli.errors import UsageError
+from vitcli.networks.provenance import machine, versions
 from vitcli.recipe.plugins import plugin_files
 
 
@@ -66,7 +66,7 @@ def bench_infer(
     """Measure the forward passes of `items` on the CPU, print the table, and return its rows.
 
     Args:
-        items: artefacts, runs or other weights, models of the registry, or "timm:NAME".
+        items: artifacts, runs or other weights, models of the registry, or "timm:NAME".
         batches: images at a time.
         threads: None: one, and as many as there are cores.
         rounds, seconds: each network runs so often for so long.

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from vitcli.deploy.artefact import is_artefact, open_artefact, size_bytes
+from vitcli.deploy.artifact import is_artifact, open_artifact, size_bytes
 from vitcli.deploy.classify import open_session
 from vitcli.deploy.timing import by_turns
 from vitcli.errors import UsageError, VitcliError
@@ -59,30 +59,30 @@ def open_network(order: Order) -> Network:
         VitcliError: nothing is called so, or it cannot run here.
         NotForThisBatch: its batch size is fixed, and another one.
     """
-    if is_artefact(order.item):
-        return _artefact(order)
+    if is_artifact(order.item):
+        return _artifact(order)
     if order.item.startswith("timm:"):
         return _of_timm(order)
     return _of_weights(order) if is_remote(order.item) or Path(order.item).exists() else _of_registry(order)
 
 
-def _artefact(order: Order) -> Network:
-    artefact = open_artefact(order.item)
-    if artefact.batch not in (None, order.batch):
-        raise NotForThisBatch(f"takes {artefact.batch} at a time")
-    side = artefact.preprocessing.image_resize
+def _artifact(order: Order) -> Network:
+    artifact = open_artifact(order.item)
+    if artifact.batch not in (None, order.batch):
+        raise NotForThisBatch(f"takes {artifact.batch} at a time")
+    side = artifact.preprocessing.image_resize
     generator = np.random.default_rng(0)
-    if artefact.takes_pixels:
-        images = generator.integers(0, 256, (order.batch, side, side, artefact.in_channels), dtype=np.uint8)
+    if artifact.takes_pixels:
+        images = generator.integers(0, 256, (order.batch, side, side, artifact.in_channels), dtype=np.uint8)
     else:
-        images = generator.standard_normal((order.batch, artefact.in_channels, side, side), dtype=np.float32)
-    session = open_session(artefact, threads=order.threads)
-    return Network(lambda: session(images), artefact.format, artefact.precision, size_bytes(artefact.folder))
+        images = generator.standard_normal((order.batch, artifact.in_channels, side, side), dtype=np.float32)
+    session = open_session(artifact, threads=order.threads)
+    return Network(lambda: session(images), artifact.format, artifact.precision, size_bytes(artifact.folder))
 
 
 def _of_weights(order: Order) -> Network:
-    from vitcli.commands.opened import open_model
     from vitcli.layers.reparam import reparameterize
+    from vitcli.networks.opened import open_model
 
     opened = open_model(order.item)
     recipe = opened.recipe

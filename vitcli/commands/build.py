@@ -7,30 +7,24 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vitcli.commands.adopt import adopt_preprocessing
-from vitcli.commands.parts import (
-    build_autocast,
-    build_evaluate,
-    build_model,
-    chosen_amp,
-    float_layers,
-    num_workers,
-    preprocessing,
-    say_notes,
-)
-from vitcli.commands.weights_path import open_weights
 from vitcli.data.datasets import Splits
-from vitcli.data.loader import build_train_loader
+from vitcli.data.loader import build_train_loader, num_workers
 from vitcli.data.mixing import BatchPreparer
 from vitcli.data.sampler import BatchPlan
 from vitcli.data.streams import stream_seed
 from vitcli.data.transforms import build_train_transform
 from vitcli.distributed import World, wrapped
 from vitcli.engine.bad_images import BadImages
+from vitcli.engine.evaluation import build_evaluate
+from vitcli.engine.precision import build_autocast, chosen_amp
 from vitcli.engine.training import Meter, Training
 from vitcli.layers.fake_quant import simulate_int8
 from vitcli.layers.memory import keep_freed_memory
 from vitcli.log import Reporter
+from vitcli.networks import build as networks
+from vitcli.networks.build import float_layers
+from vitcli.networks.find import open_weights
+from vitcli.networks.preprocessing import adopt_preprocessing, preprocessing
 from vitcli.optim.ema import ExponentialMovingAverage
 from vitcli.optim.freeze import freeze
 from vitcli.optim.optimizers import build_optimizer
@@ -52,7 +46,7 @@ def build_training(
     weights = open_weights(recipe.model.ckpt_path) if fresh and recipe.model.ckpt_path else None
     if weights:
         recipe, said = adopt_preprocessing(recipe, weights)
-        say_notes(reporter, said)
+        reporter.notes(said)
     device, optim, num_classes = world.device, recipe.optimizer, len(splits.class_names)
     prepare_device(recipe, device)
     plan = build_plan(recipe, world, len(splits.train))
@@ -127,7 +121,7 @@ def build_plan(recipe: Recipe, world: World, num_samples: int) -> BatchPlan:
 def build_network(recipe: Recipe, num_classes: int, reporter: Reporter, weights: Weights | None) -> nn.Module:
     """The model with its first values: the seed's, or those of `weights`, with a report of what was loaded."""
     torch.manual_seed(stream_seed("init", recipe.system.seed))
-    model = build_model(recipe, num_classes)
+    model = networks.build_network(recipe, num_classes)
     if weights:
         section = recipe.model
         report = load_weights(model, weights, reset_head=section.reset_head, pos_resample=section.pos_resample)
@@ -146,13 +140,13 @@ def build_batches(recipe: Recipe, world: World, splits: Splits, plan: BatchPlan)
     def batches(start_step: int) -> Iterable:
         return build_train_loader(
             splits.train,
-            transform,
+            [transform],
             plan,
             seed=recipe.system.seed,
             rank=world.rank,
             start_step=start_step,
             total_steps=recipe.scheduler.epoch_size * plan.steps_per_epoch,
-            num_workers=num_workers(recipe, world),
+            num_workers=num_workers(recipe.dataset, world.local_size),
             on_bad_image=recipe.dataset.on_bad_image,
             pin_memory=world.device.type == "cuda",
         )

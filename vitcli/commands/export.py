@@ -9,17 +9,17 @@ from rich.console import Console
 
 from vitcli.commands.export_images import ExportImages
 from vitcli.commands.export_job import ExportJob
-from vitcli.commands.opened import open_model
-from vitcli.deploy.artefact import Artefact, NewArtefact
+from vitcli.deploy.artifact import Artifact, NewArtifact
 from vitcli.deploy.card import model_card
 from vitcli.deploy.formats import Format, need, open_format
 from vitcli.deploy.gate import MAX_DROP, Verdict
-from vitcli.engine.evaluate import EvalResult
 from vitcli.errors import UsageError
+from vitcli.evaluators.top1 import EvalResult
 from vitcli.layers.reparam import reparameterize
+from vitcli.networks.opened import open_model
 from vitcli.weights.convert import check_out, convert_weights
 
-#: so few labelled images say little about the accuracy
+#: so few labeled images say little about the accuracy
 MANY = 334
 
 _console = Console(highlight=False, emoji=False, soft_wrap=True)
@@ -46,17 +46,17 @@ class ExportPlan:
     accept: bool = False
 
 
-def export(source: str | Path, out: Path, plan: ExportPlan, *, use_ema: bool | None = None) -> Artefact:
-    """Write the network of `source` (as `--ckpt_path`) as an artefact into the new folder `out`.
+def export(source: str | Path, out: Path, plan: ExportPlan, *, use_ema: bool | None = None) -> Artifact:
+    """Write the network of `source` (as `--ckpt_path`) as an artifact into the new folder `out`.
 
     Raises:
-        UsageError: the format, precision or device cannot be had; `out` exists; or the artefact is out of tolerance,
+        UsageError: the format, precision or device cannot be had; `out` exists; or the artifact is out of tolerance,
             and then nothing is written, unless `plan.accept`.
         DataError, WeightsError: as for `vitcli validate`.
     """
     form = open_format(plan.to, to="export")
     plan = _checked(plan, form)
-    with NewArtefact(out) as new:
+    with NewArtifact(out) as new:
         opened = open_model(source, use_ema=use_ema)
         for note in opened.notes:
             _console.print(f"note: {note}")
@@ -92,12 +92,12 @@ def export(source: str | Path, out: Path, plan: ExportPlan, *, use_ema: bool | N
         facts = job.facts() | {"gate": _gate_facts(verdict, where), "speed": job.speed()}
         if quantization:
             facts["quantization"] = quantization
-        artefact = new.finish(facts, model_card(facts, opened.class_names))
+        artifact = new.finish(facts, model_card(facts, opened.class_names))
     speed = facts["speed"]
-    here, eager = speed["artefact"]["p50_ms"], speed["eager"]["p50_ms"]
+    here, eager = speed["artifact"]["p50_ms"], speed["eager"]["p50_ms"]
     _console.print(f"speed    {here:.2f} ms, PyTorch {eager:.2f} ms (batch {speed['batch']}, {speed['machine']})")
     _console.print(f"wrote {out}\nnext: vitcli predict {out} IMAGES\n      vitcli validate {out} --data_dir DATA")
-    return artefact
+    return artifact
 
 
 def export_fused(
@@ -145,7 +145,7 @@ def _checked(plan: ExportPlan, form: Format) -> ExportPlan:
 def _refusal(verdict: Verdict, where: str | None) -> UsageError:
     starts = f"\n  the difference starts in the layer {where}" if where else ""
     return UsageError(
-        f"the artefact is out of tolerance: {'; '.join(verdict.problems)}{starts}",
+        f"the artifact is out of tolerance: {'; '.join(verdict.problems)}{starts}",
         help="nothing was written; --accept writes it all the same, with the deviation in its card",
     )
 
@@ -158,12 +158,12 @@ def _summary(verdict: Verdict) -> str:
         facts = found.as_dict()
         line = f"{found.num_images:,} {words}: logits differ by up to {found.max_difference:.2g}"
         line += f" ({found.error:.2g} of their spread), same top-1 on {facts['top1_agreement']:.2f} %"
-        if found.num_labelled:
-            line += f"; top-1 {facts['top1_artefact']:.2f} %, source {facts['top1_source']:.2f} %"
+        if found.num_labeled:
+            line += f"; top-1 {facts['top1_artifact']:.2f} %, source {facts['top1_source']:.2f} %"
         lines.append(f"compared {line}")
     if verdict.real is None:
         lines.append("note: no --data_dir, so it was compared on made-up images only")
-    elif verdict.real.num_labelled < MANY:
+    elif verdict.real.num_labeled < MANY:
         lines.append(f"note: of so few images one counts for more than {MAX_DROP} points; one may always be lost")
     return "\n".join(lines)
 
@@ -174,6 +174,6 @@ def _gate_facts(verdict: Verdict, where: str | None) -> dict[str, Any]:
         facts["first_difference"] = where
     if verdict.real:
         facts["real"] = verdict.real.as_dict()
-        counted = EvalResult(verdict.real.num_labelled, verdict.real.correct_artefact, 0, 0.0)
+        counted = EvalResult(verdict.real.num_labeled, verdict.real.correct_artifact, 0, 0.0)
         facts["interval95"] = [round(bound, 2) for bound in counted.interval95()]
     return facts

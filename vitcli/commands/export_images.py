@@ -7,8 +7,8 @@ from torch import Tensor
 
 from vitcli.data.datasets import build_split, build_val
 from vitcli.data.eval_transform import build_eval_transform
-from vitcli.data.images import ImageSet
 from vitcli.data.loader import build_eval_loader
+from vitcli.data.source import Source
 from vitcli.errors import DataError
 from vitcli.recipe.load import Recipe
 from vitcli.recipe.schema import Dataset
@@ -59,7 +59,7 @@ class ExportImages:
             self.calibration_split = section.train_split if has_train else section.val_split
             self.calibration_set = _some(build_split(section, "train" if has_train else "val"), num_calibration)
 
-    def _numbered(self, section: Dataset, class_names: list[str], trained_here: bool) -> ImageSet:
+    def _numbered(self, section: Dataset, class_names: list[str], trained_here: bool) -> Source:
         try:
             return build_val(section, class_names)
         except DataError:
@@ -71,7 +71,7 @@ class ExportImages:
             self.notes.append("the folders are not named as the classes are: taken in sorted order instead")
             return images
 
-    def labelled(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def labeled(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of the validation split: pixels (B, C, H, W) uint8, labels (B,)."""
         yield from self._batches(self.val)
 
@@ -79,13 +79,14 @@ class ExportImages:
         """Batches of pixels (B, C, H, W) uint8."""
         return [pixels for pixels, _ in self._batches(self.calibration_set)]
 
-    def _batches(self, images: ImageSet | None) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, images: Source | None) -> Iterator[tuple[Tensor, Tensor]]:
         if images is None:
             return
         transform = build_eval_transform(self.recipe.augmentation, in_channels=self.recipe.model.in_channels)
         for batch in build_eval_loader(images, transform, batch_size=BATCH_SIZE):
-            yield batch.images, batch.labels
+            assert batch.targets is not None
+            yield batch.images, batch.targets
 
 
-def _some(images: ImageSet, count: int) -> ImageSet:
+def _some(images: Source, count: int) -> Source:
     return images if not count or count >= len(images) else images.subset(count)

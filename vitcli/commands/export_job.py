@@ -10,12 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from vitcli.commands.export_images import ExportImages
-from vitcli.commands.opened import Opened
-from vitcli.commands.parts import float_layers, preprocessing
-from vitcli.commands.provenance import machine, source_facts, versions
 from vitcli.data.mixing import Normalizer
 from vitcli.deploy import gate
-from vitcli.deploy.artefact import NewArtefact, size_bytes
+from vitcli.deploy.artifact import NewArtifact, size_bytes
 from vitcli.deploy.classify import open_session
 from vitcli.deploy.formats import Format, Order, Session, Setting, plain
 from vitcli.deploy.locate import first_difference
@@ -24,6 +21,10 @@ from vitcli.deploy.quantize import Fallback, always_float, fall_back
 from vitcli.deploy.timing import by_turns, percentiles
 from vitcli.errors import DiskError, UsageError, VitcliError, is_disk_full
 from vitcli.layers.reparam import reparameterize
+from vitcli.networks.build import float_layers
+from vitcli.networks.opened import Opened
+from vitcli.networks.preprocessing import preprocessing
+from vitcli.networks.provenance import machine, source_facts, versions
 from vitcli.recipe.write import recipe_text
 
 
@@ -35,7 +36,7 @@ class ExportJob:
         opened: Opened,
         form: Format,
         images: ExportImages,
-        new: NewArtefact,
+        new: NewArtifact,
         *,
         to: str,
         precision: str,
@@ -108,7 +109,7 @@ class ExportJob:
 
     def _real(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Pixels, the source's logits, labels; the logits are computed once for all attempts."""
-        for number, (pixels, labels) in enumerate(self.images.labelled()):
+        for number, (pixels, labels) in enumerate(self.images.labeled()):
             if number == len(self.logits):
                 self.logits.append(self._source(pixels))
             yield pixels, self.logits[number], labels
@@ -129,19 +130,19 @@ class ExportJob:
             with torch.inference_mode():
                 eager(images).cpu()
 
-        times = by_turns({"eager": run_eager, "artefact": lambda: session(given)}, rounds=5, seconds=0.2)
+        times = by_turns({"eager": run_eager, "artifact": lambda: session(given)}, rounds=5, seconds=0.2)
         return {
             "machine": machine(),
             "batch": batch,
             "threads": threads,
             "eager": percentiles(times["eager"]),
-            "artefact": percentiles(times["artefact"]),
+            "artifact": percentiles(times["artifact"]),
             "eager_mb": round(sum(t.numel() * t.itemsize for t in eager.state_dict().values()) / 1e6, 3),
-            "artefact_mb": round(size_bytes(self.new.folder) / 1e6, 3),
+            "artifact_mb": round(size_bytes(self.new.folder) / 1e6, 3),
         }
 
     def facts(self) -> dict[str, Any]:
-        """artefact.json, but for what was measured."""
+        """artifact.json, but for what was measured."""
         recipe = self.opened.recipe
         return {
             "format": self.to,
@@ -164,8 +165,8 @@ class ExportJob:
     def _session(self, *, threads: int | None = None) -> Session:
         """The file by its own runtime, from a folder that could be shipped as it is."""
         recipe = recipe_text(self.opened.recipe) if "recipe" in self.opened.weights.meta else None
-        artefact = self.new.write(self.facts(), self.opened.class_names, recipe)
-        return open_session(artefact, threads=threads, device=self.setting.device)
+        artifact = self.new.write(self.facts(), self.opened.class_names, recipe)
+        return open_session(artifact, threads=threads, device=self.setting.device)
 
     @torch.inference_mode()
     def _source(self, pixels: Tensor) -> Tensor:

@@ -1,14 +1,14 @@
-"""Images classified by a run or a checkpoint, as an artefact does it: for `vitcli predict` before any export."""
+"""Images classified by a run or a checkpoint, as an artifact does it: for `vitcli predict` before any export."""
 
 import numpy as np
 import torch
 
-from vitcli.commands.opened import Opened
 from vitcli.data.mixing import Normalizer
 from vitcli.deploy.classify import ImageClassifier
 from vitcli.distributed import choose_device
 from vitcli.errors import UsageError
 from vitcli.layers.reparam import reparameterize
+from vitcli.networks.opened import Opened
 
 
 class ModelClassifier(ImageClassifier):
@@ -31,9 +31,9 @@ class ModelClassifier(ImageClassifier):
             torch.set_num_threads(threads)
         self._device = choose_device(device, 0)
         self._model = reparameterize(opened.model, fold="full").to(self._device)
-        self._normalise = Normalizer(recipe.augmentation.mean, recipe.augmentation.std, recipe.model.in_channels)
+        self._normalize = Normalizer(recipe.augmentation.mean, recipe.augmentation.std, recipe.model.in_channels)
 
     @torch.inference_mode()
     def _probabilities(self, pixels: np.ndarray) -> np.ndarray:
         images = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)
-        return self._model(self._normalise(images)).float().softmax(-1).cpu().numpy()
+        return self._model(self._normalize(images)).float().softmax(-1).cpu().numpy()

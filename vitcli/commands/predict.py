@@ -1,6 +1,6 @@
 """`vitcli predict`: the most probable classes of images, by an exported network or a checkpoint.
 
-Nothing here imports torch: an artefact whose runtime does without it has answered before torch would be loaded.
+Nothing here imports torch: an artifact whose runtime does without it has answered before torch would be loaded.
 """
 
 import os
@@ -19,7 +19,7 @@ from rich.progress import Progress
 from vitcli.commands.image_files import find_images
 from vitcli.commands.prediction_files import Answer, Write, check_writable, csv_file, json_file, text_of
 from vitcli.data.decode import BadImage, open_image
-from vitcli.deploy.artefact import is_artefact, open_artefact
+from vitcli.deploy.artifact import is_artifact, open_artifact
 from vitcli.deploy.classify import Classifier, ImageClassifier, top_classes
 from vitcli.errors import DataError, DiskError, UsageError, is_disk_full
 from vitcli.log import SteadyConsole
@@ -43,7 +43,7 @@ def predict(
     """Print the `top` classes of each image, in the order of the images.
 
     Args:
-        source: an artefact, or as `--ckpt_path`; class names and preprocessing travel with it.
+        source: an artifact, or as `--ckpt_path`; class names and preprocessing travel with it.
         images: files, folders, patterns; "-" for a list on standard input.
         csv, json: also write the result there.
         threads: of the network; None: all cores.
@@ -78,10 +78,10 @@ def predict(
 
 
 def _open_classifier(source: str, threads: int | None, device: str | None, messages: Console) -> ImageClassifier:
-    if is_artefact(source):
-        return Classifier(open_artefact(source), threads=threads, device=device)
+    if is_artifact(source):
+        return Classifier(open_artifact(source), threads=threads, device=device)
     from vitcli.commands.model_classifier import ModelClassifier
-    from vitcli.commands.opened import open_model
+    from vitcli.networks.opened import open_model
 
     opened = open_model(source)
     for note in opened.notes:

@@ -8,6 +8,7 @@ from vitcli.engine import checkpoint, run_dir
 from vitcli.errors import ResumeError, VitcliError
 from vitcli.recipe import schema
 from vitcli.recipe.load import Recipe, load_recipe
+from vitcli.weights.checkpoint_folders import checkpoints, newest_valid
 
 
 def find_resume(recipe: Recipe) -> tuple[Path | None, Path | None, list[str]]:
@@ -21,7 +22,7 @@ def find_resume(recipe: Recipe) -> tuple[Path | None, Path | None, list[str]]:
         return None, None, []
     if wanted == "auto":
         assert folder is not None  # the recipe check saw to it
-        if not checkpoint.checkpoints(folder):
+        if not checkpoints(folder):
             return (folder if (folder / "recipe.yaml").exists() else None), None, []
     else:
         folder = Path(wanted)
@@ -32,7 +33,7 @@ def find_resume(recipe: Recipe) -> tuple[Path | None, Path | None, list[str]]:
             raise ResumeError(f"{wanted} is a checkpoint, not a run", help=help)
         if not folder.is_dir():
             raise ResumeError(f"there is no run {wanted}", help="give the folder of a run, as printed when it started")
-    newest, damaged = checkpoint.newest_valid(folder)
+    newest, damaged = newest_valid(folder)
     if newest is None:
         found = "; ".join(damaged) if damaged else "it holds no checkpoint"
         raise ResumeError(f"{folder} cannot be continued: {found}", help="nothing was changed; start a new run")

@@ -5,26 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitcli.commands.adopt import adopt_of_run
 from vitcli.commands.build import build_training
-from vitcli.commands.parts import (
-    check_device,
-    check_frozen,
-    check_launch,
-    check_num_classes,
-    chosen_amp,
-    relative,
-    say_notes,
-)
 from vitcli.commands.resume import check_global_batch, check_resume, claim_run_dir
 from vitcli.data.datasets import Splits, build_splits
 from vitcli.distributed import World, gathered, joined, num_launched
 from vitcli.engine import checkpoint, run_dir
 from vitcli.engine.accidents import accidents_in_words
 from vitcli.engine.loop import fit
+from vitcli.engine.precision import chosen_amp
+from vitcli.engine.preflight import check_device, check_frozen, check_launch
 from vitcli.engine.training import Training
 from vitcli.errors import DivergedError, Interrupted, LostContact, VitcliError
-from vitcli.log import Reporter
+from vitcli.log import Reporter, relative
+from vitcli.networks.classes import check_num_classes
+from vitcli.networks.preprocessing import adopt_of_run
 from vitcli.recipe.load import Recipe
 from vitcli.recipe.plugins import plugin_words
 from vitcli.recipe.write import recipe_text
@@ -56,7 +50,7 @@ def train(recipe: Recipe) -> TrainResult:
         folder, resumed_from, damaged = claim_run_dir(recipe, world)
         reporter = Reporter(enabled=world.is_main)
         try:
-            say_notes(reporter, recipe.notes, launch_notes, check_device(recipe, world.device), damaged)
+            reporter.notes(recipe.notes, launch_notes, check_device(recipe, world.device), damaged)
             return _train(recipe, world, folder, resumed_from, reporter)
         finally:
             reporter.close()
@@ -74,7 +68,7 @@ def _with_absolute_paths(recipe: Recipe) -> Recipe:
 def _train(recipe: Recipe, world: World, folder: Path, resumed_from: Path | None, reporter: Reporter) -> TrainResult:
     """The run as a table of contents."""
     splits = build_splits(recipe.dataset)
-    say_notes(reporter, splits.train.notes, splits.val.notes)
+    reporter.notes(splits.train.notes, splits.val.notes)
     check_num_classes(recipe, splits.class_names)
     data_facts = {
         "class_names": splits.class_names,
@@ -83,7 +77,7 @@ def _train(recipe: Recipe, world: World, folder: Path, resumed_from: Path | None
     }
     if resumed_from and recipe.model.ckpt_path:
         recipe = adopt_of_run(recipe, checkpoint.load_state(resumed_from)["recipe"])
-    say_notes(reporter, check_resume(recipe, folder, resumed_from, data_facts))
+    reporter.notes(check_resume(recipe, folder, resumed_from, data_facts))
     training = build_training(recipe, world, folder, splits, reporter, fresh=resumed_from is None)
     if resumed_from:
         check_global_batch(checkpoint.load_state(resumed_from), training.plan.global_batch)

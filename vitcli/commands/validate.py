@@ -6,31 +6,24 @@ from typing import Any, Literal
 
 from torch import nn
 
-from vitcli.commands.adopt import adopt_preprocessing
-from vitcli.commands.opened import load_whole
-from vitcli.commands.parts import (
-    PREPROCESSING,
-    build_evaluate,
-    build_evaluate_crops,
-    check_device,
-    check_launch,
-    check_num_classes,
-    float_layers,
-    result_rows,
-    say_notes,
-)  # fmt: skip
-from vitcli.commands.weights_path import open_weights
 from vitcli.data.crops import Crops
 from vitcli.data.datasets import build_val
-from vitcli.data.images import ImageSet
+from vitcli.data.source import Source
 from vitcli.distributed import World, joined, num_launched
 from vitcli.engine.accidents import memory_in_words
-from vitcli.engine.evaluate import EvalResult
+from vitcli.engine.evaluation import build_evaluate, build_evaluate_crops
+from vitcli.engine.preflight import check_device, check_launch
 from vitcli.engine.run_dir import write_result
 from vitcli.errors import DataError, UsageError
+from vitcli.evaluators.top1 import EvalResult, result_rows
 from vitcli.layers.fake_quant import simulate_int8
 from vitcli.layers.reparam import reparameterize
 from vitcli.log import Reporter
+from vitcli.networks.build import float_layers
+from vitcli.networks.classes import check_num_classes
+from vitcli.networks.find import open_weights
+from vitcli.networks.opened import load_whole
+from vitcli.networks.preprocessing import PREPROCESSING, adopt_preprocessing
 from vitcli.recipe.check import COMMAND_LINE
 from vitcli.recipe.load import Recipe
 from vitcli.recipe.schema import OWN_KEYS
@@ -72,18 +65,18 @@ def validate(
     launch_notes = check_launch(recipe)
     with joined(recipe.system.device, num_launched() > 1) as world:
         reporter = Reporter(enabled=world.is_main)
-        say_notes(reporter, recipe.notes)
+        reporter.notes(recipe.notes)
         weights = open_weights(recipe.model.ckpt_path, use_ema=use_ema)
         recipe, adopted = _adopt(recipe, weights)
         recipe, preprocessing = adopt_preprocessing(recipe, weights)
-        say_notes(reporter, launch_notes, adopted, preprocessing, check_device(recipe, world.device))
+        reporter.notes(launch_notes, adopted, preprocessing, check_device(recipe, world.device))
         images = _images(recipe, weights)
-        say_notes(reporter, images.notes)
+        reporter.notes(images.notes)
         num_classes = (
             len(images.class_names) if "class_names" in weights.meta else check_num_classes(recipe, images.class_names)
         )
         model, loading = load_whole(recipe, num_classes, weights)
-        say_notes(reporter, loading)
+        reporter.notes(loading)
         if fold != "none":
             model = reparameterize(model, fold=fold)
         if recipe.model.quantize == "int8_qat":
@@ -98,7 +91,7 @@ def validate(
 
 
 def _evaluate(
-    recipe: Recipe, images: ImageSet, world: World, crops: Crops | None, model: nn.Module
+    recipe: Recipe, images: Source, world: World, crops: Crops | None, model: nn.Module
 ) -> tuple[EvalResult, EvalResult]:
     """By the single crop, and as asked for; without `crops` that is the same."""
     if crops:
@@ -139,7 +132,7 @@ def _adopt(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[str]]:
     return replace(recipe.changed(weights.source, **better), notes=()), notes
 
 
-def _images(recipe: Recipe, weights: Weights) -> ImageSet:
+def _images(recipe: Recipe, weights: Weights) -> Source:
     """The validation split, numbered as the weights number their classes."""
     names = weights.meta.get("class_names")
     try:

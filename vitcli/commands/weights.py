@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from vitcli.commands.weights_path import open_weights
 from vitcli.data.datasets import DATASETS
 from vitcli.data.eval_transform import build_eval_transform
 from vitcli.data.loader import build_eval_loader, default_num_workers
@@ -16,6 +15,7 @@ from vitcli.data.mixing import Normalizer
 from vitcli.models.fastvit_keys import from_apple, is_apple
 from vitcli.models.registry import model_info
 from vitcli.models.vit_keys import family_of
+from vitcli.networks.find import open_weights
 from vitcli.recipe.load import load_recipe
 from vitcli.weights.convert import Target, check_out, convert_weights
 from vitcli.weights.fit import Fit, find_fit
@@ -96,7 +96,7 @@ def _origin(weights: Weights, fit: Fit | None) -> str:
         return _PROJECTS[family]
     if is_apple(weights.tensors):
         return "Apple (ml-fastvit)"
-    return "timm, as ours" if family or fit else "not recognised"
+    return "timm, as ours" if family or fit else "not recognized"
 
 
 def _classes(weights: Weights, fit: Fit | None) -> str:

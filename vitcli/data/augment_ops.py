@@ -18,7 +18,7 @@ TOP = 10.0  # the magnitude that means the full range of an operation
 
 @dataclass(frozen=True)
 class Canvas:
-    """What geometric operations need to know: the colour of what comes in from outside, the filters to draw from, and
+    """What geometric operations need to know: the color of what comes in from outside, the filters to draw from, and
     how far a translation of magnitude 10 shifts, as a share of the side."""
 
     fill: int | tuple[int, ...]
@@ -105,7 +105,7 @@ def solarize_add(image: Image.Image, magnitude: float, rng: random.Random, canva
 
 
 def desaturate(image: Image.Image, magnitude: float, rng: random.Random, canvas: Canvas) -> Image.Image:
-    """Takes away half to all of the colour."""
+    """Takes away half to all of the color."""
     share = max(0.5, min(1.0, 0.5 + 0.5 * magnitude / TOP))
     return ImageEnhance.Color(image).enhance(min(1.0, max(0.0, 1.0 - share)))
 

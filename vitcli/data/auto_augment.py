@@ -19,7 +19,7 @@ Policy = Callable[[Image.Image, random.Random, Canvas], Image.Image]
 def build_policy(
     text: str, *, mean: Sequence[float], mode: str, filters: tuple[Image.Resampling, ...]
 ) -> Callable[[Image.Image, random.Random], Image.Image]:
-    """The policy `text` for images of `mode` ("RGB" or "L"), which are filled up with the colour `mean` (0..1).
+    """The policy `text` for images of `mode` ("RGB" or "L"), which are filled up with the color `mean` (0..1).
 
     Raises ValueError for a text that `check_policy` objects to.
     """
@@ -118,7 +118,7 @@ class AugMix:
     noise: Noise = Noise(math.inf)
 
     def __call__(self, image: Image.Image, rng: random.Random, canvas: Canvas) -> Image.Image:
-        gammas = [rng.gammavariate(self.alpha, 1) for _ in range(self.width)]  # normalised: a Dirichlet draw
+        gammas = [rng.gammavariate(self.alpha, 1) for _ in range(self.width)]  # normalized: a Dirichlet draw
         share = rng.betavariate(self.alpha, self.alpha)
         mixed = np.zeros_like(image, dtype=np.float32)
         for gamma in gammas:

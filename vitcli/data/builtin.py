@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from vitcli.data.images import ArrayImages, ImageSet
+from vitcli.data.source import ArrayImages, Source
 from vitcli.data.streams import stream_seed
 from vitcli.errors import DataError, UsageError
 from vitcli.recipe.schema import Dataset
@@ -30,22 +30,22 @@ def open_synthetic(section: Dataset, split: str) -> "SyntheticImages":
     return SyntheticImages(split)
 
 
-class SyntheticImages(ImageSet):
-    """Noise of 64x64 pixels over the colour of one of 10 classes; image `i` depends on `split` and `i` only."""
+class SyntheticImages(Source):
+    """Noise of 64x64 pixels over the color of one of 10 classes; image `i` depends on `split` and `i` only."""
 
     num_images: ClassVar = {"train": 1024, "val": 256}
-    colours: ClassVar = np.random.Philox(key=stream_seed("synthetic colours")).random_raw(30).reshape(10, 3) % 256
+    colors: ClassVar = np.random.Philox(key=stream_seed("synthetic colors")).random_raw(30).reshape(10, 3) % 256
 
     def __init__(self, split: str) -> None:
         self.split = split
         self.rows = np.arange(self.num_images[split])
-        super().__init__(self.rows % 10, [f"colour{index}" for index in range(10)])
+        super().__init__(self.rows % 10, [f"color{index}" for index in range(10)])
 
     def load(self, index: int) -> Image.Image:
         row = int(self.rows[index])
         raw = np.random.Philox(key=stream_seed(f"synthetic {self.split}", row)).random_raw(64 * 64 * 3 // 8)
         noise = raw.view(np.uint8).reshape(64, 64, 3) // 2  # 0..127
-        return Image.fromarray(noise + (self.colours[self.labels[index]] // 2).astype(np.uint8))
+        return Image.fromarray(noise + (self.colors[self.targets[index]] // 2).astype(np.uint8))
 
     def name(self, index: int) -> str:
         return f"synthetic/{self.split}[{self.rows[index]}]"

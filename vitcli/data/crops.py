@@ -1,6 +1,6 @@
 """Many crops of one image for evaluation: five, AlexNet's ten, GoogLeNet's 144. Geometry only; no randomness.
 
-Corners and centres are torchvision's FiveCrop, pixel for pixel, of an image whose shorter side was resized to
+Corners and centers are torchvision's FiveCrop, pixel for pixel, of an image whose shorter side was resized to
 `scale` x `size`; so a small image is enlarged first, and every crop lies inside.
 """
 
@@ -14,7 +14,7 @@ from PIL import Image
 from vitcli.data.eval_transform import (
     FILTERS,
     build_eval_transform,
-    centre_crop,
+    center_crop,
     image_mode,
     limit_aspect,
     resize_shorter,
@@ -100,19 +100,19 @@ def build_crop_transform(crops: Crops, aug: Augmentation, *, in_channels: int = 
 
 
 def five_crops(image: Image.Image, size: int) -> Images:
-    """Top left, top right, bottom left, bottom right, centre."""
+    """Top left, top right, bottom left, bottom right, center."""
     right, bottom = image.width - size, image.height - size
     corners = [(left, top) for top in (0, bottom) for left in (0, right)]
     boxes = [(left, top, left + size, top + size) for left, top in corners]
-    return [*(image.crop(box) for box in boxes), centre_crop(image, size)]
+    return [*(image.crop(box) for box in boxes), center_crop(image, size)]
 
 
 def three_squares(image: Image.Image) -> Images:
-    """The left, centre and right squares of the shorter side; top, centre and bottom of an upright image."""
+    """The left, center and right squares of the shorter side; top, center and bottom of an upright image."""
     side = min(image.size)
     ends = (0, 0), (image.width - side, image.height - side)
     first, last = (image.crop((left, top, left + side, top + side)) for left, top in ends)
-    return [first, centre_crop(image, side), last]
+    return [first, center_crop(image, side), last]
 
 
 def ten_crops(image: Image.Image, size: int) -> Images:
@@ -130,7 +130,7 @@ def googlenet_crops(image: Image.Image, size: int, resample: Image.Resampling) -
 
 #: option `--eval_crops` -> what it means; 5 at 1.5 is the multi-language ViT's, the others are their papers'
 PROTOCOLS: dict[str, CropProtocol] = {
-    "1": CropProtocol(lambda image, size, _: [centre_crop(image, size)], 1, (1.0,), math.floor),
+    "1": CropProtocol(lambda image, size, _: [center_crop(image, size)], 1, (1.0,), math.floor),
     "5": CropProtocol(lambda image, size, _: five_crops(image, size), 5, (1.5,), math.floor),
     "10": CropProtocol(lambda image, size, _: ten_crops(image, size), 10, (256 / 224,), round),
     "144": CropProtocol(googlenet_crops, 36, (256 / 224, 288 / 224, 320 / 224, 352 / 224), round),

@@ -6,12 +6,12 @@ from typing import Literal
 
 from vitcli.data.builtin import open_digits, open_synthetic, open_torchvision
 from vitcli.data.folder import open_folder
-from vitcli.data.images import ImageSet
+from vitcli.data.source import Source
 from vitcli.errors import DataError
 from vitcli.recipe.schema import Dataset
 
 #: name in a recipe -> what opens its split "train" or "val"
-DATASETS: dict[str, Callable[[Dataset, str], ImageSet]] = {
+DATASETS: dict[str, Callable[[Dataset, str], Source]] = {
     "imagefolder": open_folder,
     "imagenet": open_folder,
     "digits": open_digits,
@@ -27,8 +27,8 @@ DATASETS: dict[str, Callable[[Dataset, str], ImageSet]] = {
 class Splits:
     """Two splits whose labels are indices into the same `class_names`."""
 
-    train: ImageSet
-    val: ImageSet
+    train: Source
+    val: Source
 
     @property
     def class_names(self) -> list[str]:
@@ -48,18 +48,18 @@ def build_splits(section: Dataset) -> Splits:
     return Splits(train if section.num_samples is None else train.subset(section.num_samples), val)
 
 
-def build_split(section: Dataset, split: Literal["train", "val"]) -> ImageSet:
+def build_split(section: Dataset, split: Literal["train", "val"]) -> Source:
     """One split alone, numbered by its own sorted classes."""
     return DATASETS[section.dataset](section, split)
 
 
-def build_val(section: Dataset, class_names: list[str] | None = None) -> ImageSet:
+def build_val(section: Dataset, class_names: list[str] | None = None) -> Source:
     """The validation split alone, numbered by `class_names` (a checkpoint's, say) or by its own sorted classes."""
     val = build_split(section, "val")
     return val if class_names is None else _renumber(val, class_names, dict.fromkeys(class_names))
 
 
-def _renumber(val: ImageSet, class_names: list[str], train_counts: dict[str, int] | dict[str, None]) -> ImageSet:
+def _renumber(val: Source, class_names: list[str], train_counts: dict[str, int] | dict[str, None]) -> Source:
     """`val` with indices into `class_names`; raises DataError, with a table, for a class that is not among them."""
     val_counts = val.class_counts()
     unknown = [name for name in val_counts if name not in train_counts]

@@ -2,13 +2,13 @@
 
 What is decided here, once and for all kinds of files:
 
-* Formats: JPEG (MPO too), PNG, WebP, BMP, PPM/PGM, GIF and TIFF, recognised by content, never by the file's name.
+* Formats: JPEG (MPO too), PNG, WebP, BMP, PPM/PGM, GIF and TIFF, recognized by content, never by the file's name.
 * Only regular files are opened (a FIFO would block for ever); links are followed.
 * The size is read from the header first: an image of more than `max_image_pixels` is never decoded. Pillow's own limit
   of 178,956,970 pixels stands above ours.
 * A truncated or damaged file is an error; no part of an image is ever made up.
 * EXIF orientation is applied, so a photograph is seen upright. (timm and torchvision ignore it.)
-* Gray images of 16 bits are scaled to 8 by dropping the low byte, as Pillow does for 16-bit colour; nothing saturates.
+* Gray images of 16 bits are scaled to 8 by dropping the low byte, as Pillow does for 16-bit color; nothing saturates.
 * Gray, palette, 1-bit and CMYK images become RGB by Pillow's `convert`. Transparency is dropped, not composited, which
   is what timm and torchvision do. Images of 32-bit floats are refused: their range is unknown.
 * Of an animation or a multi-page file the first frame is taken.

@@ -26,7 +26,7 @@ _LONGEST_ASPECT = 16
 
 
 def build_eval_transform(aug: Augmentation, *, in_channels: int = 3) -> EvalTransform:
-    """PIL RGB image -> the centre crop of aug.image_resize squared after the shorter side became image_resize/crop_pct.
+    """PIL RGB image -> the center crop of aug.image_resize squared after the shorter side became image_resize/crop_pct.
 
     The same image gives the same pixels as timm's `create_transform` (sides rounded down, crop rounded half to even),
     except that of an image longer than 16:1 only the middle is resized, since all of it might not fit in memory.
@@ -36,7 +36,7 @@ def build_eval_transform(aug: Augmentation, *, in_channels: int = 3) -> EvalTran
 
     def transform(image: Image.Image) -> Image.Image:
         image = image.convert(mode) if image.mode != mode else image
-        return centre_crop(resize_shorter(limit_aspect(image), shorter, filters[-1]), side)
+        return center_crop(resize_shorter(limit_aspect(image), shorter, filters[-1]), side)
 
     return transform
 
@@ -51,7 +51,7 @@ def resize_shorter(image: Image.Image, shorter: int, resample: Resampling) -> Im
     return image if size == image.size else image.resize(size, resample)
 
 
-def centre_crop(image: Image.Image, side: int) -> Image.Image:
+def center_crop(image: Image.Image, side: int) -> Image.Image:
     """The middle side x side pixels; where an odd number is left over, rounded half to even as in torchvision."""
     left, top = (round((length - side) / 2) for length in image.size)
     return image.crop((left, top, left + side, top + side))

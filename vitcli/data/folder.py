@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from vitcli.data.decode import open_image
-from vitcli.data.images import ImageSet
+from vitcli.data.source import Source
 from vitcli.errors import DataError, UsageError
 from vitcli.recipe.schema import Dataset
 
@@ -26,7 +26,7 @@ EXTENSIONS = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm"
 _LAYOUT = "the layout is <data_dir>/<split>/<class>/<image>, for example data/train/cat/1.jpg and data/val/cat/2.jpg"
 
 
-class FolderImages(ImageSet):
+class FolderImages(Source):
     """The images below `root`; paths are relative to it, sorted, class by class."""
 
     def __init__(self, root: Path, classes: dict[str, list[str]], *, max_image_pixels: int, notes: list[str]) -> None:
@@ -46,7 +46,7 @@ class FolderImages(ImageSet):
         self.paths = PackedNames(self.paths[row] for row in rows)
 
     def _digests(self) -> dict[str, str]:
-        """`contents_sha256` is over names and sizes, so that copied data is recognised; `sha256` also over times."""
+        """`contents_sha256` is over names and sizes, so that copied data is recognized; `sha256` also over times."""
         contents, times = hashlib.sha256(), hashlib.sha256()
         for path in sorted(self.paths[index] for index in range(len(self))):
             status = os.stat(self.root / path)

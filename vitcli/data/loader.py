@@ -1,6 +1,6 @@
 """Turns positions in a run into batches, in worker processes that know nothing but the position they are asked for.
 
-A batch is a pure function of (images, transform, plan, seed, rank, position), so the loader has no state: it can start
+A batch is a pure function of (source, views, plan, seed, rank, position), so the loader has no state: it can start
 at any step, the number of workers changes nothing, and workers read ahead across the end of an epoch.
 """
 
@@ -9,64 +9,29 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from vitcli.data.batch import BadSample, Batch
 from vitcli.data.crops import CropTransform
 from vitcli.data.decode import BadImage
 from vitcli.data.eval_transform import EvalTransform
-from vitcli.data.images import ImageSet
 from vitcli.data.sampler import BatchPlan, eval_indices
+from vitcli.data.source import Source
 from vitcli.data.streams import stream
 from vitcli.data.transforms import TrainTransform, to_uint8_tensor
 from vitcli.errors import DataError
+from vitcli.recipe.schema import Dataset as Section
 
 _ATTEMPTS = 20
 
 
-@dataclass(frozen=True)
-class BadSample:
-    """An unreadable image and the sample that took its place (None: none did)."""
-
-    index: int
-    name: str
-    reason: str
-    replaced_by: int | None = None
-
-
-@dataclass
-class Batch:
-    """images (B, C, H, W) uint8, labels (B,) int64, indices (B,) int64: which samples these are after replacement.
-
-    An evaluation by many crops has images (B, crops, C, H, W).
-    Training batches say where they belong: `step` and `epoch` of the run, `micro` within the step, and `block` within
-    the global batch. `bad` lists the images that could not be read.
-    """
-
-    images: torch.Tensor
-    labels: torch.Tensor
-    indices: torch.Tensor
-    bad: list[BadSample] = field(default_factory=list)
-    epoch: int = 0
-    step: int = 0
-    micro: int = 0
-    block: int = 0
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def pin_memory(self, device: str | torch.device | None = None) -> "Batch":
-        self.images, self.labels = self.images.pin_memory(), self.labels.pin_memory()
-        return self
-
-
 def build_train_loader(
-    images: ImageSet,
-    transform: TrainTransform,
+    source: Source,
+    views: Sequence[TrainTransform],
     plan: BatchPlan,
     *,
     seed: int,
@@ -79,16 +44,18 @@ def build_train_loader(
 ) -> "Batches":
     """The batches of `rank` from `start_step` up to `total_steps`, step by step, in each step micro-step by micro-step.
 
+    Each sample is read once and augmented by each of `views`, by random numbers of its own for each.
+
     An unreadable image raises DataError ("fail"), or is replaced by another sample that is a function of (seed, epoch,
     index) and listed in `Batch.bad` ("skip"). DataError, too, when a worker process is killed.
     """
-    source = _TrainBatches(images, transform, plan, seed, rank, on_bad_image)
+    batches = _TrainBatches(source, views, plan, seed, rank, on_bad_image)
     positions = range(start_step * plan.accumulation, total_steps * plan.accumulation)
-    return Batches(source, positions, num_workers, pin_memory)
+    return Batches(batches, positions, num_workers, pin_memory)
 
 
 def build_eval_loader(
-    images: ImageSet,
+    source: Source,
     transform: EvalTransform | CropTransform,
     *,
     batch_size: int,
@@ -101,8 +68,14 @@ def build_eval_loader(
 
     A transform that makes several crops of an image makes batches (B, crops, C, H, W).
     """
-    source = _EvalBatches(images, transform, batch_size, eval_indices(len(images), rank, world_size))
-    return Batches(source, range(len(source)), num_workers, pin_memory)
+    batches = _EvalBatches(source, transform, batch_size, eval_indices(len(source), rank, world_size))
+    return Batches(batches, range(len(batches)), num_workers, pin_memory)
+
+
+def num_workers(section: Section, local_world_size: int) -> int:
+    """Decoding processes per training process: as the recipe says, else this process's share of the cores."""
+    given = section.num_parallel_workers
+    return default_num_workers(local_world_size) if given is None else given
 
 
 def default_num_workers(local_world_size: int = 1) -> int:
@@ -165,9 +138,9 @@ class _TrainBatches(Dataset):
     """Position (counted in micro-steps from the start of the run) -> Batch, or the BadImage that prevents it."""
 
     def __init__(
-        self, images: ImageSet, transform: TrainTransform, plan: BatchPlan, seed: int, rank: int, on_bad_image: str
+        self, source: Source, views: Sequence[TrainTransform], plan: BatchPlan, seed: int, rank: int, on_bad_image: str
     ) -> None:
-        self.images, self.transform, self.plan = images, transform, plan
+        self.source, self.views, self.plan = source, views, plan
         self.seed, self.rank = seed, rank
         self.attempts = _ATTEMPTS if on_bad_image == "skip" else 0
 
@@ -177,31 +150,40 @@ class _TrainBatches(Dataset):
         indices, repeats = (numbers.tolist() for numbers in self.plan.draws(epoch, step_in_epoch, micro, self.rank))
         bad: list[BadSample] = []
         try:
-            loaded = [self._load(epoch, *draw, bad) for draw in zip(indices, repeats, strict=True)]
+            samples = [self._load(epoch, *draw, bad) for draw in zip(indices, repeats, strict=True)]
         except BadImage as error:
             return error
-        batch = _collate(self.images, [index for index, _ in loaded], [image for _, image in loaded])
-        batch.bad, batch.epoch, batch.step, batch.micro = bad, epoch, step, micro
-        batch.block = self.plan.block(micro, self.rank)
-        return batch
+        return Batch(
+            tuple(_stacked(images) for images in zip(*(images for _, images in samples), strict=True)),
+            *_labels(self.source, [index for index, _ in samples]),
+            bad=tuple(bad),
+            epoch=epoch,
+            step=step,
+            micro=micro,
+            block=self.plan.block(micro, self.rank),
+        )
 
-    def _load(self, epoch: int, index: int, repeat: int, bad: list[BadSample]) -> tuple[int, Image.Image]:
-        """The sample `index`, or the first readable one of those that may take its place.
+    def _load(self, epoch: int, index: int, repeat: int, bad: list[BadSample]) -> tuple[int, list[Image.Image]]:
+        """The views of the sample `index`, or of the first readable one of those that may take its place.
 
         A sample that is drawn again in its epoch (`repeat` > 0) is augmented by other numbers.
         """
         wanted, draw = index, (index, repeat) if repeat else (index,)
         for attempt in range(self.attempts + 1):
             try:
-                image = self.images.load(index)
+                image = self.source.load(index)
             except BadImage as error:
                 if attempt == self.attempts:
                     raise
-                substitute = stream("substitute", self.seed, epoch, wanted, attempt).randrange(len(self.images))
-                bad.append(BadSample(index, self.images.name(index), error.reason, substitute))
+                substitute = stream("substitute", self.seed, epoch, wanted, attempt).randrange(len(self.source))
+                bad.append(BadSample(index, self.source.name(index), error.reason, substitute))
                 index = substitute
             else:
-                return index, self.transform(image, stream("sample", self.seed, epoch, *draw))
+                first, *others = self.views
+                made = [first(image, stream("sample", self.seed, epoch, *draw))]
+                for number, view in enumerate(others, start=1):
+                    made.append(view(image, stream(f"view {number}", self.seed, epoch, *draw)))
+                return index, made
         raise AssertionError
 
 
@@ -209,9 +191,9 @@ class _EvalBatches(Dataset):
     """Number of a batch -> Batch, or the BadImage that prevents it."""
 
     def __init__(
-        self, images: ImageSet, transform: EvalTransform | CropTransform, batch_size: int, indices: Sequence[int]
+        self, source: Source, transform: EvalTransform | CropTransform, batch_size: int, indices: Sequence[int]
     ) -> None:
-        self.images, self.transform = images, transform
+        self.source, self.transform = source, transform
         self.chunks = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
 
     def __len__(self) -> int:
@@ -220,24 +202,31 @@ class _EvalBatches(Dataset):
     def __getitem__(self, number: int) -> Batch | BadImage:
         indices = list(self.chunks[number])
         try:
-            made = [self.transform(self.images.load(index)) for index in indices]
+            made = [self.transform(self.source.load(index)) for index in indices]
         except BadImage as error:
             return error
         crops = [one if isinstance(one, list) else [one] for one in made]
-        batch = _collate(self.images, indices, [crop for of_one_image in crops for crop in of_one_image])
+        images = _stacked([crop for of_one_image in crops for crop in of_one_image])
         if isinstance(made[0], list):
-            batch.images = batch.images.unflatten(0, (len(indices), -1))
-        return batch
+            images = images.unflatten(0, (len(indices), -1))
+        return Batch((images,), *_labels(self.source, indices))
 
 
-def _collate(images: ImageSet, indices: list[int], loaded: list[Image.Image]) -> Batch:
-    width, height = loaded[0].size
-    pixels = torch.empty(len(loaded), len(loaded[0].getbands()), height, width, dtype=torch.uint8)
+def _stacked(images: Sequence[Image.Image]) -> torch.Tensor:
+    """(B, C, H, W) uint8, in a worker in memory that the training process shares."""
+    width, height = images[0].size
+    pixels = torch.empty(len(images), len(images[0].getbands()), height, width, dtype=torch.uint8)
     if get_worker_info() is not None:
-        pixels.share_memory_()  # written where the training process reads it
-    for row, image in enumerate(loaded):
+        pixels.share_memory_()
+    for row, image in enumerate(images):
         pixels[row] = to_uint8_tensor(image)
-    return Batch(pixels, torch.from_numpy(images.labels[indices]), torch.tensor(indices))
+    return pixels
+
+
+def _labels(source: Source, indices: list[int]) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """Targets, where the source has any, and indices."""
+    targets = None if source.targets is None else torch.from_numpy(source.targets[indices])
+    return targets, torch.tensor(indices)
 
 
 def _as_it_is(item: object) -> object:

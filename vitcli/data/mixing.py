@@ -1,4 +1,4 @@
-"""What is done to a whole batch, on the device: normalise, erase, mix. Random only in (seed, step, micro-step).
+"""What is done to a whole batch, on the device: normalize, erase, mix. Random only in (seed, step, micro-step).
 
 All decisions are drawn on the CPU as plain numbers; the device only ever sees tensors of one shape, and is never
 waited for.
@@ -98,7 +98,7 @@ def _draw_erased_box(aug: Augmentation, height: int, width: int, rng: random.Ran
 
 
 def erase(images: torch.Tensor, boxes: list[Box], aug: Augmentation, noise_seed: int) -> torch.Tensor:
-    """(B, C, H, W) float32 with each image's box filled: re_value, one normal colour per box, or noise per pixel."""
+    """(B, C, H, W) float32 with each image's box filled: re_value, one normal color per box, or noise per pixel."""
     batch, channels, height, width = images.shape
     edges = _on_device(torch.tensor(boxes, dtype=torch.int32), images.device).view(batch, 4, 1, 1, 1)
     top, left, bottom, right = edges.unbind(1)  # (B, 1, 1, 1) each
@@ -115,7 +115,7 @@ def erase(images: torch.Tensor, boxes: list[Box], aug: Augmentation, noise_seed:
 def draw_mix(aug: Augmentation, shape: torch.Size, rng: random.Random) -> Mix:
     """Mixup (Zhang et al. 2017) or cutmix (Yun et al. 2019) for one batch; lam ~ Beta(alpha, alpha).
 
-    The cutmix box covers 1 - lam of the image around a uniform centre; where the border cuts it off, lam is corrected
+    The cutmix box covers 1 - lam of the image around a uniform center; where the border cuts it off, lam is corrected
     to the area that is really kept.
     """
     if rng.random() >= aug.cutmix_prob:

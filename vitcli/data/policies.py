@@ -24,7 +24,7 @@ _GROWING = ("Posterize", "Solarize", "Color", "Contrast", "Brightness", "Sharpne
 #: the same, with the variants whose effect grows with the magnitude
 INCREASING_OPS = tuple(name + "Increasing" if name in _GROWING else name for name in PLAIN_OPS)
 
-#: how much a part `w0` or `tweights` favours each operation
+#: how much a part `w0` or `tweights` favors each operation
 WEIGHTS = {
     "Rotate": 3.0,
     "ShearX": 2.0,
@@ -65,7 +65,7 @@ OP_SETS: dict[str, dict[str, float]] = {
     "weights": {name: WEIGHTS[name.removesuffix("Increasing")] for name in INCREASING_OPS},
 }
 
-#: AugMix's operations: none that the corruptions of its test set also use, but colour, contrast, brightness, sharpness
+#: AugMix's operations: none that the corruptions of its test set also use, but color, contrast, brightness, sharpness
 AUGMIX_OPS = (
     "AutoContrast",
     "ColorIncreasing",

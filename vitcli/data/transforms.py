@@ -1,7 +1,7 @@
-"""What is done to one image before the network sees it in training: random crops and colours.
+"""What is done to one image before the network sees it in training: random crops and colors.
 
 Geometry and order of random draws are timm's and torchvision's, so that a recipe means the same here as there. All
-randomness comes from the generator that is handed in. Normalisation, erasing and mixing happen later, on the device
+randomness comes from the generator that is handed in. Normalization, erasing and mixing happen later, on the device
 and in batches (`mixing.py`).
 """
 
@@ -26,7 +26,7 @@ def build_train_transform(aug: Augmentation, *, in_channels: int = 3) -> TrainTr
     """PIL RGB image, generator -> PIL image of aug.image_resize squared, mode RGB or (in_channels=1) L.
 
     The crop of `train_crop`, flips, then auto_augment or else color_jitter; as in timm, a policy of 3-Augment keeps
-    the colour jitter.
+    the color jitter.
     """
     crop = {"random_resized": random_resized_crop, "padded": random_padded_crop}[aug.train_crop]
     filters, mode = FILTERS[aug.interpolation], image_mode(in_channels)
@@ -75,7 +75,7 @@ def random_crop_box(
 ) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) of a crop whose area is a random share of the image, and whose aspect is random.
 
-    Ten attempts; then the largest centred crop whose aspect is within `ratio`. (Szegedy et al. 2014; timm's rule.)
+    Ten attempts; then the largest centered crop whose aspect is within `ratio`. (Szegedy et al. 2014; timm's rule.)
     """
     for _ in range(10):
         area = rng.uniform(*scale) * width * height
@@ -106,7 +106,7 @@ def padded_crop(image: Image.Image, side: int, left: int, top: int, padding: int
 def jitter_colors(image: Image.Image, strengths: tuple[float, ...], rng: random.Random) -> Image.Image:
     """Brightness, contrast, saturation, each times a random factor of 1 ± strength, and hue turned; in random order.
 
-    strengths: three numbers, or four with the hue's in turns of the colour circle, at most 0.5. The formulae are those
+    strengths: three numbers, or four with the hue's in turns of the color circle, at most 0.5. The formulae are those
     of torchvision's ColorJitter.
     """
     order = list(range(len(strengths)))
@@ -122,7 +122,7 @@ def jitter_colors(image: Image.Image, strengths: tuple[float, ...], rng: random.
 
 
 def turn_hue(image: Image.Image, turns: float) -> Image.Image:
-    """`image` with its hue turned by a share -0.5..0.5 of the colour circle; gray images have no hue."""
+    """`image` with its hue turned by a share -0.5..0.5 of the color circle; gray images have no hue."""
     if image.mode == "L":
         return image
     hue, saturation, value = image.convert("HSV").split()

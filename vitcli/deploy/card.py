@@ -1,10 +1,10 @@
-"""The model card of an artefact: for people, what artefact.json is for programs."""
+"""The model card of an artifact: for people, what artifact.json is for programs."""
 
 from typing import Any
 
 
 def model_card(facts: dict[str, Any], class_names: list[str]) -> str:
-    """README.md of the artefact. Everything in it was measured at the export, or comes from the source."""
+    """README.md of the artifact. Everything in it was measured at the export, or comes from the source."""
     parts = [_title(facts), _use(facts), _input(facts, class_names), _proof(facts), _speed(facts)]
     parts += [_quantization(facts), _origin(facts)]
     return "\n".join(part for part in parts if part)
@@ -17,7 +17,7 @@ def _title(facts: dict[str, Any]) -> str:
 def _use(facts: dict[str, Any]) -> str:
     return (
         "    vitcli predict THIS_FOLDER photo.jpg\n    vitcli validate THIS_FOLDER --data_dir DATA\n\n"
-        f"`{facts['file']}` is the network, `labels.txt` its classes in order, `artefact.json` this page for programs\n"
+        f"`{facts['file']}` is the network, `labels.txt` its classes in order, `artifact.json` this page for programs\n"
         "and `MANIFEST.json` the SHA-256 of each file: a folder that differs from it is not loaded.\n"
         + ("The network holds code: load it only from people you trust.\n" if facts["holds_code"] else "")
     )
@@ -30,7 +30,7 @@ def _input(facts: dict[str, Any], class_names: list[str]) -> str:
     shorter = int(size / before["crop_pct"])
     if given["dtype"] == "uint8":
         tensor = f"({batch}, {size}, {size}, {channels}) uint8, {'RGB' if channels == 3 else 'gray'} 0..255"
-        inside = "Normalisation and softmax are inside: the output is probabilities."
+        inside = "Normalization and softmax are inside: the output is probabilities."
     else:
         tensor = f"({batch}, {channels}, {size}, {size}) float32, (x / 255 - mean) / std"
         inside = f"mean {before['mean']}, std {before['std']}. The output is logits."
@@ -48,7 +48,7 @@ def _proof(facts: dict[str, Any]) -> str:
     lines = ["## Compared with the source", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for title, found in (("made up", gate["made_up"]), ("real", gate.get("real"))):
         if found:
-            top1 = [f"{found[key]:.2f} %" if key in found else "" for key in ("top1_source", "top1_artefact")]
+            top1 = [f"{found[key]:.2f} %" if key in found else "" for key in ("top1_source", "top1_artifact")]
             numbers = [found[key] for key in ("max_difference", "relative_error")]
             differences = " | ".join("not finite" if x is None else f"{x:.2g}" for x in numbers)
             row = f"| {found['num_images']:,} {title} | {differences} | {found['top1_agreement']:.2f} % |"
@@ -66,13 +66,13 @@ def _proof(facts: dict[str, Any]) -> str:
 
 def _speed(facts: dict[str, Any]) -> str:
     speed = facts["speed"]
-    here, eager = speed["artefact"], speed["eager"]
+    here, eager = speed["artifact"], speed["eager"]
     return (
         "## Speed and size\n\n"
         f"{speed['machine']}. Batch {speed['batch']}, {speed['threads']} threads, by turns with the source in PyTorch\n"
         "(reparameterized, float32).\n\n| | p50 | p95 | size |\n|---|---|---|---|\n"
         f"| PyTorch | {eager['p50_ms']:.2f} ms | {eager['p95_ms']:.2f} ms | {speed['eager_mb']:.1f} MB |\n"
-        f"| this | {here['p50_ms']:.2f} ms | {here['p95_ms']:.2f} ms | {speed['artefact_mb']:.1f} MB |\n"
+        f"| this | {here['p50_ms']:.2f} ms | {here['p95_ms']:.2f} ms | {speed['artifact_mb']:.1f} MB |\n"
     )
 
 
@@ -101,7 +101,7 @@ def _origin(facts: dict[str, Any]) -> str:
     source = facts["source"]
     rows = [("weights", source["weights"]), ("SHA-256 of the weights' file", source.get("sha256"))]
     rows += [("best top-1 in training", f"{source['best_top1']:.2f} %" if source.get("best_top1") else None)]
-    rows += [("training data", source.get("data")), ("licence of the weights", source["licence"])]
+    rows += [("training data", source.get("data")), ("license of the weights", source["license"])]
     rows += [("made with", ", ".join(f"{name} {version}" for name, version in facts["versions"].items()))]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows if value)
     return f"## Origin\n\n| | |\n|---|---|\n{table}\n"

@@ -1,6 +1,6 @@
 """From images to the probabilities of the classes, by an exported network; numpy and Pillow only, without torch.
 
-classify = Classifier(open_artefact("exported"))
+classify = Classifier(open_artifact("exported"))
 probabilities = classify([open_image("photo.jpg")])[0]
 print(classify.class_names[probabilities.argmax()])
 """
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from vitcli.data.eval_transform import build_eval_transform
-from vitcli.deploy.artefact import Artefact
+from vitcli.deploy.artifact import Artifact
 from vitcli.deploy.formats import Session, Setting, open_format
 from vitcli.errors import DataError, UsageError, VitcliError
 from vitcli.recipe.schema import Augmentation
@@ -58,7 +58,7 @@ class ImageClassifier(ABC):
 
 
 class Classifier(ImageClassifier):
-    """An artefact at work, in its format's own runtime.
+    """An artifact at work, in its format's own runtime.
 
     Args:
         threads: of the runtime; None: all cores.
@@ -68,11 +68,11 @@ class Classifier(ImageClassifier):
         UsageError: the runtime of this format is not installed, or refuses the device.
     """
 
-    def __init__(self, artefact: Artefact, *, threads: int | None = None, device: str | None = None) -> None:
-        super().__init__(artefact.class_names, artefact.preprocessing, artefact.in_channels)
-        self._session = open_session(artefact, threads=threads, device=device)
-        self._takes_pixels = artefact.takes_pixels
-        self._batch = artefact.batch
+    def __init__(self, artifact: Artifact, *, threads: int | None = None, device: str | None = None) -> None:
+        super().__init__(artifact.class_names, artifact.preprocessing, artifact.in_channels)
+        self._session = open_session(artifact, threads=threads, device=device)
+        self._takes_pixels = artifact.takes_pixels
+        self._batch = artifact.batch
 
     def _probabilities(self, pixels: np.ndarray) -> np.ndarray:
         step = self._batch or len(pixels)
@@ -86,27 +86,27 @@ class Classifier(ImageClassifier):
         if self._takes_pixels:
             outputs = self._session(padded)[0]
         else:
-            outputs = softmax(self._session(normalise(padded, self.preprocessing))[0])
+            outputs = softmax(self._session(normalize(padded, self.preprocessing))[0])
         return outputs[: len(pixels)].astype(np.float32, copy=False)
 
 
-def open_session(artefact: Artefact, *, threads: int | None = None, device: str | None = None) -> Session:
-    """The network of `artefact` as a function; what its runtime cannot do is a UsageError, now or when it is called."""
-    chosen: str = device or artefact.facts.get("device", "cpu")
-    setting = Setting(artefact.precision, threads=threads, device=chosen)
-    runtime = open_format(artefact.format)
-    with _in_words(artefact, chosen):
-        session = runtime.open_session(artefact.file, setting)
+def open_session(artifact: Artifact, *, threads: int | None = None, device: str | None = None) -> Session:
+    """The network of `artifact` as a function; what its runtime cannot do is a UsageError, now or when it is called."""
+    chosen: str = device or artifact.facts.get("device", "cpu")
+    setting = Setting(artifact.precision, threads=threads, device=chosen)
+    runtime = open_format(artifact.format)
+    with _in_words(artifact, chosen):
+        session = runtime.open_session(artifact.file, setting)
 
     def run(images: np.ndarray) -> list[np.ndarray]:
-        with _in_words(artefact, chosen):
+        with _in_words(artifact, chosen):
             return session(images)
 
     return run
 
 
 @contextmanager
-def _in_words(artefact: Artefact, device: str) -> Iterator[None]:
+def _in_words(artifact: Artifact, device: str) -> Iterator[None]:
     try:
         yield
     except VitcliError:
@@ -114,12 +114,12 @@ def _in_words(artefact: Artefact, device: str) -> Iterator[None]:
     except Exception as error:  # each runtime has its own kinds
         lines = [line for line in str(error).splitlines() if line.strip() and not _SOURCE_LINE.search(line)]
         raise UsageError(
-            f"{artefact.format} cannot run {artefact.file} on {device}: {[*lines, type(error).__name__][0]}",
+            f"{artifact.format} cannot run {artifact.file} on {device}: {[*lines, type(error).__name__][0]}",
             help="give another --device, or export for this one",
         ) from None
 
 
-def normalise(pixels: np.ndarray, preprocessing: Augmentation) -> np.ndarray:
+def normalize(pixels: np.ndarray, preprocessing: Augmentation) -> np.ndarray:
     """(B, H, W, C) uint8 -> (B, C, H, W) float32, (x / 255 - mean) / std of each channel."""
     mean, std = (255 * np.array(values, dtype=np.float32) for values in (preprocessing.mean, preprocessing.std))
     return ((pixels - mean) / std).transpose(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""The gate: an artefact, run by its own runtime, is compared with the network it was made of; refused if it differs.
+"""The gate: an artifact, run by its own runtime, is compared with the network it was made of; refused if it differs.
 
 Inputs are made-up images (black, white, gradients, noise: what breaks a careless export) and, where there are any, real
 ones with labels. Of a network with a softmax inside, logarithms of probabilities are compared instead of logits.
@@ -31,10 +31,10 @@ class Comparison:
     """What was found on one set of images."""
 
     num_images: int = 0
-    num_labelled: int = 0
+    num_labeled: int = 0
     num_agreeing: int = 0  #: same top-1, or the source's first two within the tolerance of each other
     correct_source: int = 0
-    correct_artefact: int = 0
+    correct_artifact: int = 0
     max_difference: float = 0.0  #: of a logit
     max_logit: float = 0.0
     finite: bool = True
@@ -54,7 +54,7 @@ class Comparison:
     @property
     def drop(self) -> float:
         """Points of top-1 lost."""
-        return 100 * (self.correct_source - self.correct_artefact) / max(self.num_labelled, 1)
+        return 100 * (self.correct_source - self.correct_artifact) / max(self.num_labeled, 1)
 
     def as_dict(self) -> dict[str, Any]:
         facts: dict[str, Any] = {
@@ -63,16 +63,16 @@ class Comparison:
             "relative_error": _short(self.error),
             "top1_agreement": round(100 * self.num_agreeing / max(self.num_images, 1), 3),
         }
-        if self.num_labelled:
-            facts["top1_source"] = round(100 * self.correct_source / self.num_labelled, 3)
-            facts["top1_artefact"] = round(100 * self.correct_artefact / self.num_labelled, 3)
-            facts["correct_artefact"] = self.correct_artefact
+        if self.num_labeled:
+            facts["top1_source"] = round(100 * self.correct_source / self.num_labeled, 3)
+            facts["top1_artifact"] = round(100 * self.correct_artifact / self.num_labeled, 3)
+            facts["correct_artifact"] = self.correct_artifact
         return facts
 
 
 @dataclass
 class Verdict:
-    """Whether the artefact passes; `problems` says why not."""
+    """Whether the artifact passes; `problems` says why not."""
 
     made_up: Comparison
     real: Comparison | None
@@ -87,11 +87,11 @@ def compare(
     gives_probabilities: bool,
     batch: int | None,
 ) -> Comparison:
-    """Run an artefact on images whose logits are known.
+    """Run an artifact on images whose logits are known.
 
     Args:
         batches: pixels (B, C, H, W) uint8, the source's logits (B, num_classes), and labels (B,) where they are known.
-        to_input: the same pixels as the artefact takes them.
+        to_input: the same pixels as the artifact takes them.
         batch: the only batch size it takes; None: any.
     """
     found = Comparison()
@@ -124,7 +124,7 @@ def judge(precision: str, made_up: Comparison, real: Comparison | None) -> Verdi
         if found is None:
             continue
         if not found.finite:
-            verdict.problems.append(f"outputs that are not finite on {words}, of the source or of the artefact")
+            verdict.problems.append(f"outputs that are not finite on {words}, of the source or of the artifact")
         elif precision == "fp32" and not found.max_difference <= found.tolerance:
             difference = f"{found.max_difference:.2g} on {words}"
             verdict.problems.append(f"logits differ by up to {difference}; {found.tolerance:.2g} is allowed")
@@ -137,8 +137,8 @@ def judge(precision: str, made_up: Comparison, real: Comparison | None) -> Verdi
     if not seen.error <= MAX_ERROR[precision]:
         share = f"{100 * seen.error:.2g} % of their spread"
         verdict.problems.append(f"logits differ by {share}; {100 * MAX_ERROR[precision]:g} % is allowed")
-    if seen.correct_source - seen.correct_artefact > max(1, int(seen.num_labelled * MAX_DROP / 100)):
-        of = f"{seen.num_labelled:,} images"
+    if seen.correct_source - seen.correct_artifact > max(1, int(seen.num_labeled * MAX_DROP / 100)):
+        of = f"{seen.num_labeled:,} images"
         verdict.problems.append(f"top-1 falls by {seen.drop:.2f} points on {of}; {MAX_DROP} are allowed")
     return verdict
 
@@ -170,7 +170,7 @@ def _short(number: float) -> float | None:
 
 
 def _clouds(shape: tuple[int, int, int], cells: int, generator: torch.Generator) -> Tensor:
-    """Smooth coloured noise."""
+    """Smooth colored noise."""
     coarse = 256 * torch.rand((1, shape[0], cells, cells), generator=generator)
     return torch.nn.functional.interpolate(coarse, shape[1:], mode="bicubic", align_corners=False)[0]
 
@@ -187,6 +187,6 @@ def _add(found: Comparison, ours: Tensor, theirs: Tensor, labels: Tensor | None)
     margin = ours.gather(1, first[:, None]) - ours.gather(1, chosen[:, None])  # 0 where they agree
     found.num_agreeing += int((margin[:, 0] <= 2 * found.tolerance).sum())
     if labels is not None:
-        found.num_labelled += len(labels)
+        found.num_labeled += len(labels)
         found.correct_source += int((first == labels).sum())
-        found.correct_artefact += int((chosen == labels).sum())
+        found.correct_artifact += int((chosen == labels).sum())

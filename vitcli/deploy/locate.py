@@ -1,4 +1,4 @@
-"""Finds the layer where an artefact begins to differ from its source: the same export, with every layer's output."""
+"""Finds the layer where an artifact begins to differ from its source: the same export, with every layer's output."""
 
 import dataclasses
 from pathlib import Path

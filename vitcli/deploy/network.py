@@ -10,15 +10,15 @@ from vitcli.layers.reparam import reparameterize
 from vitcli.models.fastvit import FastViT
 from vitcli.models.fastvit_runtime import split_grouped
 
-#: precision of the artefact -> type in which the exported network computes; int8 is made of float32
+#: precision of the artifact -> type in which the exported network computes; int8 is made of float32
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Deployed(nn.Module):
-    """What an artefact computes; float32 outside, whatever it computes in.
+    """What an artifact computes; float32 outside, whatever it computes in.
 
     Args:
-        model: (B, C, H, W) normalised -> (B, num_classes).
+        model: (B, C, H, W) normalized -> (B, num_classes).
         mean, std: if given, the input is pixels, uint8 (B, H, W, C), and the output probabilities; in units of the full
             range, one of each per channel or one for all. Otherwise it is float32 (B, C, H, W) and logits.
         dtype: in which the model computes.

@@ -69,7 +69,7 @@ def fall_back(
         export(attempt)
         verdict = compare()
         assert verdict.real is not None
-        top1 = round(100 * verdict.real.correct_artefact / verdict.real.num_labelled, 3)
+        top1 = round(100 * verdict.real.correct_artifact / verdict.real.num_labeled, 3)
         tried.append({"num_float": count, "top1": top1})
         if not verdict.problems or count == counts[-1]:
             return Fallback(attempt, verdict, errors, tried)

@@ -22,7 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vitcli.errors import DiskError, is_disk_full
-from vitcli.weights.manifest import verify_manifest, write_manifest
+from vitcli.weights.checkpoint_folders import checkpoints, folder_of, step_of
+from vitcli.weights.manifest import write_manifest
 
 Tensors = dict[str, Tensor]
 
@@ -77,23 +78,6 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def checkpoints(run_dir: Path) -> list[Path]:
-    """All checkpoint folders of the run, newest first, valid or not."""
-    folders = (run_dir / "checkpoints").glob("step-????????*")
-    return sorted(folders, key=lambda folder: (step_of(folder), folder.suffix == ""), reverse=True)
-
-
-def newest_valid(run_dir: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint whose files are all as they were written, and what is wrong with those newer than it."""
-    damaged = []
-    for folder in checkpoints(run_dir):
-        problems = verify_manifest(folder)
-        if not problems:
-            return folder, damaged
-        damaged.append(f"{folder} is damaged ({'; '.join(problems)})")
-    return None, damaged
-
-
 def load_state(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "state.json").read_text(encoding="utf-8"))
 
@@ -130,14 +114,6 @@ def prune(run_dir: Path, *, policy: str | None, keep: int, top1: dict[int, float
             trash = folder.with_name(f".trash-{folder.name}")
             folder.rename(trash)
             shutil.rmtree(trash, ignore_errors=True)
-
-
-def folder_of(run_dir: Path, step: int) -> Path:
-    return run_dir / "checkpoints" / f"step-{step:08d}"
-
-
-def step_of(checkpoint: Path) -> int:
-    return int(checkpoint.stem.removeprefix("step-"))
 
 
 def clean_up(run_dir: Path) -> None:

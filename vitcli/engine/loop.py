@@ -4,11 +4,11 @@ import time
 from typing import Any
 
 from vitcli.distributed import all_sum, any_rank, gathered
-from vitcli.engine.evaluate import EvalResult, Stopped
 from vitcli.engine.signals import StopFlag, stop_flag
 from vitcli.engine.step import train_step
 from vitcli.engine.training import DIVERGED_HELP, Training
 from vitcli.errors import DivergedError, Interrupted
+from vitcli.evaluators.top1 import EvalResult, Stopped
 
 
 def fit(training: Training) -> None:

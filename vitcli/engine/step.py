@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from vitcli.data.streams import stream_seed
-from vitcli.distributed import unsynchronised
+from vitcli.distributed import unsynchronized
 from vitcli.engine.training import Training
 from vitcli.optim.optimizers import drop_step_if, skips_on_device
 from vitcli.optim.schedule import learning_rate
@@ -63,14 +63,14 @@ def _micro_step(training: Training, batches: Iterator, micro: int, num_samples: 
     loaded = next(batches)
     training.meter.wait_seconds += time.perf_counter() - before
     images = loaded.images.to(world.device, non_blocking=True)
-    labels = loaded.labels.to(world.device, non_blocking=True)
+    labels = loaded.targets.to(world.device, non_blocking=True)
     epoch, _ = plan.epoch_and_step(step)
     images, targets = training.prepare(images, labels, seed=seed, epoch=epoch, step=step, micro=block)
     if training.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     torch.manual_seed(stream_seed("dropout", seed, step, block))
     last = micro == plan.accumulation - 1
-    with nullcontext() if last else unsynchronised(training.task):
+    with nullcontext() if last else unsynchronized(training.task):
         with training.autocast():
             output = training.task(Batch(images, targets))
         # the mean over the global batch; DDP divides by the number of ranks, which is undone here

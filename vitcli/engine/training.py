@@ -14,17 +14,18 @@ from vitcli.data.sampler import BatchPlan
 from vitcli.distributed import World, all_sum, average_buffers, from_main
 from vitcli.engine import checkpoint
 from vitcli.engine.bad_images import BadImages
-from vitcli.engine.evaluate import EvalResult
 from vitcli.errors import DiskError, DivergedError
+from vitcli.evaluators.top1 import EvalResult
 from vitcli.log import Reporter
 from vitcli.optim.ema import ExponentialMovingAverage
 from vitcli.recipe.load import Recipe
+from vitcli.weights.checkpoint_folders import folder_of
 
 FORMAT_VERSION = 1
 
 
 class Preparer(Protocol):
-    """uint8 images and labels on the device -> normalised, erased and mixed images with their targets."""
+    """uint8 images and labels on the device -> normalized, erased and mixed images with their targets."""
 
     def __call__(
         self, images: Tensor, labels: Tensor, *, seed: int, epoch: int, step: int, micro: int
@@ -166,7 +167,7 @@ class Training:
         self.meter.loss.fill_(self.progress.loss_sum if self.world.is_main else 0.0)
         self.meter.steps = self.progress.loss_steps
         if self.world.is_main and self.progress.best_step is not None:  # it was killed before the link was set, perhaps
-            checkpoint.mark_best(checkpoint.folder_of(self.run_dir, self.progress.best_step))
+            checkpoint.mark_best(folder_of(self.run_dir, self.progress.best_step))
 
 
 DIVERGED_HELP = (

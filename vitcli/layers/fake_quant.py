@@ -36,7 +36,7 @@ SMALLEST = torch.finfo(torch.float32).tiny  # scale of what is all zeros
 
 @runtime_checkable
 class NormsAhead(Protocol):
-    """A block in which full folding puts norms, or what LayerNorm does behind normalising, into what follows them."""
+    """A block in which full folding puts norms, or what LayerNorm does behind normalizing, into what follows them."""
 
     def norms_and_linears(self) -> Iterable[tuple[nn.Module, nn.Module]]: ...
 

@@ -1,4 +1,4 @@
-"""Batch normalisation that trains quickly on a CPU, alone and where several of them look at the same map.
+"""Batch normalization that trains quickly on a CPU, alone and where several of them look at the same map.
 
 PyTorch spends 90 % of the forward pass of a float32 BatchNorm on the CPU on mean and variance, in a loop that is not
 vectorised (torch 2.15). Two remedies, which give the same numbers:
@@ -77,8 +77,8 @@ def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance (divided by the count, not by one less) of each channel of (B, C, H, W)."""
     count = x.numel() // x.shape[1]
     mean = x.sum((0, 2, 3)) / count
-    centred = _affine(x, mean, torch.ones_like(mean))
-    return mean, torch.linalg.vector_norm(centred, dim=(2, 3)).square().sum(0) / count
+    centered = _affine(x, mean, torch.ones_like(mean))
+    return mean, torch.linalg.vector_norm(centered, dim=(2, 3)).square().sum(0) / count
 
 
 @torch.no_grad()

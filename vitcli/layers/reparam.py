@@ -47,7 +47,7 @@ def reparameterize(model: Model, *, fold: Fold = "standard") -> Model:
         model: in training or fused form; a second call changes nothing.
         fold: "standard" folds parallel branches and skips, the form in which Apple and timm publish fused weights.
             "full" also folds into FastViT's convolutions and projections each BatchNorm and layer scale that touches
-            one, and in a ViT's blocks the layer scales, and of the LayerNorms what they do behind the normalisation.
+            one, and in a ViT's blocks the layer scales, and of the LayerNorms what they do behind the normalization.
 
     The sums are done in float32 at least, and so is the result: fold first, cast to bfloat16 afterwards.
     """
@@ -113,7 +113,7 @@ def fold_norm(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def fold_layer_norm(norm: nn.Module, layer: nn.Module) -> nn.Module:
-    """What is left of `norm` once the linear `layer` behind it has taken over its weight and bias: normalisation.
+    """What is left of `norm` once the linear `layer` behind it has taken over its weight and bias: normalization.
 
     Nothing is folded, and `norm` comes back, unless both are what their names say and nobody's hooks watch them.
     """

@@ -24,7 +24,7 @@ class SkipNorm(nn.Module):
 
 
 class RepMixer(nn.Module):
-    """Mixes neighbouring positions: x + layer_scale * (mixer(x) - norm(x)); one depthwise 3 x 3 once folded."""
+    """Mixes neighboring positions: x + layer_scale * (mixer(x) - norm(x)); one depthwise 3 x 3 once folded."""
 
     def __init__(self, dim: int, *, layer_scale_init: float) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class RepMixer(nn.Module):
 
 
 class ConditionalPosEnc(nn.Module):
-    """Positions from the neighbourhood: x + depthwise 7 x 7 (arXiv 2102.10882). (B, C, H, W) -> (B, C, H, W)."""
+    """Positions from the neighborhood: x + depthwise 7 x 7 (arXiv 2102.10882). (B, C, H, W) -> (B, C, H, W)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()

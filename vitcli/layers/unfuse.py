@@ -9,7 +9,7 @@ A module takes part by the inverse of what it has for `reparam`:
 
 What was folded cannot be told apart again, so these are not the weights that were trained, only an equal network. Nor
 can the running statistics of a BatchNorm that was folded: `settle_norms` measures them anew. Without that the first
-training step, which normalises by the batch, would destroy the network.
+training step, which normalizes by the batch, would destroy the network.
 """
 
 from collections.abc import Iterable
@@ -104,7 +104,7 @@ def settle_norms(model: nn.Module, batches: Iterable[Tensor]) -> None:
 
     Args:
         model: is changed; it stays in the mode in which it is.
-        batches: images (B, C, H, W), normalised, at least one batch; passed through once.
+        batches: images (B, C, H, W), normalized, at least one batch; passed through once.
     """
     moments: dict[nn.Module, _Moments] = {norm: _Moments() for norm in new_norms(model)}
     hooks = [norm.register_forward_pre_hook(lambda norm, inputs: moments[norm].add(inputs[0])) for norm in moments]

@@ -19,7 +19,7 @@ class ModelInfo:
 
     name: str
     img_size: int  # px, side of the square image it was published with
-    crop_pct: float  # side of the centre crop / shorter side of the resized image, for evaluation
+    crop_pct: float  # side of the center crop / shorter side of the resized image, for evaluation
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -47,7 +47,7 @@ def create_model(
     grad_checkpointing: bool = False,
     **options: Any,
 ) -> nn.Module:
-    """A freshly initialised model in training mode.
+    """A freshly initialized model in training mode.
 
     Args:
         name: a name out of `list_models()`.

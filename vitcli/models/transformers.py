@@ -6,7 +6,7 @@
 
 All three cost O(N) instead of O(N^2). They come from the packages of `pip install 'vitcli[efficient]'`; a plugin adds
 its own with a table `TRANSFORMERS` like the one at the end of this file. Nystrom's pseudo-inverse is iterated from a
-start that depends on the whole batch, so an image's logits change slightly (1e-4 of their size) with its neighbours.
+start that depends on the whole batch, so an image's logits change slightly (1e-4 of their size) with its neighbors.
 """
 
 import importlib

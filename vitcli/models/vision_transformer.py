@@ -285,7 +285,7 @@ class VisionTransformer(nn.Module):
         return self.head_drop(self.pre_logits(latent))
 
     def _init_weights(self, head_bias_init: float) -> None:
-        """The initialisation of the ViT authors' JAX code: uniform by fan, small positions, a head of zeros."""
+        """The initialization of the ViT authors' JAX code: uniform by fan, small positions, a head of zeros."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear) and not name.startswith("transformer."):
                 _init_linear(module, name)

@@ -1,4 +1,4 @@
-"""The names that other projects give to a ViT's parameters, and timm's, which are ours; recognised by content.
+"""The names that other projects give to a ViT's parameters, and timm's, which are ours; recognized by content.
 
 torchvision   encoder.layers.encoder_layer_0.self_attention.in_proj_weight   both ways
 hf            vit.encoder.layer.0.attention.attention.query.weight           both ways (Hugging Face transformers)
@@ -96,7 +96,7 @@ TIMM: Table = (
 
 
 def family_of(names: Iterable[str]) -> Family | None:
-    """Whose names they are; None if a ViT's are not recognised."""
+    """Whose names they are; None if a ViT's are not recognized."""
     names = set(names)
     if is_google(names):
         return "google"

@@ -36,7 +36,7 @@ def _nesterov(groups: Groups, s: Section, fused: bool) -> Optimizer:
 def _with_momentum(optimizer: SGD) -> SGD:
     """Momentum starts at zero, which gives the same first step as torch's way to start it with the gradient.
 
-    torch's fused kernel leaves a new buffer uninitialised when a loss scaler lets it drop the first step.
+    torch's fused kernel leaves a new buffer uninitialized when a loss scaler lets it drop the first step.
     """
     for group in optimizer.param_groups:
         for p in group["params"] if group["momentum"] else ():

@@ -8,7 +8,7 @@ from torch import nn
 
 from vitcli.errors import UsageError
 
-#: all normalisation layers; their weights are scales around 1, which decay would pull to 0
+#: all normalization layers; their weights are scales around 1, which decay would pull to 0
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 

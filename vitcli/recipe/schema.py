@@ -14,7 +14,7 @@ Positive = Annotated[float, Field(gt=0)]
 Range = tuple[Positive, Positive]
 Name = Annotated[str, StringConstraints(min_length=1)]
 #: a path or an address
-Source = Annotated[Name, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
+PathOrAddress = Annotated[Name, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
 
 
 def key(
@@ -110,9 +110,9 @@ class Augmentation(Section):
     )
     re_prob: Probability = key(0.0, "Probability of random erasing.")
     re_mode: Literal["const", "rand", "pixel"] = key(
-        "const", "Fill of the erased box: re_value, one random colour, or noise per pixel."
+        "const", "Fill of the erased box: re_value, one random color, or noise per pixel."
     )
-    re_value: float = key(0.0, "Fill of const erasing, after normalisation (0: the mean colour).")
+    re_value: float = key(0.0, "Fill of const erasing, after normalization (0: the mean color).")
     re_scale: Range = key((0.02, 0.33), "Area of the erased box as a share of the image.")
     re_ratio: Range = key((0.3, 3.3), "Aspect ratio of the erased box.")
     re_max_attempts: int = key(10, "Attempts to find a box that fits.", ge=1)
@@ -121,7 +121,7 @@ class Augmentation(Section):
     cutmix_prob: Probability = key(1.0, "Probability that a batch is mixed at all.")
     mixup_switch_prob: Probability = key(0.5, "Probability of cutmix when both are on.")
     mixup_off_epoch: int = key(0, "Stop mixing from this epoch on; 0: never.", ge=0)
-    crop_pct: float = key(0.875, "Evaluation: share of the resized image that the centre crop keeps.", ge=0.1, le=1)
+    crop_pct: float = key(0.875, "Evaluation: share of the resized image that the center crop keeps.", ge=0.1, le=1)
     mean: tuple[float, ...] = key((0.485, 0.456, 0.406), "Mean of each channel, in units of the full range.")
     std: tuple[Positive, ...] = key((0.229, 0.224, 0.225), "Standard deviation of each channel.")
 
@@ -129,7 +129,7 @@ class Augmentation(Section):
 class Model(Section):
     model: Name = key("fastvit_t8", "Architecture.", registry="models")
     num_classes: int | None = key(None, "Number of classes; the default follows from the data.", ge=1)
-    in_channels: Literal[1, 3] = key(3, "Channels of the input image: 3 (colour) or 1 (gray).")
+    in_channels: Literal[1, 3] = key(3, "Channels of the input image: 3 (color) or 1 (gray).")
     drop_rate: Probability = key(0.0, "Dropout.")
     drop_path_rate: Probability = key(0.0, "Stochastic depth: rate of the last block, growing linearly from 0.")
     layer_scale_init: float | None = key(None, "Initial layer scale; the default is the variant's.", gt=0)
@@ -142,7 +142,7 @@ class Model(Section):
         "`vitcli validate --quantize none` measures the float network of such a run.",
     )
     pretrained: bool = key(False, "Not supported: nothing is downloaded unasked; give ckpt_path.")
-    ckpt_path: Source | None = key(
+    ckpt_path: PathOrAddress | None = key(
         None,
         "Start from these weights: a run, a checkpoint, a file (.safetensors, .pth, .npz, .ckpt), https://…, "
         "hf-hub:org/name[/file][@revision], or timm:name.",

@@ -11,7 +11,7 @@ from vitcli.recipe.schema import Loss as Section
 class Batch(NamedTuple):
     """What the device works on in one micro-step."""
 
-    images: Tensor  #: (B, C, H, W) normalised
+    images: Tensor  #: (B, C, H, W) normalized
     targets: Tensor  #: (B,) class indices, or (B, num_classes) probabilities where images were mixed
 
 

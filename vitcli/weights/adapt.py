@@ -109,7 +109,7 @@ def _rename_norm(tensors: Tensors, own: Mapping[str, Tensor], report: LoadReport
 
 
 def _convert_channels(tensors: Tensors, own: Mapping[str, Tensor], convs: Iterable[str], report: LoadReport) -> None:
-    """Colour to gray by the sum of the kernels, gray to colour by a third for each: a gray image gives the same."""
+    """Color to gray by the sum of the kernels, gray to color by a third for each: a gray image gives the same."""
     for name in (f"{conv}.weight" for conv in convs):
         if name not in tensors or name not in own:
             continue

@@ -82,7 +82,7 @@ def hf_config(fit: Fit, weights: Weights) -> dict[str, Any]:
 
 
 def hf_preprocessor_config(preprocessing: Mapping[str, Any], img_size: int) -> dict[str, Any]:
-    """preprocessor_config.json: resize the shorter side, cut out the centre, normalise."""
+    """preprocessor_config.json: resize the shorter side, cut out the center, normalize."""
     numbers = {name: number for number, name in RESAMPLE.items()}
     crop = {"height": img_size, "width": img_size}
     return {

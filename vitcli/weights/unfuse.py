@@ -73,7 +73,7 @@ def _options(fit: Fit, weights: Weights) -> dict[str, Any]:
 
 
 def write_unfused(unfused: Unfused, images: Iterable[Tensor], out: Path) -> float:
-    """Measures what statistics are missing on batches of normalised `images`, and writes the safetensors file `out`.
+    """Measures what statistics are missing on batches of normalized `images`, and writes the safetensors file `out`.
 
     Returns:
         The largest difference between the logits of the two forms, relative to the largest logit.
@@ -110,5 +110,5 @@ def made_up_images(num_images: int, *, in_chans: int, img_size: int) -> Iterator
         shape = (min(BATCH_SIZE, num_images - start), 1 + in_chans, img_size, img_size)
         white = torch.randn(shape, generator=random)
         noise = torch.fft.irfft2(torch.fft.rfft2(white) * amplitude, s=shape[2:])
-        gray, colours = (noise / noise.std()).split([1, in_chans], dim=1)
-        yield 0.95 * gray + 0.31 * colours  # 0.95^2 + 0.31^2 = 1
+        gray, colors = (noise / noise.std()).split([1, in_chans], dim=1)
+        yield 0.95 * gray + 0.31 * colors  # 0.95^2 + 0.31^2 = 1

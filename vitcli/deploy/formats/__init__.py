@@ -1,6 +1,6 @@
-"""The formats an artefact can have: one file each, with the same few names in it.
+"""The formats an artifact can have: one file each, with the same few names in it.
 
-    FILE         name of the network's file in the artefact
+    FILE         name of the network's file in the artifact
     PRECISIONS   which of fp32, bf16, fp16, int8, ... it offers
     CASTS        those for which the network itself is cast; the others are the format's own doing
     BATCH        the only batch size it offers; None: any

@@ -1,6 +1,6 @@
 """AOTInductor: PyTorch's own compiler makes native code, which C++ loads without Python. For this kind of machine only.
 
-The `.pt2` holds code that was compiled for the CPU or GPU it was exported on. Only an artefact whose manifest matches
+The `.pt2` holds code that was compiled for the CPU or GPU it was exported on. Only an artifact whose manifest matches
 is loaded.
 """
 

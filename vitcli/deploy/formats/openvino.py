@@ -23,7 +23,7 @@ HOLDS_CODE = False
 TO_QUANTIZE = ("nncf",)
 TO_EXPORT = ("openvino", "onnx", "onnxscript")
 TO_RUN = ("openvino",)
-#: what the layers that are not int8 compute in; of an int8 artefact those that stayed float
+#: what the layers that are not int8 compute in; of an int8 artifact those that stayed float
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "bf16"}
 #: so many compiled networks are kept
 _MAX_SHAPES = 4

@@ -6,18 +6,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vitcli.commands.parts import result_rows
 from vitcli.commands.prediction_files import check_writable
 from vitcli.data.datasets import build_val
 from vitcli.data.eval_transform import build_eval_transform
-from vitcli.data.images import ImageSet
 from vitcli.data.loader import build_eval_loader, default_num_workers
-from vitcli.deploy.artefact import RECIPE, Artefact, open_artefact
+from vitcli.data.source import Source
+from vitcli.deploy.artifact import RECIPE, Artifact, open_artifact
 from vitcli.deploy.classify import Classifier
 from vitcli.distributed import num_launched
-from vitcli.engine.evaluate import Counts, EvalResult
 from vitcli.engine.run_dir import write_result
 from vitcli.errors import DataError, UsageError
+from vitcli.evaluators.top1 import Counts, EvalResult, result_rows
 from vitcli.log import Reporter
 from vitcli.recipe.flat_yaml import read_flat_yaml
 from vitcli.recipe.load import Recipe, load_recipe
@@ -34,11 +33,11 @@ _OF_THE_DATA = ("dataset", "data_dir", "val_split", "batch_size", "val_batch_siz
 def validate_exported(
     folder: Path, keys: Mapping[str, str], *, config: str | None = None, json_file: Path | None = None
 ) -> EvalResult:
-    """Evaluate the artefact in `folder` on a validation split.
+    """Evaluate the artifact in `folder` on a validation split.
 
     Args:
         keys: recipe keys as typed; those of `TAKEN` only.
-        config: a recipe, whose data set is taken; None: that of the recipe in the artefact.
+        config: a recipe, whose data set is taken; None: that of the recipe in the artifact.
         json_file: also write the result there.
 
     Raises:
@@ -46,38 +45,38 @@ def validate_exported(
     """
     _check(keys)
     check_writable(json_file)
-    artefact = open_artefact(folder)
-    recipe = _recipe(artefact, keys, config)
+    artifact = open_artifact(folder)
+    recipe = _recipe(artifact, keys, config)
     reporter = Reporter(enabled=True)
-    images = _images(recipe, artefact)
+    images = _images(recipe, artifact)
     for note in images.notes:
         reporter.note(note)
     section = recipe.dataset
     num_workers = default_num_workers() if section.num_parallel_workers is None else section.num_parallel_workers
-    result = validate_artefact(
-        artefact,
+    result = validate_artifact(
+        artifact,
         images,
         batch_size=section.val_batch_size or section.batch_size,
         num_workers=num_workers,
         device=None if recipe.system.device == "auto" else recipe.system.device,
     )
-    reporter.table("validation", [("artefact", str(folder)), *_rows(artefact, result)])
+    reporter.table("validation", [("artifact", str(folder)), *_rows(artifact, result)])
     if json_file:
-        facts = {"artefact": str(folder), "format": artefact.format, "precision": artefact.precision}
+        facts = {"artifact": str(folder), "format": artifact.format, "precision": artifact.precision}
         write_result(json_file, result.as_dict() | facts)
     return result
 
 
-def validate_artefact(
-    artefact: Artefact,
-    images: ImageSet,
+def validate_artifact(
+    artifact: Artifact,
+    images: Source,
     *,
     batch_size: int,
     num_workers: int,
     threads: int | None = None,
     device: str | None = None,
 ) -> EvalResult:
-    """Classify each of `images` once; its labels count as `artefact.class_names` do.
+    """Classify each of `images` once; its labels count as `artifact.class_names` do.
 
     Args:
         batch_size: images at a time, where the network does not have a fixed number.
@@ -87,32 +86,33 @@ def validate_artefact(
     Raises:
         DataError: an image cannot be read. UsageError: the runtime of this format is not installed.
     """
-    assert images.class_names == artefact.class_names
-    classify = Classifier(artefact, threads=threads, device=device)
-    transform = build_eval_transform(artefact.preprocessing, in_channels=artefact.in_channels)
+    assert images.class_names == artifact.class_names
+    classify = Classifier(artifact, threads=threads, device=device)
+    transform = build_eval_transform(artifact.preprocessing, in_channels=artifact.in_channels)
     counts = Counts(torch.device("cpu"))
     smallest = float(np.finfo(np.float32).tiny)  # the logarithm of 0 would make one image outweigh all others
     for batch in build_eval_loader(images, transform, batch_size=batch_size, num_workers=num_workers):
         probabilities = classify(batch.images.permute(0, 2, 3, 1).contiguous().numpy())
-        counts.add(torch.from_numpy(probabilities).clamp(min=smallest).log(), batch.labels)
+        assert batch.targets is not None
+        counts.add(torch.from_numpy(probabilities).clamp(min=smallest).log(), batch.targets)
     return counts.result(len(images))
 
 
 def _check(keys: Mapping[str, str]) -> None:
     """Refuse what an exported network cannot be told any more."""
     if num_launched() > 1:
-        raise UsageError("an artefact is validated by one process", help="start it without torchrun")
+        raise UsageError("an artifact is validated by one process", help="start it without torchrun")
     others = [f"--{name}" for name in keys if name not in TAKEN]
     if others:
         raise UsageError(
-            f"{', '.join(others)}: an artefact is as it was exported, preprocessing included",
+            f"{', '.join(others)}: an artifact is as it was exported, preprocessing included",
             help=f"keys that apply: {', '.join(TAKEN)}",
         )
 
 
-def _recipe(artefact: Artefact, keys: Mapping[str, str], config: str | None) -> Recipe:
+def _recipe(artifact: Artifact, keys: Mapping[str, str], config: str | None) -> Recipe:
     """The recipe whose data set is meant; the rest of it is not looked at."""
-    file = artefact.folder / RECIPE
+    file = artifact.folder / RECIPE
     if config is not None or not file.is_file():
         return load_recipe(config, keys)
     entries, _ = read_flat_yaml(file)
@@ -120,13 +120,13 @@ def _recipe(artefact: Artefact, keys: Mapping[str, str], config: str | None) -> 
     return load_recipe(None, keys, **known)
 
 
-def _images(recipe: Recipe, artefact: Artefact) -> ImageSet:
-    """The validation split, numbered as the artefact numbers its classes."""
-    names = artefact.class_names
+def _images(recipe: Recipe, artifact: Artifact) -> Source:
+    """The validation split, numbered as the artifact numbers its classes."""
+    names = artifact.class_names
     try:
         return build_val(recipe.dataset, names)
     except DataError:
-        if (artefact.folder / RECIPE).exists():  # trained here, on folders of these names
+        if (artifact.folder / RECIPE).exists():  # trained here, on folders of these names
             raise
         images = build_val(recipe.dataset)  # the hub's names are for people: "tench, Tinca tinca" for n01440764
         if len(images.class_names) != len(names):
@@ -136,6 +136,6 @@ def _images(recipe: Recipe, artefact: Artefact) -> ImageSet:
         return images
 
 
-def _rows(artefact: Artefact, result: EvalResult) -> list[tuple[str, str]]:
-    form = f"{artefact.format}, {artefact.precision}"
+def _rows(artifact: Artifact, result: EvalResult) -> list[tuple[str, str]]:
+    form = f"{artifact.format}, {artifact.precision}"
     return [("format", form), ("images", f"{result.num_images:,}"), *result_rows(result)]

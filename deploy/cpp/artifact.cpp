@@ -1,4 +1,4 @@
-#include "artefact.hpp"
+#include "artifact.hpp"
 
 #include <fstream>
 #include <iterator>
@@ -17,7 +17,7 @@ const char* const MANIFEST = "MANIFEST.json";
 std::ifstream open(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
   if (!fs::is_regular_file(path) || !file) {
-    throw BadUse("cannot read " + path.string(), "an artefact is the directory that `vitcli export` writes");
+    throw BadUse("cannot read " + path.string(), "an artifact is the directory that `vitcli export` writes");
   }
   return file;
 }
@@ -62,7 +62,7 @@ void verify(const fs::path& directory, const Json& manifest) {
     if (fs::path(name).filename() != name) throw JsonError("'" + name + "' is no name of a file");
     verify_file(directory / name, noted);
   }
-  for (const char* const name : {"artefact.json", "labels.txt"}) {
+  for (const char* const name : {"artifact.json", "labels.txt"}) {
     if (files.count(name) == 0) throw JsonError(std::string("it does not name ") + name);
   }
 }
@@ -112,8 +112,8 @@ Preprocessing read_preprocessing(const Json& json) {
 
 }  // namespace
 
-Artefact load_artefact(const fs::path& directory) {
-  const fs::path page = directory / "artefact.json";
+Artifact load_artifact(const fs::path& directory) {
+  const fs::path page = directory / "artifact.json";
   open(page);
   const Json manifest = read_json(directory / MANIFEST);
   try {
@@ -126,20 +126,20 @@ Artefact load_artefact(const fs::path& directory) {
     const std::string file = json.at("file").string();
     if (manifest.at("files").object().count(file) == 0) throw JsonError("'" + file + "' is not in " + MANIFEST);
     const Json& input = json.at("input");
-    Artefact artefact;
-    artefact.format = json.at("format").string();
-    artefact.precision = json.at("precision").string();
-    artefact.device = json.at("device").string();
-    artefact.file = directory / file;
-    artefact.dtype = choose<Dtype>(input.at("dtype").string(), {{"uint8", Dtype::uint8}, {"float32", Dtype::float32}});
-    artefact.layout = choose<Layout>(input.at("layout").string(), {{"NHWC", Layout::nhwc}, {"NCHW", Layout::nchw}});
-    artefact.batch = input.at("batch").is_null() ? 1 : input.at("batch").integer();
-    if (artefact.batch < 1) throw JsonError("batch is not positive");
-    artefact.gives_probabilities =
+    Artifact artifact;
+    artifact.format = json.at("format").string();
+    artifact.precision = json.at("precision").string();
+    artifact.device = json.at("device").string();
+    artifact.file = directory / file;
+    artifact.dtype = choose<Dtype>(input.at("dtype").string(), {{"uint8", Dtype::uint8}, {"float32", Dtype::float32}});
+    artifact.layout = choose<Layout>(input.at("layout").string(), {{"NHWC", Layout::nhwc}, {"NCHW", Layout::nchw}});
+    artifact.batch = input.at("batch").is_null() ? 1 : input.at("batch").integer();
+    if (artifact.batch < 1) throw JsonError("batch is not positive");
+    artifact.gives_probabilities =
         choose<bool>(json.at("output").string(), {{"probabilities", true}, {"logits", false}});
-    artefact.preprocessing = read_preprocessing(json.at("preprocessing"));
-    artefact.labels = read_labels(directory / "labels.txt");
-    return artefact;
+    artifact.preprocessing = read_preprocessing(json.at("preprocessing"));
+    artifact.labels = read_labels(directory / "labels.txt");
+    return artifact;
   } catch (const JsonError& error) {
     throw BadUse(page.string() + ": " + error.what());
   }

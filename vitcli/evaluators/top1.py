@@ -32,8 +32,8 @@ class EvalResult:
     def interval95(self) -> tuple[float, float]:
         """Wilson's 95 % confidence interval of top1, in percent."""
         n, p, z = self.num_images, self.correct1 / self.num_images, 1.959964
-        centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return 100 * (centre - half) / (1 + z * z / n), 100 * (centre + half) / (1 + z * z / n)
+        center, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return 100 * (center - half) / (1 + z * z / n), 100 * (center + half) / (1 + z * z / n)
 
     def as_dict(self) -> dict[str, float | int]:
         return {"top1": self.top1, "top5": self.top5, **asdict(self)}
@@ -81,8 +81,8 @@ def evaluate(
     """Run `model` in eval mode over this rank's share of the images and add up the counts of all ranks.
 
     Args:
-        batches: yields objects with `images` (B, C, H, W) uint8 and `labels` (B,).
-        prepare: uint8 images on the device -> normalised images.
+        batches: yields batches with `images` (B, C, H, W) uint8 and `targets` (B,).
+        prepare: uint8 images on the device -> normalized images.
         num_images: size of the whole split; the counts of all ranks must add up to it.
 
     Raises:
@@ -111,7 +111,7 @@ def evaluate_crops(
     """The same with several crops of each image: the result by the first crop alone, and by the average of the others.
 
     Args:
-        batches: yields objects with `images` (B, 1 + crops, C, H, W) uint8 and `labels` (B,).
+        batches: yields batches with `images` (B, 1 + crops, C, H, W) uint8 and `targets` (B,).
         average: see `average_of_crops`.
         chunk_size: the model sees at most so many crops at a time.
     """
@@ -153,7 +153,7 @@ def count(
         for batch in batches:
             if stopped := should_stop():
                 break
-            labels = batch.labels.to(device, non_blocking=True)
+            labels = batch.targets.to(device, non_blocking=True)
             for one, logits in zip(counts, score(batch.images.to(device, non_blocking=True)), strict=True):
                 one.add(logits, labels)
     finally:
@@ -161,3 +161,13 @@ def count(
     if any_rank(stopped):
         raise Stopped
     return [one.result(num_images) for one in counts]
+
+
+def result_rows(result: EvalResult) -> list[tuple[str, str]]:
+    """The rows of a table that show a result."""
+    low, high = result.interval95()
+    return [
+        ("top-1", f"{result.top1:.2f} %  ({result.correct1:,} correct; 95 % interval {low:.2f} .. {high:.2f})"),
+        ("top-5", f"{result.top5:.2f} %"),
+        ("NLL", f"{result.nll:.4f}"),
+    ]

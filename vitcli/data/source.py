@@ -1,4 +1,4 @@
-"""A set of labelled images: what every data set looks like to the loader, and the sets that live in memory."""
+"""A set of labeled images: what every data set looks like to the loader, and the sets that live in memory."""
 
 import copy
 import hashlib
@@ -8,19 +8,19 @@ import numpy as np
 from PIL import Image
 
 
-class ImageSet:
+class Source:
     """Images that are numbered from 0, each with one class.
 
     labels: (n,) int64, an index into `class_names` for every image. notes: what the user should be told once.
     """
 
     def __init__(self, labels: np.ndarray, class_names: list[str], notes: list[str] | None = None) -> None:
-        self.labels = np.asarray(labels, dtype=np.int64)
+        self.targets = np.asarray(labels, dtype=np.int64)
         self.class_names = list(class_names)
         self.notes = notes or []
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
     def load(self, index: int) -> Image.Image:
         """The image `index`, mode RGB, upright. Raises BadImage."""
@@ -36,7 +36,7 @@ class ImageSet:
 
     def class_counts(self) -> dict[str, int]:
         """Class name -> number of images."""
-        counts = np.bincount(self.labels, minlength=len(self.class_names))
+        counts = np.bincount(self.targets, minlength=len(self.class_names))
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
     def relabel(self, class_names: list[str]) -> Self:
@@ -44,8 +44,8 @@ class ImageSet:
         new_index = {name: index for index, name in enumerate(class_names)}
         table = np.array([new_index.get(name, -1) for name in self.class_names], dtype=np.int64)
         other = copy.copy(self)
-        other.labels, other.class_names = table[self.labels], list(class_names)
-        assert len(other) == 0 or other.labels.min() >= 0
+        other.targets, other.class_names = table[self.targets], list(class_names)
+        assert len(other) == 0 or other.targets.min() >= 0
         return other
 
     def subset(self, num_samples: int) -> Self:
@@ -54,7 +54,7 @@ class ImageSet:
             return self
         rows = np.arange(num_samples, dtype=np.int64) * len(self) // num_samples
         other = copy.copy(self)
-        other.labels = self.labels[rows]
+        other.targets = self.targets[rows]
         other._select(rows)
         return other
 
@@ -66,13 +66,13 @@ class ImageSet:
         raise NotImplementedError
 
 
-class ArrayImages(ImageSet):
+class ArrayImages(Source):
     """Images in memory; pixels: (n, H, W) gray or (n, H, W, 3) RGB, uint8."""
 
     def __init__(self, pixels: np.ndarray, labels: np.ndarray, class_names: list[str], title: str) -> None:
         super().__init__(labels, class_names)
         assert pixels.dtype == np.uint8
-        assert len(pixels) == len(self.labels)
+        assert len(pixels) == len(self.targets)
         self.pixels = pixels
         self.title = title
         self.rows = np.arange(len(pixels))
@@ -88,5 +88,5 @@ class ArrayImages(ImageSet):
 
     def _digests(self) -> dict[str, str]:
         digest = hashlib.sha256(np.ascontiguousarray(self.pixels[self.rows]).tobytes())
-        digest.update(self.labels.tobytes())
+        digest.update(self.targets.tobytes())
         return {"sha256": digest.hexdigest()}

@@ -1,13 +1,13 @@
 """An exported network as a directory: all that its user needs, and a manifest by which damage is known.
 
     OUT/model.*         the network, in the format's own file(s)
-        artefact.json   format, precision, input, output, preprocessing; what was measured at the export
+        artifact.json   format, precision, input, output, preprocessing; what was measured at the export
         labels.txt      the name of each class, one a line, in the order of the outputs
         recipe.yaml     how the network was trained, where that is known
         README.md       the same for people: the model card
         MANIFEST.json   size and SHA-256 of each of these
 
-Nothing here imports torch: what reads an artefact must start fast and run without it.
+Nothing here imports torch: what reads an artifact must start fast and run without it.
 """
 
 import json
@@ -25,18 +25,18 @@ from vitcli.errors import DataError, UsageError
 from vitcli.recipe.schema import Augmentation
 from vitcli.weights.manifest import MANIFEST, names_in_manifest, verify_manifest, write_manifest
 
-FACTS = "artefact.json"
+FACTS = "artifact.json"
 LABELS = "labels.txt"
 RECIPE = "recipe.yaml"
 CARD = "README.md"
 
 
 @dataclass(frozen=True)
-class Artefact:
+class Artifact:
     """One that was opened and found to be as it was written."""
 
     folder: Path
-    facts: dict[str, Any]  #: artefact.json
+    facts: dict[str, Any]  #: artifact.json
     class_names: list[str]
 
     @property
@@ -54,7 +54,7 @@ class Artefact:
 
     @property
     def takes_pixels(self) -> bool:
-        """Whether pixels (B, H, W, C) uint8 go in and probabilities come out; else normalised (B, C, H, W), logits."""
+        """Whether pixels (B, H, W, C) uint8 go in and probabilities come out; else normalized (B, C, H, W), logits."""
         return self.facts["input"]["dtype"] == "uint8"
 
     @property
@@ -72,45 +72,45 @@ class Artefact:
         return self.facts["preprocessing"]["in_channels"]
 
 
-def is_artefact(path: str | Path) -> bool:
+def is_artifact(path: str | Path) -> bool:
     return (Path(path) / FACTS).is_file()
 
 
-def open_artefact(folder: str | Path) -> Artefact:
-    """The artefact in `folder`, once every file has the size and SHA-256 it was written with.
+def open_artifact(folder: str | Path) -> Artifact:
+    """The artifact in `folder`, once every file has the size and SHA-256 it was written with.
 
-    Some formats hold native code, so nothing of an artefact is used before that.
+    Some formats hold native code, so nothing of an artifact is used before that.
 
     Raises:
-        DataError: a file is missing, cut off or changed, or artefact.json cannot be understood.
+        DataError: a file is missing, cut off or changed, or artifact.json cannot be understood.
     """
     folder = Path(folder)
     if problems := verify_manifest(folder) or _not_vouched_for(folder):
         raise DataError(
-            f"the artefact {folder} is not as it was exported: {'; '.join(problems)}",
+            f"the artifact {folder} is not as it was exported: {'; '.join(problems)}",
             help="copy it again, all files of the folder together, or export it anew",
         )
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        artefact = Artefact(folder, facts, (folder / LABELS).read_text(encoding="utf-8").splitlines())
-        assert artefact.facts["file"] in names_in_manifest(folder), f"{MANIFEST} lacks its file"
-        assert isinstance(artefact.format, str)
-        assert isinstance(artefact.precision, str)
-        assert artefact.batch is None or artefact.batch > 0
-        _ = artefact.takes_pixels, artefact.preprocessing, artefact.in_channels
+        artifact = Artifact(folder, facts, (folder / LABELS).read_text(encoding="utf-8").splitlines())
+        assert artifact.facts["file"] in names_in_manifest(folder), f"{MANIFEST} lacks its file"
+        assert isinstance(artifact.format, str)
+        assert isinstance(artifact.precision, str)
+        assert artifact.batch is None or artifact.batch > 0
+        _ = artifact.takes_pixels, artifact.preprocessing, artifact.in_channels
     except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DataError(f"{folder / FACTS} cannot be understood ({reason})", help="export it anew") from None
-    return artefact
+    return artifact
 
 
 def _not_vouched_for(folder: Path) -> list[str]:
-    """Files of the artefact of which the manifest says nothing; what else lies in the folder is nobody's business."""
+    """Files of the artifact of which the manifest says nothing; what else lies in the folder is nobody's business."""
     ours = {FACTS, LABELS, *(path.name for path in folder.glob("model.*"))}
     return [f"{name} is not in {MANIFEST}" for name in sorted(ours - names_in_manifest(folder))]
 
 
-class NewArtefact:
+class NewArtifact:
     """A folder beside `out` that becomes `out` when all is done, or is gone when it is not.
 
     Raises UsageError where `out` exists or cannot be made.
@@ -126,7 +126,7 @@ class NewArtefact:
         except OSError as error:
             raise UsageError(f"cannot write {out}: {error.strerror}") from None
 
-    def __enter__(self) -> "NewArtefact":
+    def __enter__(self) -> "NewArtifact":
         """From here on the polite ways to end a process leave nothing behind either."""
         self.handlers = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
         return self
@@ -136,23 +136,23 @@ class NewArtefact:
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
 
-    def write(self, facts: dict[str, Any], class_names: list[str], recipe: str | None) -> Artefact:
-        """Put the description beside the network; the artefact can be opened then, where it stands for now."""
+    def write(self, facts: dict[str, Any], class_names: list[str], recipe: str | None) -> Artifact:
+        """Put the description beside the network; the artifact can be opened then, where it stands for now."""
         self._put(FACTS, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
         self._put(LABELS, "".join(" ".join(name.splitlines()) + "\n" for name in class_names))
         if recipe is not None:
             self._put(RECIPE, recipe)
         write_manifest(self.folder)
-        return open_artefact(self.folder)
+        return open_artifact(self.folder)
 
-    def finish(self, facts: dict[str, Any], card: str) -> Artefact:
+    def finish(self, facts: dict[str, Any], card: str) -> Artifact:
         """Give the folder its name, with `facts` as they are now known and the model card."""
         self._put(FACTS, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
         self._put(CARD, card)
         write_manifest(self.folder)
         self.folder.chmod(0o755)
         os.rename(self.folder, self.out)
-        return open_artefact(self.out)
+        return open_artifact(self.out)
 
     def _put(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text, encoding="utf-8")

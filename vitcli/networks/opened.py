@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import nn
 
-from vitcli.commands.adopt import adopt_preprocessing
-from vitcli.commands.parts import PREPROCESSING, build_model
-from vitcli.commands.weights_path import open_weights
 from vitcli.errors import WeightsError
 from vitcli.layers.reparam import reparameterize
 from vitcli.models.registry import model_info
+from vitcli.networks.build import build_network
+from vitcli.networks.find import open_weights
+from vitcli.networks.preprocessing import PREPROCESSING, adopt_preprocessing
 from vitcli.recipe.load import Recipe, load_recipe
 from vitcli.recipe.schema import OWN_KEYS
 from vitcli.weights.fit import converted, find_fit, fold_of
@@ -69,7 +69,7 @@ def load_whole(recipe: Recipe, num_classes: int, weights: Weights) -> tuple[nn.M
     Raises:
         WeightsError: something is missing, or does not fit.
     """
-    model = build_model(recipe, num_classes)
+    model = build_network(recipe, num_classes)
     if fold := fold_of(weights.tensors):
         model = reparameterize(model, fold=fold)
     report = load_weights(model, weights, pos_resample=recipe.model.pos_resample)
@@ -117,7 +117,7 @@ def _recipe_of(weights: Weights) -> Recipe:
 
 def _num_classes(recipe: Recipe, weights: Weights) -> int:
     """As many as the head has rows."""
-    model: Any = build_model(recipe, 2)
+    model: Any = build_network(recipe, 2)
     name = getattr(model, "classifiers", ("",))[0]
     tensors = converted(model, weights.tensors)
     head = tensors.get("fine_tune.weight", tensors.get(f"{name}.weight"))

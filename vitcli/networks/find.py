@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from vitcli.engine import checkpoint
 from vitcli.errors import DataError
+from vitcli.weights.checkpoint_folders import newest_valid
 from vitcli.weights.fetch import is_remote
 from vitcli.weights.hub_folder import is_hub_folder
 from vitcli.weights.read import Weights, read_weights
@@ -34,7 +34,7 @@ def _checkpoint_of(folder: Path) -> Path:
     best = folder / "checkpoints" / "best"
     if best.exists():
         return best.resolve()
-    newest, damaged = checkpoint.newest_valid(folder)
+    newest, damaged = newest_valid(folder)
     if newest is None:
         found = "; ".join(damaged) or "no checkpoint in it"
         raise DataError(

@@ -1,4 +1,4 @@
-"""`vitcli validate OUT`: every image counted once, by the artefact's own classes; what it cannot be told is refused."""
+"""`vitcli validate OUT`: every image counted once, by the artifact's own classes; what it cannot be told is refused."""
 
 import json
 import math
@@ -10,19 +10,19 @@ from PIL import Image
 
 from tests.commands.conftest import NAMES, SIZE, expected
 from vitcli.cli import main
-from vitcli.commands.validate_artefact import validate_artefact
-from vitcli.data.images import ArrayImages
-from vitcli.deploy.artefact import open_artefact
+from vitcli.commands.validate_artifact import validate_artifact
+from vitcli.data.source import ArrayImages
+from vitcli.deploy.artifact import open_artifact
 from vitcli.errors import DataError
 
 CLASSES = ["blue", "dark", "green", "red"]
 
 
 @pytest.fixture
-def colours(tmp_path: Path) -> tuple[Path, list[tuple[int, np.ndarray]]]:
+def colors(tmp_path: Path) -> tuple[Path, list[tuple[int, np.ndarray]]]:
     """An image folder of ten images in three of four classes; (label, probabilities by hand) of each."""
     generator = np.random.default_rng(1)
-    root, truth = tmp_path / "colours", []
+    root, truth = tmp_path / "colors", []
     for label, count in ((0, 4), (2, 5), (3, 1)):
         folder = root / "val" / CLASSES[label]
         folder.mkdir(parents=True)
@@ -34,9 +34,9 @@ def colours(tmp_path: Path) -> tuple[Path, list[tuple[int, np.ndarray]]]:
 
 
 @pytest.mark.parametrize("kind", [{}, {"format": "openvino"}, {"batch": 4}, {"pixels": False}])
-def test_counts_are_those_computed_by_hand(kind: dict, artefact, colours, tmp_path: Path, capsys):
-    root, truth = colours
-    out = artefact(names=CLASSES, **kind)
+def test_counts_are_those_computed_by_hand(kind: dict, artifact, colors, tmp_path: Path, capsys):
+    root, truth = colors
+    out = artifact(names=CLASSES, **kind)
     words = ["--data_dir", root, "--batch_size", 3, "--num_parallel_workers", 0, "--json", tmp_path / "result.json"]
     assert run("validate", out, *words) == 0
     found = json.loads((tmp_path / "result.json").read_text())
@@ -48,26 +48,26 @@ def test_counts_are_those_computed_by_hand(kind: dict, artefact, colours, tmp_pa
     assert found["nll"] == pytest.approx(np.mean([-math.log(scores[label]) for label, scores in truth]), abs=1e-5)
     assert found["format"] == kind.get("format", "onnx")
     printed = capsys.readouterr().out
-    for words in (f"{10 * right:.2f} %  ({right} right", "1 of 4 classes have no validation images: 'dark'", "fp32"):
+    for words in (f"{10 * right:.2f} %  ({right} correct", "1 of 4 classes have no validation images: 'dark'", "fp32"):
         assert words in printed
 
 
-def test_a_probability_of_zero_does_not_outweigh_all_others(artefact, monkeypatch: pytest.MonkeyPatch):
+def test_a_probability_of_zero_does_not_outweigh_all_others(artifact, monkeypatch: pytest.MonkeyPatch):
     from vitcli.deploy.classify import Classifier
 
     sure = np.array([0, 0, 1, 0], dtype=np.float32)
     monkeypatch.setattr(Classifier, "_probabilities", lambda self, pixels: np.tile(sure, (len(pixels), 1)))
     images = ArrayImages(np.zeros((2, SIZE, SIZE, 3), np.uint8), np.array([2, 0]), NAMES, "two")
-    found = validate_artefact(open_artefact(artefact()), images, batch_size=2, num_workers=0)
+    found = validate_artifact(open_artifact(artifact()), images, batch_size=2, num_workers=0)
     assert (found.correct1, found.num_images) == (1, 2)
     assert found.nll == pytest.approx(-math.log(np.finfo(np.float32).tiny) / 2)
 
 
-def test_the_recipe_in_the_artefact_knows_the_data(artefact, colours, capsys):
+def test_the_recipe_in_the_artifact_knows_the_data(artifact, colors, capsys):
     """As a run does; a word on the command line, or another recipe, counts more."""
-    root, _ = colours
+    root, _ = colors
     recipe = f"data_dir: {root}\nval_split: val\nval_batch_size: 4\nmodel: of_a_plugin\n"
-    out = artefact(names=CLASSES, recipe=recipe)
+    out = artifact(names=CLASSES, recipe=recipe)
     assert run("validate", out, "--num_parallel_workers", 0) == 0
     assert run("validate", out, "--val_split", "test") == 3
     assert "no folder 'test'" in capsys.readouterr().err
@@ -75,19 +75,19 @@ def test_the_recipe_in_the_artefact_knows_the_data(artefact, colours, capsys):
     assert "10 validation classes are not among the 4" in capsys.readouterr().err
 
 
-def test_labels_of_others(artefact, colours, capsys):
+def test_labels_of_others(artifact, colors, capsys):
     """The hub's names, for people, stand for the folders in sorted order; ours must be those of the folders."""
-    root, _ = colours
+    root, _ = colors
     (root / "val" / "dark").mkdir()
     Image.new("RGB", (SIZE, SIZE)).save(root / "val" / "dark" / "0.png")
     words = "--data_dir", root, "--num_parallel_workers", 0
-    assert run("validate", artefact("hub", names=["sea", "night", "grass", "rose, red"]), *words) == 0
+    assert run("validate", artifact("hub", names=["sea", "night", "grass", "rose, red"]), *words) == 0
     assert "taken in sorted order" in capsys.readouterr().out
-    assert run("validate", artefact("ours", names=["sea", "night", "grass", "rose"], recipe="lr: 1\n"), *words) == 3
+    assert run("validate", artifact("ours", names=["sea", "night", "grass", "rose"], recipe="lr: 1\n"), *words) == 3
     assert "validation classes are not among the 4" in capsys.readouterr().err
     bad = root / "val" / "red" / "bad.png"
     bad.write_text("no image")
-    images_error = run("validate", artefact("good", names=CLASSES), *words)
+    images_error = run("validate", artifact("good", names=CLASSES), *words)
     assert images_error == DataError.exit_code
     assert "bad.png" in capsys.readouterr().err
 
@@ -95,17 +95,17 @@ def test_labels_of_others(artefact, colours, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--crop_pct", "1.0", "--model", "vit_b16"], "--crop_pct, --model: an artefact is as it was exported"),
-        (["--fold", "full", "--eval-crops", "5"], "--fold, --eval_crops: an artefact is as it was exported"),
-        (["--use_ema", "False"], "--use_ema: an artefact"),
+        (["--crop_pct", "1.0", "--model", "vit_b16"], "--crop_pct, --model: an artifact is as it was exported"),
+        (["--fold", "full", "--eval-crops", "5"], "--fold, --eval_crops: an artifact is as it was exported"),
+        (["--use_ema", "False"], "--use_ema: an artifact"),
         (["--ckpt_path", "run"], "and --ckpt_path: one of them is to be validated"),
         (["another"], "unexpected argument 'another'"),
-        (["--bacth_size", "3"], "--bacth_size: an artefact"),
+        (["--bacth_size", "3"], "--bacth_size: an artifact"),
         (["--json", "no/such/folder.json"], "there is no folder no/such"),
     ],
 )
-def test_what_an_artefact_cannot_be_told(words: list[str], message: str, artefact, capsys):
-    assert run("validate", artefact(), *words) == 2
+def test_what_an_artifact_cannot_be_told(words: list[str], message: str, artifact, capsys):
+    assert run("validate", artifact(), *words) == 2
     assert message in " ".join(capsys.readouterr().err.replace("│", "").split())
 
 
@@ -120,8 +120,8 @@ def test_unknown_options_keep_their_values(capsys):
     assert "unknown key `--lrr`" in capsys.readouterr().err
 
 
-def test_a_changed_artefact_is_refused(artefact, capsys):
-    out = artefact()
+def test_a_changed_artifact_is_refused(artifact, capsys):
+    out = artifact()
     (out / "labels.txt").write_text("a\nb\nc\nd\n")
     assert run("validate", out, "--dataset", "synthetic") == 3
     assert "labels.txt has 8 bytes instead of" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Values that a recipe leaves open and the weights know: what they saw in training is what they must see."""
+"""How an image becomes the input of a network: what travels with weights, and what a recipe takes from them."""
 
 from typing import Any
 
@@ -6,6 +6,15 @@ from vitcli.recipe.check import MINDCV_DEFAULT
 from vitcli.recipe.load import Recipe
 from vitcli.weights.preprocessing import KEYS, preprocessing_of
 from vitcli.weights.read import Weights
+
+#: recipe keys that say how an image becomes the network's input; they travel with every checkpoint
+PREPROCESSING = ("image_resize", "crop_pct", "interpolation", "mean", "std", "in_channels")
+
+
+def preprocessing(recipe: Recipe) -> dict[str, Any]:
+    """The values of `PREPROCESSING`."""
+    flat = recipe.flat()
+    return {name: flat[name] for name in PREPROCESSING}
 
 
 def adopt_preprocessing(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[str]]:

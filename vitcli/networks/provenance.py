@@ -1,4 +1,4 @@
-"""Where an artefact or a figure comes from: weights, data, machine, versions."""
+"""Where an artifact or a figure comes from: weights, data, machine, versions."""
 
 import hashlib
 import json
@@ -9,13 +9,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from vitcli.commands.opened import Opened
+from vitcli.networks.opened import Opened
 
 
 def source_facts(opened: Opened) -> dict[str, Any]:
     """Where the network comes from: weights, their training, their data."""
     meta, file = opened.weights.meta, Path(opened.source)
-    facts: dict[str, Any] = {"weights": opened.source, "licence": meta.get("license", "not stated in the weights")}
+    facts: dict[str, Any] = {"weights": opened.source, "license": meta.get("license", "not stated in the weights")}
     if file.is_file():
         with file.open("rb") as stream:
             facts["sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,29 @@
+"""Builds the network that a recipe describes."""
+
+from torch import nn
+
+from vitcli.models.registry import create_model
+from vitcli.recipe.load import Recipe
+from vitcli.recipe.schema import OWN_KEYS
+
+
+def build_network(recipe: Recipe, num_classes: int) -> nn.Module:
+    """The recipe's model with fresh weights. `num_classes` 0 leaves the head out."""
+    section = recipe.model
+    own = {name: value for name in OWN_KEYS if (value := recipe.get(name)) is not None}
+    return create_model(
+        section.model,
+        num_classes=num_classes,
+        in_chans=section.in_channels,
+        img_size=recipe.augmentation.image_resize,
+        drop_rate=section.drop_rate,
+        drop_path_rate=section.drop_path_rate,
+        layer_scale_init=section.layer_scale_init,
+        grad_checkpointing=section.grad_checkpointing,
+        **own,
+    )
+
+
+def float_layers(model: nn.Module) -> tuple[str, ...]:
+    """The layers that int8 leaves in float, as is usual: the first one, and those that compute the logits."""
+    return (*getattr(model, "first_convs", ()), *getattr(model, "classifiers", ()), "fine_tune")
