@@ -7,10 +7,11 @@ waited for.
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from vitcli.data.batch import Batch
 from vitcli.data.streams import stream, stream_seed
 from vitcli.errors import UsageError
 from vitcli.recipe.schema import Augmentation
@@ -51,10 +52,9 @@ class Mix:
 class BatchPreparer:
     """A training batch as the loader gives it -> what the model and the loss take.
 
-    Called with images (B, C, H, W) uint8, labels (B,) int64 and the batch's place; returns images (B, C, H, W) float32
-    and targets: labels as they are, or (B, num_classes) float32 with rows summing to 1 while mixing is on. `micro`
-    tells the batches of one step apart: pass `BatchPlan.block(micro, rank)`, so that every rank draws its own numbers
-    and draws the same when the same global batch is spread differently.
+    Each view is normalized and erased by numbers of its own. While mixing is on (one view only), targets become
+    (B, num_classes) float32 with rows that sum to 1. What is drawn follows from the seed, the batch's step and its
+    block, so that every rank draws its own numbers, and the same when the global batch is spread differently.
     """
 
     def __init__(self, aug: Augmentation, num_classes: int, *, in_channels: int = 3) -> None:
@@ -67,17 +67,25 @@ class BatchPreparer:
         off = 0 < self.aug.mixup_off_epoch <= epoch
         return (self.aug.mixup > 0 or self.aug.cutmix > 0) and not off
 
-    def __call__(
-        self, images: torch.Tensor, labels: torch.Tensor, *, seed: int, epoch: int, step: int, micro: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, batch: Batch, seed: int) -> Batch:
+        place = seed, batch.step, batch.block
+        views = tuple(self._prepared(view, number, place) for number, view in enumerate(batch.views))
+        if not self.mixes(batch.epoch):
+            return replace(batch, views=views)
+        assert len(views) == 1
+        assert batch.targets is not None
+        mix = draw_mix(self.aug, views[0].shape, stream("mix", *place))
+        targets = mix_targets(batch.targets, self.num_classes, mix.lam)
+        return replace(batch, views=(mix_images(views[0], mix),), targets=targets)
+
+    def _prepared(self, images: torch.Tensor, view: int, place: tuple[int, int, int]) -> torch.Tensor:
+        """(B, C, H, W) uint8 -> float32, normalized and erased."""
         images = self.normalize(images)
-        if self.aug.re_prob > 0:
-            boxes = draw_erasing(self.aug, images.shape, stream("erase", seed, step, micro))
-            images = erase(images, boxes, self.aug, stream_seed("erase noise", seed, step, micro))
-        if not self.mixes(epoch):
-            return images, labels
-        mix = draw_mix(self.aug, images.shape, stream("mix", seed, step, micro))
-        return mix_images(images, mix), mix_targets(labels, self.num_classes, mix.lam)
+        if self.aug.re_prob == 0:
+            return images
+        place = (*place, view) if view else place
+        boxes = draw_erasing(self.aug, images.shape, stream("erase", *place))
+        return erase(images, boxes, self.aug, stream_seed("erase noise", *place))
 
 
 def draw_erasing(aug: Augmentation, shape: torch.Size, rng: random.Random) -> list[Box]:

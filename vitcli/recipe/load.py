@@ -30,7 +30,9 @@ class Recipe:
     dataset: schema.Dataset
     augmentation: schema.Augmentation
     model: schema.Model
+    learning: schema.Learning
     loss: schema.Loss
+    evaluation: schema.Evaluation
     scheduler: schema.Scheduler
     optimizer: schema.Optimizer
     checkpoint: schema.Checkpoint

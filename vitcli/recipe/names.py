@@ -21,6 +21,7 @@ REGISTRIES: dict[str, tuple[str, str]] = {
     "optimizers": ("optim/optimizers.py", "OPTIMIZERS"),
     "schedules": ("optim/schedule.py", "SCHEDULES"),
     "datasets": ("data/datasets.py", "DATASETS"),
+    "tasks": ("catalog.py", "TASKS"),
 }
 
 

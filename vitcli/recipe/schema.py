@@ -202,6 +202,16 @@ class Model(Section):
     )
 
 
+class Learning(Section):
+    task: Name = key("classification", "What is learned.", registry="tasks")
+
+
+class Evaluation(Section):
+    evaluate: tuple[Name, ...] | None = key(
+        None, "Evaluators that measure the network; the default is the task's own.", free=True
+    )
+
+
 class Loss(Section):
     loss: Literal["CE", "BCE"] = key("CE", "Cross entropy, or binary cross entropy per class.")
     label_smoothing: float = key(0.0, "Share of the target that is spread over all classes.", ge=0, lt=1)
@@ -283,7 +293,9 @@ SECTIONS: dict[str, type[Section]] = {
     "dataset": Dataset,
     "augmentation": Augmentation,
     "model": Model,
+    "learning": Learning,
     "loss": Loss,
+    "evaluation": Evaluation,
     "scheduler": Scheduler,
     "optimizer": Optimizer,
     "checkpoint": Checkpoint,

@@ -1,54 +1,47 @@
-"""Supervised classification: one forward pass from a batch to its loss. The loop knows nothing else of it."""
-
-from typing import NamedTuple
+"""Supervised classification: one view, one label, cross entropy."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitcli.recipe.schema import Loss as Section
+from vitcli.data.batch import Batch
+from vitcli.data.mixing import BatchPreparer
+from vitcli.recipe.load import Recipe
+from vitcli.tasks.task import Measurement, Task, TaskOutput
 
 
-class Batch(NamedTuple):
-    """What the device works on in one micro-step."""
+class Classification(Task):
+    """`network`: images (B, C, H, W) -> logits (B, num_classes)."""
 
-    images: Tensor  #: (B, C, H, W) normalized
-    targets: Tensor  #: (B,) class indices, or (B, num_classes) probabilities where images were mixed
+    primary = "top1"
 
+    def __init__(self, recipe: Recipe, network: nn.Module, class_names: list[str] | None) -> None:
+        super().__init__(recipe, network, class_names)
+        self.section = recipe.loss
+        self.preparer = BatchPreparer(
+            recipe.augmentation, len(class_names or ()), in_channels=recipe.model.in_channels
+        )
 
-class TaskOutput(NamedTuple):
-    loss: Tensor  #: () mean over the batch
-    metrics: dict[str, Tensor]  #: name -> () mean over the batch, detached
-
-
-class Classification(nn.Module):
-    """Model and loss together; DDP and torch.compile wrap this module.
-
-    Args:
-        model: images (B, C, H, W) -> logits (B, num_classes).
-        section: `loss` CE or BCE, `label_smoothing`; of BCE `bce_target_thresh` and `bce_sum`.
-    """
-
-    def __init__(self, model: nn.Module, section: Section) -> None:
-        super().__init__()
-        self.model = model
-        self.kind = section.loss
-        self.smoothing = section.label_smoothing
-        self.threshold, self.sum_classes = section.bce_target_thresh, section.bce_sum
+    def prepare(self, batch: Batch, seed: int) -> Batch:
+        """Normalize, erase, mix."""
+        return self.preparer(batch, seed)
 
     def forward(self, batch: Batch) -> TaskOutput:
-        logits = self.model(batch.images).float()  # (B, num_classes); losses are computed in fp32 under autocast too
+        logits = self.network(batch.images).float()  # (B, num_classes)
+        assert batch.targets is not None
         return TaskOutput(self._loss(logits, batch.targets), {})
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        if self.kind == "CE":
-            return F.cross_entropy(logits, targets, label_smoothing=self.smoothing)
+        """targets: class indices (B,), or probabilities (B, num_classes) where images were mixed."""
+        section = self.section
+        if section.loss == "CE":
+            return F.cross_entropy(logits, targets, label_smoothing=section.label_smoothing)
         if targets.ndim == 1:
             targets = F.one_hot(targets, logits.shape[1]).to(logits.dtype)
-        targets = targets * (1 - self.smoothing) + self.smoothing / logits.shape[1]
-        if self.threshold is not None:
-            targets = (targets > self.threshold).to(targets.dtype)
+        targets = targets * (1 - section.label_smoothing) + section.label_smoothing / logits.shape[1]
+        if section.bce_target_thresh is not None:
+            targets = (targets > section.bce_target_thresh).to(targets.dtype)
         loss = F.binary_cross_entropy_with_logits(logits, targets)
-        return loss * logits.shape[1] if self.sum_classes else loss
+        return loss * logits.shape[1] if section.bce_sum else loss
 
-    def after_step(self, step: int) -> None:
-        """Called after each optimizer step; classification has nothing to do."""
+    def measurements(self, network: nn.Module) -> list[Measurement]:
+        return [Measurement("top1", network)]
