@@ -3,6 +3,8 @@
 import gc
 import inspect
 import os
+import platform
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from vitcli.errors import UsageError
 
 #: a rank that hangs longer than this ends the run instead of blocking it for torch's 30 minutes
 TIMEOUT = timedelta(seconds=int(os.environ.get("VITCLI_TIMEOUT_SECONDS", "600")))
+
+_alive_at = time.monotonic()
 
 #: DDP's option not to copy rank 0's buffers at each forward pass; renamed in torch 2.15
 _BUFFERS_OPTION = next(
@@ -35,6 +39,7 @@ class World:
     local_rank: int
     local_size: int
     device: torch.device
+    processes: tuple[tuple[str, int], ...] = ()  #: (host, process id) of each rank
 
     @property
     def is_main(self) -> bool:
@@ -76,7 +81,8 @@ def joined(device_name: str, distributed: bool) -> Iterator[World]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=TIMEOUT, device_id=device if device.type == "cuda" else None)
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    yield World(dist.get_rank(), dist.get_world_size(), local_rank, local_size, device)
+    processes = tuple(gathered((platform.node(), os.getpid())))
+    yield World(dist.get_rank(), dist.get_world_size(), local_rank, local_size, device, processes)
     # Not after an error: another rank may be in a collective, and leaving in order would wait for it.
     dist.barrier()
     gc.collect()  # DDP's cycles hold the group, whose threads would still run while the interpreter shuts down
@@ -96,7 +102,19 @@ def any_rank(flag: bool) -> bool:
         return flag
     flags = torch.tensor([flag], dtype=torch.int32)
     dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+    mark_alive()
     return bool(flags.item())
+
+
+def mark_alive() -> None:
+    """Called between steps and between batches of an evaluation, none of which should take long."""
+    global _alive_at
+    _alive_at = time.monotonic()
+
+
+def seconds_since_alive() -> float:
+    """How long this rank has been in its present step."""
+    return time.monotonic() - _alive_at
 
 
 def from_main(value: Any) -> Any:

@@ -40,15 +40,20 @@ class Reporter:
         self.enabled = enabled
         self.console = SteadyConsole(highlight=False, emoji=False, soft_wrap=True, quiet=not enabled)
         self.metrics_file: Path | None = None
+        self.num_lines = 0  #: in metrics.jsonl
         self.writer: Any = None
         self.progress: Progress | None = None
         self.task_id: Any = None
 
-    def record_in(self, run_dir: Path, step: int) -> None:
-        """Also write metrics into the folder of the run, which stands at `step`."""
+    def record_in(self, run_dir: Path, step: int, *, keep_lines: int | None = 0) -> None:
+        """Also write metrics into the folder of the run, which is at `step`.
+
+        keep_lines: lines of metrics.jsonl that were written up to here; a resumed run writes the later ones again.
+            None: those up to `step` (checkpoints of the first format do not count lines).
+        """
         if self.enabled:
             self.metrics_file = run_dir / "metrics.jsonl"
-            _keep_until(self.metrics_file, step)
+            self.num_lines = _keep(self.metrics_file, keep_lines, step)
             self.writer = _tensorboard(run_dir, step)
 
     def say(self, text: str) -> None:
@@ -116,20 +121,22 @@ class Reporter:
         line = {"kind": kind, **values, "time": round(time.time(), 3)}
         with self.metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        self.num_lines += 1
         if self.writer:
             for name, value in values.items():
                 if name not in ("step", "epoch") and isinstance(value, int | float):
                     self.writer.add_scalar(f"{kind}/{name}", value, values["step"])
 
 
-def _keep_until(metrics_file: Path, step: int) -> None:
-    """Drop the lines after `step`: a resumed run writes them again, so that none stands twice."""
+def _keep(metrics_file: Path, keep_lines: int | None, step: int) -> int:
+    """Drop the lines that a resumed run writes again; the number of those that stay."""
     if not metrics_file.exists():
-        return
+        return 0
     lines = metrics_file.read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if _step_of(line) <= step]
+    kept = [line for line in lines if _step_of(line) <= step] if keep_lines is None else lines[:keep_lines]
     if len(kept) < len(lines):
         metrics_file.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    return len(kept)
 
 
 def _step_of(line: str) -> float:

@@ -5,17 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitcli.commands.build import build_training
-from vitcli.commands.resume import check_global_batch, check_resume, claim_run_dir
+from vitcli import catalog
 from vitcli.data.datasets import Splits, build_splits
-from vitcli.distributed import World, gathered, joined, num_launched
-from vitcli.engine import checkpoint, run_dir
-from vitcli.engine.accidents import accidents_in_words
+from vitcli.distributed import World, joined, num_launched
+from vitcli.engine import run_dir
+from vitcli.engine.build import build_training
+from vitcli.engine.failures import failures_in_words
 from vitcli.engine.loop import fit
 from vitcli.engine.precision import chosen_amp
 from vitcli.engine.preflight import check_device, check_frozen, check_launch
+from vitcli.engine.resume import ResumePoint, check_global_batch, check_resume, claim_run_dir
+from vitcli.engine.state import restore
 from vitcli.engine.training import Training
-from vitcli.errors import DivergedError, Interrupted, LostContact, VitcliError
+from vitcli.errors import DivergedError, Interrupted, VitcliError
 from vitcli.log import Reporter, relative
 from vitcli.networks.classes import check_num_classes
 from vitcli.networks.preprocessing import adopt_of_run
@@ -27,13 +29,18 @@ from vitcli.weights.fetch import is_remote
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Where the run lives and what it came to; metrics are None when nothing was evaluated."""
+    """Where the run lives and what it achieved.
+
+    metric is the number that chose the best checkpoint (`top1` for classification); it, `best` and `last` are None
+    where nothing was evaluated.
+    """
 
     run_dir: Path
     step: int
-    best_top1: float | None
+    metric: str | None
+    best: float | None
     best_step: int | None
-    last_top1: float | None
+    last: float | None
     seconds: float
 
 
@@ -47,11 +54,11 @@ def train(recipe: Recipe) -> TrainResult:
     check_frozen(recipe)
     recipe = _with_absolute_paths(recipe)
     with joined(recipe.system.device, num_launched() > 1) as world:
-        folder, resumed_from, damaged = claim_run_dir(recipe, world)
+        folder, point, damaged = claim_run_dir(recipe, world)
         reporter = Reporter(enabled=world.is_main)
         try:
             reporter.notes(recipe.notes, launch_notes, check_device(recipe, world.device), damaged)
-            return _train(recipe, world, folder, resumed_from, reporter)
+            return _train(recipe, world, folder, point, reporter)
         finally:
             reporter.close()
             if world.is_main:
@@ -65,60 +72,42 @@ def _with_absolute_paths(recipe: Recipe) -> Recipe:
     return recipe.changed(**local)
 
 
-def _train(recipe: Recipe, world: World, folder: Path, resumed_from: Path | None, reporter: Reporter) -> TrainResult:
+def _train(recipe: Recipe, world: World, folder: Path, point: ResumePoint | None, reporter: Reporter) -> TrainResult:
     """The run as a table of contents."""
-    splits = build_splits(recipe.dataset)
-    reporter.notes(splits.train.notes, splits.val.notes)
-    check_num_classes(recipe, splits.class_names)
-    data_facts = {
-        "class_names": splits.class_names,
-        "train": splits.train.fingerprint(),
-        "val": splits.val.fingerprint(),
-    }
-    if resumed_from and recipe.model.ckpt_path:
-        recipe = adopt_of_run(recipe, checkpoint.load_state(resumed_from)["recipe"])
-    reporter.notes(check_resume(recipe, folder, resumed_from, data_facts))
-    training = build_training(recipe, world, folder, splits, reporter, fresh=resumed_from is None)
-    if resumed_from:
-        check_global_batch(checkpoint.load_state(resumed_from), training.plan.global_batch)
-        training.restore(resumed_from)
+    splits = _splits(recipe, reporter)
+    data_facts = _data_facts(splits)
+    if point:
+        recipe = adopt_of_run(recipe, point.state["recipe"]) if recipe.model.ckpt_path else recipe
+        reporter.notes(check_resume(recipe, folder, point, data_facts))
+    training = build_training(recipe, world, folder, splits, reporter, fresh=point is None)
+    if point:
+        check_global_batch(point, training.plan.global_batch)
+        restore(training, point)
         reporter.say(f"continuing at step {training.progress.step}")
-    elif world.is_main:
-        _write_run_files(training.recipe, world, folder, data_facts)
+    else:
+        if world.is_main:
+            _write_run_files(training.recipe, world, folder, data_facts)
+        reporter.record_in(folder, step=0)
     _announce(training, splits)
-    reporter.record_in(folder, training.progress.step)
     return _fit(training)
 
 
-def _fit(training: Training) -> TrainResult:
-    """The training itself; status.json says how it ended."""
-    start = time.perf_counter()
-    if training.world.is_main:
-        run_dir.write_status(training.run_dir, "running")
-    try:
-        with accidents_in_words(training.run_dir, training.plan.global_batch):
-            fit(training)
-    except LostContact as error:
-        cause = run_dir.word_of_another(training.run_dir) or error
-        _record_end(training, cause)
-        raise cause from None
-    except BaseException as error:
-        _record_end(training, error)
-        raise
-    return _finish(training, time.perf_counter() - start)
+def _splits(recipe: Recipe, reporter: Reporter) -> Splits:
+    needs_labels = catalog.load("tasks", recipe.learning.task).needs_labels
+    splits = build_splits(recipe.dataset, needs_labels=needs_labels, seed=recipe.system.seed)
+    reporter.notes(splits.train.notes, splits.val.notes if splits.val else ())
+    if splits.class_names is not None:
+        check_num_classes(recipe, splits.class_names)
+    return splits
 
 
-def _record_end(training: Training, error: BaseException) -> None:
-    """status.json on rank 0, word for rank 0 on the others."""
-    if not training.world.is_main:
-        if isinstance(error, VitcliError) and not isinstance(error, Interrupted):
-            run_dir.leave_word(training.run_dir, training.world.rank, error)
-        return
-    kind = "interrupted" if isinstance(error, Interrupted) else "failed"
-    status = "diverged" if isinstance(error, DivergedError) else kind
-    known = isinstance(error, VitcliError)
-    message = error.message if known else f"{type(error).__name__}: {error}"
-    run_dir.write_status(training.run_dir, status, exit_code=error.exit_code if known else 1, message=message)
+def _data_facts(splits: Splits) -> dict[str, Any]:
+    """data.json: what must be the same when the run is resumed."""
+    return {
+        "class_names": splits.class_names,
+        "train": splits.train.fingerprint(),
+        "val": splits.val.fingerprint() if splits.val else None,
+    }
 
 
 def _write_run_files(recipe: Recipe, world: World, folder: Path, data_facts: dict[str, Any]) -> None:
@@ -128,9 +117,9 @@ def _write_run_files(recipe: Recipe, world: World, folder: Path, data_facts: dic
 
 
 def _announce(training: Training, splits: Splits) -> None:
-    """What is about to happen, in three lines."""
+    """What is about to happen, in four lines."""
     recipe, plan, world = training.recipe, training.plan, training.world
-    num_parameters = sum(p.numel() for p in training.model.parameters())
+    num_parameters = sum(p.numel() for p in training.task.network.parameters())
     processes = f" on {world.size} processes" if world.size > 1 else ""
     factors = [
         f"{plan.batch_size}",
@@ -139,8 +128,9 @@ def _announce(training: Training, splits: Splits) -> None:
     ]
     split = f" ({' x '.join(filter(None, factors))})" if plan.num_blocks > 1 else ""
     say = training.reporter.say
+    classes = "no labels" if splits.class_names is None else f"{len(splits.class_names)} classes"
     say(f"run      {relative(training.run_dir)}")
-    say(f"data     {len(splits.train):,} + {len(splits.val):,} images, {len(splits.class_names)} classes")
+    say(f"data     {len(splits.train):,} + {len(splits.val or ()):,} images, {classes}")
     amp = chosen_amp(recipe, world.device)
     where = f"{recipe.augmentation.image_resize} px, {world.device.type}{processes}, {'fp32' if amp == 'off' else amp}"
     say(f"model    {recipe.model.model}, {num_parameters:,} parameters, {where}")
@@ -148,21 +138,50 @@ def _announce(training: Training, splits: Splits) -> None:
     say(f"training {epochs} epochs x {plan.steps_per_epoch} steps of {plan.global_batch} images{split}")
 
 
+def _fit(training: Training) -> TrainResult:
+    """The training itself; status.json says how it ended."""
+    start = time.perf_counter()
+    if training.world.is_main:
+        run_dir.write_status(training.run_dir, "running")
+    try:
+        with failures_in_words(training.run_dir, training.world, training.plan.global_batch):
+            fit(training)
+    except BaseException as error:
+        _record_end(training, error)
+        raise
+    return _finish(training, time.perf_counter() - start)
+
+
+def _record_end(training: Training, error: BaseException) -> None:
+    """Word for the other ranks, and status.json on rank 0."""
+    if not isinstance(error, Interrupted):
+        run_dir.leave_word(training.run_dir, training.world.rank, error)
+    if not training.world.is_main:
+        return
+    kind = "interrupted" if isinstance(error, Interrupted) else "failed"
+    status = "diverged" if isinstance(error, DivergedError) else kind
+    known = isinstance(error, VitcliError)
+    message = error.message if known else f"{type(error).__name__}: {error}"
+    run_dir.write_status(training.run_dir, status, exit_code=error.exit_code if known else 1, message=message)
+
+
 def _finish(training: Training, seconds: float) -> TrainResult:
-    """The table at the end, and the commands that come next."""
-    progress, reporter = training.progress, training.reporter
+    """The table at the end, and the command that comes next."""
+    progress, reporter, metric = training.progress, training.reporter, training.task.primary
     reporter.close()
-    best = progress.best_top1 if progress.best_step is not None else None
-    last = progress.top1.get(progress.step)
+    last = progress.primary.get(progress.step)
     run = relative(training.run_dir)
     rows = [("run", run), ("steps", f"{progress.step:,}"), ("time", f"{seconds / 60:.1f} min")]
-    if best is not None and progress.best_step is not None:
+    if progress.best_step is not None:
         epoch = progress.best_step // training.plan.steps_per_epoch
-        rows += [("best top-1", f"{best:.2f} % (epoch {epoch})"), ("last top-1", f"{last:.2f} %")]
-    if bad := set().union(*gathered(training.bad_images.names)):
+        rows.append((f"best {metric}", f"{progress.best:.2f} (epoch {epoch})"))
+    if last is not None:
+        rows.append((f"last {metric}", f"{last:.2f}"))
+    if bad := training.bad_images.of_all_ranks():
         rows.append(("unreadable images", f"{len(bad)}, replaced by others and listed in bad_images.jsonl"))
     reporter.table("done", rows)
-    reporter.say(f"next: vitcli validate --ckpt_path {run}{plugin_words()}")
+    reporter.say(f"next: {training.task.next_command(run)}{plugin_words()}")
     if training.world.is_main:
-        run_dir.write_status(training.run_dir, "done", step=progress.step, best_top1=best)
-    return TrainResult(training.run_dir, progress.step, best, progress.best_step, last, seconds)
+        run_dir.write_status(training.run_dir, "done", step=progress.step, metric=metric, best=progress.best)
+    best = progress.best, progress.best_step
+    return TrainResult(training.run_dir, progress.step, metric, *best, last, seconds)

@@ -53,6 +53,10 @@ class Batch:
         targets = None if self.targets is None else self.targets.to(device, non_blocking=True)
         return replace(self, views=views, targets=targets)
 
+    def channels_last(self) -> "Batch":
+        """The same batch in memory layout NHWC."""
+        return replace(self, views=tuple(view.contiguous(memory_format=torch.channels_last) for view in self.views))
+
     def pin_memory(self, device: str | torch.device | None = None) -> "Batch":
         """For torch's loader."""
         targets = None if self.targets is None else self.targets.pin_memory()

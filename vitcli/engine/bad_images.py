@@ -3,17 +3,18 @@
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
+from vitcli.data.batch import Batch
+from vitcli.distributed import gathered
 from vitcli.errors import DataError
 
 
 class BadImages:
-    """The ledger of one rank.
+    """The record of one rank.
 
     Args:
-        file: bad_images.jsonl of the run; a line per replacement.
-        max_ratio: share of the `of` images of the split that may be unreadable; one always may.
+        file: bad_images.jsonl of the run; one line per replacement.
+        max_ratio: share of the `of` images of the split that may be unreadable, over all ranks; one always may.
     """
 
     def __init__(self, file: Path, *, max_ratio: float, of: int) -> None:
@@ -22,24 +23,39 @@ class BadImages:
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []  # of the run that is continued
         self.names: set[str] = {json.loads(line)["name"] for line in lines if line.endswith("}")}
 
-    def watch(self, batches: Iterable) -> Iterator[Any]:
-        """The same batches, looked through.
+    def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches; what is unreadable in them is recorded.
 
         Raises:
-            DataError: too many are unreadable.
+            DataError: this rank alone has met too many.
         """
         for batch in batches:
             if batch.bad:
                 self._note(batch)
+                self._refuse(self.names)
             yield batch
 
-    def _note(self, batch: Any) -> None:
+    def check(self) -> None:
+        """Every rank must call it.
+
+        Raises:
+            DataError: all ranks together have met too many.
+        """
+        self._refuse(self.of_all_ranks())
+
+    def of_all_ranks(self) -> set[str]:
+        """The names of all unreadable images; every rank must call it."""
+        return set().union(*gathered(self.names))
+
+    def _note(self, batch: Batch) -> None:
         with self.file.open("a", encoding="utf-8") as file:
             for sample in batch.bad:
                 file.write(json.dumps({"step": batch.step, "name": sample.name, "reason": sample.reason}) + "\n")
                 self.names.add(sample.name)
-        if len(self.names) > self.most:
+
+    def _refuse(self, names: set[str]) -> None:
+        if len(names) > self.most:
             raise DataError(
-                f"{len(self.names)} images are unreadable, more than max_bad_ratio allows",
-                help=f"they are listed in {self.file}; mend or remove them, or raise max_bad_ratio",
+                f"{len(names)} images are unreadable, more than max_bad_ratio allows",
+                help=f"they are listed in {self.file}; fix or remove them, or raise max_bad_ratio",
             )

@@ -2,24 +2,28 @@
 
     RUN/checkpoints/
         step-00001234/
-            model.safetensors  ema.safetensors  optimizer.safetensors
-            state.json         step, best metric, recipe, class names, preprocessing, versions
-            MANIFEST.json      size and sha256 of each file
+            model.safetensors      the network that is deployed
+            task.safetensors       what else the task needs: heads, a target network
+            ema.safetensors  optimizer.safetensors
+            state.json             progress, recipe, class names, preprocessing
+            MANIFEST.json          size and sha256 of each file
         best -> step-00001234
 
-A checkpoint is written to a temporary folder, flushed to the disk, and renamed; so a folder called step-… is either
-whole or damaged by something else, which the manifest shows. The newest valid one is found by looking for it.
+A checkpoint is written to a temporary folder, flushed to the disk, and renamed. So a folder called step-… is either
+complete, or was damaged later, which the manifest shows. The newest valid one is found by looking for it.
 """
 
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitcli.errors import DiskError, is_disk_full
 from vitcli.weights.checkpoint_folders import checkpoints, folder_of, step_of
@@ -28,46 +32,87 @@ from vitcli.weights.manifest import write_manifest
 Tensors = dict[str, Tensor]
 
 
-def save_checkpoint(run_dir: Path, step: int, tensors: dict[str, Tensors], state: dict[str, Any]) -> Path:
-    """Write `tensors` (file stem -> tensors) and `state` as the checkpoint of `step`; the folder it became.
+@dataclass(frozen=True)
+class Snapshot:
+    """A run at one step, in memory of the host that nothing else changes."""
+
+    step: int
+    tensors: dict[str, Tensors]  #: file stem -> tensors
+    state: dict[str, Any]  #: state.json
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(value.nbytes for values in self.tensors.values() for value in values.values())
+
+
+def write(run_dir: Path, snapshot: Snapshot, *, same_tensors: Path | None = None) -> Path:
+    """Write the snapshot into a temporary folder, which `publish` gives its name.
+
+    Args:
+        same_tensors: a checkpoint that holds the very same tensors; its files are linked instead of written again.
 
     Raises:
-        DiskError: there is no room; older checkpoints are untouched and nothing is left behind.
+        DiskError: there is no room; nothing is left behind.
     """
-    folder, final = run_dir / "checkpoints", folder_of(run_dir, step)
-    temporary = folder / f".writing-{step:08d}-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
+    temporary = run_dir / "checkpoints" / f".writing-{snapshot.step:08d}-{os.getpid()}"
+    with _disk_errors_in_words(run_dir, snapshot, temporary):
+        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        for stem, values in tensors.items():
+        for stem, values in snapshot.tensors.items():
             path = temporary / f"{stem}.safetensors"
-            save_file({name: value.detach().contiguous().cpu() for name, value in values.items()}, path)
-            path.chmod(0o644)  # safetensors makes it readable by its owner only
-        (temporary / "state.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+            if same_tensors is None or not _linked(same_tensors / path.name, path):
+                save_file(values, path)
+                path.chmod(0o644)  # safetensors makes it readable by its owner only
+        (temporary / "state.json").write_text(json.dumps(snapshot.state, indent=1) + "\n", encoding="utf-8")
         write_manifest(temporary)
         for path in [*temporary.iterdir(), temporary]:
             _flush(path)
-        old = final.with_suffix(".old")
-        if final.exists():  # the same step again, now with its metric; until the next line the old one is still found
+    return temporary
+
+
+def publish(run_dir: Path, snapshot: Snapshot, temporary: Path) -> Path:
+    """Give the folder that `write` made its name, in one step; the former checkpoint of the same step goes.
+
+    Raises:
+        DiskError: it cannot be renamed.
+    """
+    final = folder_of(run_dir, snapshot.step)
+    old = final.with_suffix(".old")
+    with _disk_errors_in_words(run_dir, snapshot, temporary):
+        if final.exists():  # until the next line, the old one is still found
             final.rename(old)
         temporary.rename(final)
-        _flush(folder)
+        _flush(final.parent)
         shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+@contextmanager
+def _disk_errors_in_words(run_dir: Path, snapshot: Snapshot, temporary: Path) -> Iterator[None]:
+    """On any error the temporary folder goes; one of the disk becomes a DiskError."""
+    try:
+        yield
     except Exception as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if is_disk_full(error):
-            need = sum(value.nbytes for values in tensors.values() for value in values.values())
-            free = shutil.disk_usage(folder if folder.exists() else run_dir).free
-            message = (
-                f"the disk is full: checkpoint {step} needs {need / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are free"
-            )
+            free = shutil.disk_usage(run_dir).free
+            need, there = f"{snapshot.num_bytes / 2**20:.1f} MiB", f"{free / 2**20:.1f} MiB"
             raise DiskError(
-                message, help="make room, then continue with --resume auto; older checkpoints are intact"
+                f"the disk is full: checkpoint {snapshot.step} needs {need}, {there} are free",
+                help="free some space, then continue with --resume auto; older checkpoints are intact",
             ) from None
         if isinstance(error, OSError):
-            raise DiskError(f"cannot write checkpoint {step} to {folder}: {error.strerror or error}") from None
+            reason = error.strerror or error
+            raise DiskError(f"cannot write checkpoint {snapshot.step} to {run_dir}: {reason}") from None
         raise
-    return final
+
+
+def _linked(existing: Path, path: Path) -> bool:
+    """Whether `path` could be made a second name of the file `existing`; not every file system has them."""
+    with suppress(OSError):
+        os.link(existing, path)
+        return True
+    return False
 
 
 def _flush(path: Path) -> None:
@@ -83,7 +128,9 @@ def load_state(folder: Path) -> dict[str, Any]:
 
 
 def load_tensors(folder: Path, stem: str) -> Tensors:
-    return load_file(folder / f"{stem}.safetensors")
+    """The tensors in a file of the checkpoint; none where there is no such file."""
+    path = folder / f"{stem}.safetensors"
+    return load_file(path) if path.exists() else {}
 
 
 def mark_best(checkpoint: Path) -> None:
@@ -96,18 +143,19 @@ def mark_best(checkpoint: Path) -> None:
     temporary.replace(link)
 
 
-def prune(run_dir: Path, *, policy: str | None, keep: int, top1: dict[int, float]) -> None:
+def prune(run_dir: Path, *, policy: str | None, keep: int, primary: dict[int, float]) -> None:
     """Delete what the policy does not keep; the newest checkpoint and the best one always stay.
 
     Args:
-        policy: latest_k keeps the newest, top_k those with the highest `top1`, None all.
-        top1: step -> metric of the checkpoints that were evaluated.
+        policy: latest_k keeps the newest, top_k those with the highest `primary`, None all.
+        primary: step -> primary number of the checkpoints that were evaluated.
     """
     folders = checkpoints(run_dir)
     if policy is None or len(folders) <= keep:
         return
     best = (run_dir / "checkpoints" / "best").resolve()
-    rank = (lambda folder: top1.get(step_of(folder), -1.0)) if policy == "top_k" else step_of
+    lowest = float("-inf")
+    rank = (lambda folder: primary.get(step_of(folder), lowest)) if policy == "top_k" else step_of
     kept = {folders[0], *sorted(folders, key=rank, reverse=True)[:keep]}
     for folder in folders:
         if folder not in kept and folder.resolve() != best:
@@ -124,26 +172,3 @@ def clean_up(run_dir: Path) -> None:
     for pattern in (".writing-*", ".trash-*", ".best-*", "step-*.old"):
         for path in (run_dir / "checkpoints").glob(pattern):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> Tensors:
-    """The optimizer's state under the names of its parameters: `exp_avg/stem.0.conv_kxk.0.conv.weight`."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return {
-        f"{field}/{names[id(parameter)]}": value if isinstance(value, Tensor) else torch.tensor(float(value))
-        for parameter, fields in optimizer.state.items()
-        for field, value in fields.items()
-    }
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Tensors) -> None:
-    """Put back what `optimizer_tensors` took."""
-    indices = {id(p): i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
-    index_of = {
-        name: indices[id(parameter)] for name, parameter in model.named_parameters() if id(parameter) in indices
-    }
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        field, name = key.split("/", 1)
-        state.setdefault(index_of[name], {})[field] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

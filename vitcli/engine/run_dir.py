@@ -113,23 +113,23 @@ def write_status(run_dir: Path, status: str, **facts: Any) -> None:
     write_json(run_dir / "status.json", {"status": status, "time": time.strftime("%Y-%m-%dT%H:%M:%S"), **facts})
 
 
-def leave_word(run_dir: Path, rank: int, error: VitcliError) -> None:
+def leave_word(run_dir: Path, rank: int, error: BaseException) -> None:
     """Tell the other ranks why this one ends; they only notice that it is gone."""
-    facts = {"message": error.message, "help": error.help, "exit_code": error.exit_code}
+    facts: dict[str, Any] = {"rank": rank, "message": f"{type(error).__name__}: {error}", "help": None, "exit_code": 1}
+    if isinstance(error, VitcliError):
+        facts |= {"message": error.message, "help": error.help, "exit_code": error.exit_code}
     with suppress(OSError):
         write_json(run_dir / f".error-rank-{rank}.json", facts)
 
 
-def word_of_another(run_dir: Path, wait_seconds: float = 3.0) -> VitcliError | None:
-    """The error that ended another rank, if it left word within the time."""
-    deadline = time.monotonic() + wait_seconds
-    while time.monotonic() < deadline:
-        for path in run_dir.glob(".error-rank-*.json"):
-            facts = read_json(path)
-            error = VitcliError(facts["message"], help=facts["help"])
+def word_of_another(run_dir: Path, own_rank: int) -> VitcliError | None:
+    """The error that ended another rank, if it left word."""
+    for path in sorted(run_dir.glob(".error-rank-*.json")):
+        facts = read_json(path)
+        if facts["rank"] != own_rank:
+            error = VitcliError(f"rank {facts['rank']}: {facts['message']}", help=facts["help"])
             error.exit_code = facts["exit_code"]
             return error
-        time.sleep(0.1)
     return None
 
 

@@ -46,7 +46,7 @@ def param_groups(
             "params": list(named.values()),
             "names": list(named),
             "weight_decay": 0.0 if is_spared else weight_decay,
-            "lr_scale": scale,
+            "lr_factor": scale,
         }
         for (scale, is_spared), named in sorted(members.items(), key=lambda item: item[0])
     ]

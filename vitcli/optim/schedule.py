@@ -8,34 +8,30 @@ from vitcli.recipe.schema import Scheduler as Section
 
 
 def scaled_lr(section: Section, global_batch: int) -> tuple[float, str]:
-    """The peak rate for this global batch, and the sentence that shows its factors.
+    """The factor of all learning rates for this global batch, and the sentence that shows where it comes from.
 
-    The rate of a recipe belongs to `lr_base_batch` images per step. The linear rule is Goyal et al. 2017
+    The rates of a recipe belong to `lr_base_batch` images per step. The linear rule is Goyal et al. 2017
     (arXiv 1706.02677), the square root is usual for Adam (Krizhevsky 2014, arXiv 1404.5997).
     """
     if section.lr_base_batch is None or section.lr_scale == "none":
-        return section.lr, f"lr {section.lr:g} (as given; global batch {global_batch})"
+        return 1.0, f"lr {section.lr:g} (as given; global batch {global_batch})"
     ratio = global_batch / section.lr_base_batch
     factor = ratio if section.lr_scale == "linear" else math.sqrt(ratio)
-    shown = (
-        f"{global_batch}/{section.lr_base_batch}"
-        if section.lr_scale == "linear"
-        else f"sqrt({global_batch}/{section.lr_base_batch})"
-    )
-    return section.lr * factor, f"lr {section.lr * factor:g} = {section.lr:g} x {shown} (global batch / lr_base_batch)"
+    shown = f"{global_batch}/{section.lr_base_batch}"
+    shown = shown if section.lr_scale == "linear" else f"sqrt({shown})"
+    return factor, f"lr {section.lr * factor:g} = {section.lr:g} x {shown} (global batch / lr_base_batch)"
 
 
-def learning_rate(step: int, steps_per_epoch: int, section: Section, peak: float) -> float:
-    """The rate of optimizer step `step` (from 0). `peak` replaces `section.lr`; the floor scales along with it."""
-    scale = peak / section.lr
+def learning_rate(step: int, steps_per_epoch: int, section: Section, factor: float = 1.0) -> float:
+    """The rate of optimizer step `step` (from 0). `factor`, of `scaled_lr`, applies to the floor and the warm-up too."""
     epoch = step // steps_per_epoch if section.lr_epoch_stair else step / steps_per_epoch
     if section.scheduler == "one_cycle":
-        return scale * _one_cycle(step, section.epoch_size * steps_per_epoch, section)
+        return factor * _one_cycle(step, section.epoch_size * steps_per_epoch, section)
     if epoch < section.warmup_epochs:
         start = section.warmup_lr if section.warmup_lr is not None else section.lr * section.warmup_factor
-        return scale * (start + (section.lr - start) * epoch / section.warmup_epochs)
+        return factor * (start + (section.lr - start) * epoch / section.warmup_epochs)
     since = epoch - section.warmup_epochs if section.warmup_prefix else epoch
-    return scale * max(section.min_lr, SCHEDULES[section.scheduler](since, section))
+    return factor * max(section.min_lr, SCHEDULES[section.scheduler](since, section))
 
 
 def decay_epochs(section: Section) -> float:

@@ -66,6 +66,14 @@ class Task(nn.Module):
         """Multiplies the learning rate of the parameter `name` of this task."""
         return 1.0
 
+    def notes(self, accumulation: int, world_size: int) -> list[str]:
+        """What the user should know before the run starts, given micro-steps and processes."""
+        return []
+
+    def next_command(self, run: str) -> str:
+        """What a user does next with the finished run."""
+        return f"vitcli validate --ckpt_path {run}"
+
     def measurements(self, network: nn.Module) -> list[Measurement]:
         """How `network` is evaluated: this task's own, or the moving average of it."""
         raise NotImplementedError

@@ -1,5 +1,6 @@
 """Decides where a run continues, and refuses to continue one that is no longer the same."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,16 @@ from vitcli.recipe.load import Recipe, load_recipe
 from vitcli.weights.checkpoint_folders import checkpoints, newest_valid
 
 
-def find_resume(recipe: Recipe) -> tuple[Path | None, Path | None, list[str]]:
-    """(run folder, checkpoint to continue from, damaged newer ones); all None where a new run begins.
+@dataclass(frozen=True)
+class ResumePoint:
+    """The checkpoint that a run continues from; its state.json is read once."""
+
+    folder: Path
+    state: dict[str, Any]
+
+
+def find_resume(recipe: Recipe) -> tuple[Path | None, ResumePoint | None, list[str]]:
+    """(run folder, where to continue, damaged newer checkpoints); all None where a new run begins.
 
     Raises:
         ResumeError: the run named has no valid checkpoint.
@@ -21,37 +30,40 @@ def find_resume(recipe: Recipe) -> tuple[Path | None, Path | None, list[str]]:
     if wanted is None:
         return None, None, []
     if wanted == "auto":
-        assert folder is not None  # the recipe check saw to it
+        assert folder is not None  # the recipe check requires it
         if not checkpoints(folder):
             return (folder if (folder / "recipe.yaml").exists() else None), None, []
     else:
-        folder = Path(wanted)
-        if folder.parent.name == "checkpoints":
-            help = (
-                f"--resume {folder.parents[1]} continues from its newest; a new run from this one: --ckpt_path {wanted}"
-            )
-            raise ResumeError(f"{wanted} is a checkpoint, not a run", help=help)
-        if not folder.is_dir():
-            raise ResumeError(f"there is no run {wanted}", help="give the folder of a run, as printed when it started")
+        folder = _run_of(wanted)
     newest, damaged = newest_valid(folder)
     if newest is None:
         found = "; ".join(damaged) if damaged else "it holds no checkpoint"
         raise ResumeError(f"{folder} cannot be continued: {found}", help="nothing was changed; start a new run")
-    return folder, newest, damaged
+    return folder, ResumePoint(newest, checkpoint.load_state(newest)), damaged
 
 
-def claim_run_dir(recipe: Recipe, world: World) -> tuple[Path, Path | None, list[str]]:
-    """The run's folder, the checkpoint to continue from, and what is wrong with newer ones; decided on rank 0."""
+def _run_of(wanted: str) -> Path:
+    folder = Path(wanted)
+    if folder.parent.name == "checkpoints":
+        help = f"--resume {folder.parents[1]} continues from its newest; a new run from this one: --ckpt_path {wanted}"
+        raise ResumeError(f"{wanted} is a checkpoint, not a run", help=help)
+    if not folder.is_dir():
+        raise ResumeError(f"there is no run {wanted}", help="give the folder of a run, as printed when it started")
+    return folder
 
-    def decide() -> tuple[Path, Path | None, list[str]]:
-        folder, resumed_from, damaged = find_resume(recipe)
+
+def claim_run_dir(recipe: Recipe, world: World) -> tuple[Path, ResumePoint | None, list[str]]:
+    """The run's folder, where to continue, and what is wrong with newer checkpoints; decided on rank 0."""
+
+    def decide() -> tuple[Path, ResumePoint | None, list[str]]:
+        folder, point, damaged = find_resume(recipe)
         if folder is None:
             folder = run_dir.new_run_dir(recipe.name, recipe.checkpoint.run_dir)
         run_dir.ensure_writable(folder)
         run_dir.lock(folder)
         run_dir.forget_words(folder)
         checkpoint.clean_up(folder)
-        return folder, resumed_from, damaged
+        return folder, point, damaged
 
     decision: Any = None
     if world.is_main:
@@ -65,20 +77,17 @@ def claim_run_dir(recipe: Recipe, world: World) -> tuple[Path, Path | None, list
     return decision
 
 
-def check_resume(recipe: Recipe, folder: Path, resumed_from: Path | None, data_facts: dict[str, Any]) -> list[str]:
+def check_resume(recipe: Recipe, folder: Path, point: ResumePoint, data_facts: dict[str, Any]) -> list[str]:
     """Refuse to continue with other data or with another recipe; returns notes.
 
     Raises:
         ResumeError: with the differences.
     """
-    if resumed_from is None:
-        return []
-    state = checkpoint.load_state(resumed_from)
-    differences = _recipe_differences(state["recipe"], recipe.flat())
+    differences = _recipe_differences(point.state["recipe"], recipe.flat())
     if differences:
         table = "\n".join(f"  {name:<28} {before!s:>16} -> {now}" for name, before, now in differences)
-        help = "take the old values, or start a new run from these weights with --ckpt_path"
-        raise ResumeError(f"the recipe changed since {resumed_from.name}:\n{table}", help=help)
+        help = "use the old values, or start a new run from these weights with --ckpt_path"
+        raise ResumeError(f"the recipe changed since {point.folder.name}:\n{table}", help=help)
     before = run_dir.read_json(folder / "data.json")
     if before is None or before == data_facts:
         return []
@@ -89,17 +98,16 @@ def check_resume(recipe: Recipe, folder: Path, resumed_from: Path | None, data_f
     return ["image files were copied or touched since the run began; their names and sizes are the same"]
 
 
-def check_global_batch(state: dict[str, Any], global_batch: int) -> None:
+def check_global_batch(point: ResumePoint, global_batch: int) -> None:
     """The number of processes may change on resume, the global batch may not.
 
     Raises:
         ResumeError: it did.
     """
-    if state["global_batch"] != global_batch:
-        raise ResumeError(
-            f"the global batch was {state['global_batch']} and would be {global_batch}",
-            help=f"add --global_batch_size {state['global_batch']}, or adapt --batch_size",
-        )
+    before = point.state["global_batch"]
+    if before != global_batch:
+        help = f"add --global_batch_size {before}, or change --batch_size"
+        raise ResumeError(f"the global batch was {before} and would be {global_batch}", help=help)
 
 
 def _recipe_differences(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -113,11 +121,11 @@ def _data_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What is another image now. Times alone do not count: copying a folder changes them."""
     lines = []
     if before["class_names"] != now["class_names"]:
-        gone = sorted(set(before["class_names"]) - set(now["class_names"]))
-        new = sorted(set(now["class_names"]) - set(before["class_names"]))
+        earlier, present = set(before["class_names"] or ()), set(now["class_names"] or ())
+        gone, new = sorted(earlier - present), sorted(present - earlier)
         lines.append(f"  classes: gone {gone or '-'}, new {new or '-'}")
     for split in ("train", "val"):
-        old, new = before[split], now[split]
+        old, new = before[split] or {"num_images": 0, "sha256": ""}, now[split] or {"num_images": 0}
         digest = "contents_sha256" if "contents_sha256" in old else "sha256"
         if old["num_images"] != new["num_images"]:
             lines.append(f"  {split}: {old['num_images']} images before, {new['num_images']} now")

@@ -1,0 +1,187 @@
+"""Builds a training run from a recipe: plan, network, task, optimizer, moving average, batches, evaluators."""
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vitcli import catalog
+from vitcli.data.batch import Batch
+from vitcli.data.datasets import Splits
+from vitcli.data.loader import build_train_loader, num_workers
+from vitcli.data.sampler import BatchPlan
+from vitcli.data.streams import stream_seed
+from vitcli.data.views import build_views
+from vitcli.distributed import World, wrapped
+from vitcli.engine.bad_images import BadImages
+from vitcli.engine.meter import Meter
+from vitcli.engine.precision import build_autocast, chosen_amp
+from vitcli.engine.training import Training
+from vitcli.evaluators.evaluator import Evaluator, Setting
+from vitcli.layers.fake_quant import simulate_int8
+from vitcli.log import Reporter
+from vitcli.networks.build import build_network, float_layers
+from vitcli.networks.find import open_weights
+from vitcli.networks.preprocessing import adopt_preprocessing, preprocessing
+from vitcli.optim.ema import ExponentialMovingAverage
+from vitcli.optim.freeze import freeze
+from vitcli.optim.optimizers import build_optimizer
+from vitcli.optim.param_groups import param_groups
+from vitcli.optim.schedule import accumulation_steps, scaled_lr
+from vitcli.recipe.load import Recipe
+from vitcli.tasks.task import Task
+from vitcli.weights.load import load_weights
+from vitcli.weights.read import Weights
+
+
+def build_training(
+    recipe: Recipe,
+    world: World,
+    run_dir: Path,
+    splits: Splits,
+    reporter: Reporter,
+    *,
+    fresh: bool,
+    network: nn.Module | None = None,
+) -> Training:
+    """Every part of the run.
+
+    Args:
+        fresh: start from `ckpt_path` where the recipe names one (a resumed run has its own weights). The preprocessing
+            of these weights is used where the recipe leaves it open; see `Training.recipe`.
+        network: instead of the recipe's model.
+    """
+    weights = open_weights(recipe.model.ckpt_path) if fresh and recipe.model.ckpt_path else None
+    if weights:
+        recipe, said = adopt_preprocessing(recipe, weights)
+        reporter.notes(said)
+    prepare_device(recipe, world.device)
+    plan = build_plan(recipe, world, len(splits.train))
+    lr_factor, lr_text = scaled_lr(recipe.scheduler, plan.global_batch)
+    reporter.say(lr_text)
+    task = build_task(recipe, splits.class_names, reporter, weights, network).to(world.device)
+    reporter.notes(task.notes(plan.accumulation, world.size))
+    channels_last = recipe.system.channels_last and world.device.type != "cpu"
+    if channels_last:
+        task.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if recipe.system.compile:
+        task.compile()
+    optim = recipe.optimizer
+    groups = param_groups(
+        task,
+        weight_decay=optim.weight_decay,
+        weight_decay_filter=optim.weight_decay_filter,
+        layer_decay=optim.layer_decay,
+    )
+    average = {"decay": optim.ema_decay, "ramp_steps": optim.ema_ramp_steps}
+    return Training(
+        recipe=recipe,
+        world=world,
+        run_dir=run_dir,
+        task=task,
+        wrapped=wrapped(task, world),
+        optimizer=build_optimizer(optim, groups, world.device),
+        scaler=torch.amp.GradScaler(world.device.type, enabled=chosen_amp(recipe, world.device) == "fp16"),
+        ema=ExponentialMovingAverage(task.network, **average) if optim.ema else None,
+        plan=plan,
+        lr_factor=lr_factor,
+        batches=build_batches(recipe, world, splits, plan, task.num_views),
+        evaluators=build_evaluators(recipe, world, splits, task),
+        autocast=build_autocast(recipe, world.device),
+        facts={"class_names": splits.class_names, "preprocessing": preprocessing(recipe)},
+        reporter=reporter,
+        bad_images=BadImages(run_dir / "bad_images.jsonl", max_ratio=recipe.dataset.max_bad_ratio, of=plan.num_samples),
+        meter=Meter(world.device),
+        channels_last=channels_last,
+    )
+
+
+def prepare_device(recipe: Recipe, device: torch.device) -> None:
+    """Settings of the process that hold for the whole run."""
+    if recipe.system.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+
+
+def build_plan(recipe: Recipe, world: World, num_samples: int) -> BatchPlan:
+    """How the training images are dealt out to steps, micro-steps and ranks."""
+    section, optim = recipe.dataset, recipe.optimizer
+    return BatchPlan(
+        num_samples=num_samples,
+        batch_size=section.batch_size,
+        world_size=world.size,
+        accumulation=accumulation_steps(
+            section.batch_size, world.size, optim.gradient_accumulation_steps, optim.global_batch_size
+        ),
+        seed=recipe.system.seed,
+        shuffle=section.shuffle,
+        drop_remainder=section.drop_remainder,
+        repeats=max(1, recipe.augmentation.aug_repeats),
+    )
+
+
+def build_task(
+    recipe: Recipe,
+    class_names: list[str] | None,
+    reporter: Reporter,
+    weights: Weights | None = None,
+    network: nn.Module | None = None,
+) -> Task:
+    """The recipe's task with its first values: the seed's, or those of `weights`, with a report of what was loaded."""
+    kind: type[Task] = catalog.load("tasks", recipe.learning.task)
+    torch.manual_seed(stream_seed("init", recipe.system.seed))
+    if network is None:
+        network = build_network(recipe, kind.num_outputs(class_names))
+    if weights:
+        section = recipe.model
+        report = load_weights(network, weights, reset_head=section.reset_head, pos_resample=section.pos_resample)
+        reporter.say(f"weights  {weights.source}: {report.lines()[0]}")
+        reporter.notes(report.lines()[1:])
+    if recipe.model.quantize == "int8_qat":
+        reporter.say(simulate_int8(network, keep_float=float_layers(network)))
+    if recipe.optimizer.freeze:
+        reporter.say(freeze(network, recipe.optimizer.freeze))
+    return kind(recipe, network, class_names)
+
+
+def build_batches(
+    recipe: Recipe, world: World, splits: Splits, plan: BatchPlan, num_views: int
+) -> Callable[[int], Iterable[Batch]]:
+    """first step -> this rank's micro-batches from there to the end of the run."""
+    views = build_views(recipe.augmentation, num_views, in_channels=recipe.model.in_channels)
+
+    def batches(start_step: int) -> Iterable[Batch]:
+        return build_train_loader(
+            splits.train,
+            views,
+            plan,
+            seed=recipe.system.seed,
+            rank=world.rank,
+            start_step=start_step,
+            total_steps=recipe.scheduler.epoch_size * plan.steps_per_epoch,
+            num_workers=num_workers(recipe.dataset, world.local_size),
+            on_bad_image=recipe.dataset.on_bad_image,
+            pin_memory=world.device.type == "cuda",
+        )
+
+    return batches
+
+
+def build_evaluators(recipe: Recipe, world: World, splits: Splits, task: Task) -> dict[str, Evaluator]:
+    """The evaluators that the recipe names, else the task's own; without a validation split, on training images."""
+    own = [measurement.evaluator for measurement in task.measurements(task.network)]
+    setting = Setting(
+        recipe=recipe,
+        val=splits.val or splits.train.subset(_UNSEEN),
+        world=world,
+        autocast=build_autocast(recipe, world.device),
+        train=splits.train,
+    )
+    names: Any = recipe.evaluation.evaluate or dict.fromkeys(own)
+    return {name: catalog.load("evaluators", name)(setting) for name in names}
+
+
+_UNSEEN = 2048  #: images of the training split that are evaluated where there is no validation split
