@@ -35,7 +35,7 @@ class Splits:
         return self.train.class_names
 
 
-def build_splits(section: Dataset) -> Splits:
+def build_splits(section: Dataset, needs_labels=True, seed=0) -> Splits:
     """Both splits; the training split defines the classes (folder names in sorted order).
 
     Raises DataError when the data is missing, empty, not laid out as expected, or when `val` has a class that is not

@@ -39,9 +39,7 @@ class EvalResult:
         return {"top1": self.top1, "top5": self.top5, **asdict(self)}
 
 
-class Stopped(Exception):
-    """The evaluation was asked to stop; its counts are incomplete and were dropped."""
-
+from vitcli.evaluators.evaluator import Stopped
 
 class Counts:
     """What one way of scoring the images got right so far, on this rank; kept on the device."""
@@ -171,3 +169,15 @@ def result_rows(result: EvalResult) -> list[tuple[str, str]]:
         ("top-5", f"{result.top5:.2f} %"),
         ("NLL", f"{result.nll:.4f}"),
     ]
+
+
+class Top1:
+    needs_train = False
+    metrics = ("top1", "top5", "nll")
+
+    def __init__(self, setting):
+        from vitcli.engine.evaluation import build_evaluate
+        self.run = build_evaluate(setting.recipe, setting.val, setting.world)
+
+    def __call__(self, network, *, should_stop=lambda: False, answers=None):
+        return self.run(network, should_stop).as_dict()
