@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vitcli.engine import checkpoint
-from vitcli.engine.checkpoint import clean_up, load_tensors, mark_best, prune, save_checkpoint
+from vitcli.engine.checkpoint import Snapshot, clean_up, load_tensors, mark_best, prune, publish, write
 from vitcli.errors import DiskError
 from vitcli.weights.checkpoint_folders import checkpoints, newest_valid, step_of
 
@@ -21,7 +21,8 @@ class Crash(BaseException):
 
 def save(run: Path, step: int, value: float) -> Path:
     tensors = {"model": {"w": torch.full((64,), value)}, "optimizer": {"m": torch.full((64,), -value)}}
-    return save_checkpoint(run, step, tensors, {"progress": {"step": step}})
+    snapshot = Snapshot(step, tensors, {"progress": {"step": step}})
+    return publish(run, snapshot, write(run, snapshot))
 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch, stop_at: int) -> list[str]:
@@ -115,11 +116,11 @@ def test_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(("policy", "kept"), [("latest_k", {2, 4, 5}), ("top_k", {2, 3, 5}), (None, {1, 2, 3, 4, 5})])
 def test_what_is_kept(tmp_path: Path, policy: str | None, kept: set[int]):
     """K = 2, the best (2) and the newest (5) always."""
-    top1 = {1: 10.0, 2: 90.0, 3: 80.0, 4: 20.0, 5: 30.0}
-    for step in top1:
+    primary = {1: 10.0, 2: 90.0, 3: 80.0, 4: 20.0, 5: 30.0}
+    for step in primary:
         folder = save(tmp_path, step, float(step))
         if step == 2:
             mark_best(folder)
-        prune(tmp_path, policy=policy, keep=2, top1=top1)
+        prune(tmp_path, policy=policy, keep=2, primary=primary)
     assert {step_of(folder) for folder in checkpoints(tmp_path)} == kept
     assert (tmp_path / "checkpoints" / "best").resolve().name == "step-00000002"

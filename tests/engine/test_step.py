@@ -1,16 +1,22 @@
 """One step: accumulation is arithmetic, NaN never reaches a weight, clipping clips, the loss scaler is saved."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from vitcli.commands import build
+from vitcli.data.batch import Batch
 from vitcli.data.datasets import build_splits
 from vitcli.distributed import World
+from vitcli.engine.build import build_training
+from vitcli.engine.checkpoint import load_state
 from vitcli.engine.loop import fit
+from vitcli.engine.meter import MAX_DROPPED_IN_A_ROW
+from vitcli.engine.resume import ResumePoint
+from vitcli.engine.state import restore, save
 from vitcli.engine.step import train_step
 from vitcli.engine.training import Training
 from vitcli.errors import DivergedError
@@ -26,13 +32,8 @@ BASE = {
 
 
 @pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def make(tmp_path: Path):
     """A `Training` of a small network without BatchNorm, from recipe keys."""
-
-    def network(recipe, num_classes: int) -> nn.Module:
-        return nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), nn.GELU(), nn.Flatten(), nn.Linear(64, num_classes))
-
-    monkeypatch.setattr(build.networks, "build_network", network)
 
     def training(**keys: object) -> Training:
         recipe = load_recipe(None, **(BASE | keys))
@@ -40,13 +41,23 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         run_dir = tmp_path / "run"
         run_dir.mkdir(exist_ok=True)
         splits = build_splits(recipe.dataset)
-        return build.build_training(recipe, world, run_dir, splits, Reporter(enabled=False), fresh=True)
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), nn.GELU(), nn.Flatten(), nn.Linear(64, 10))
+        reporter = Reporter(enabled=False)
+        return build_training(recipe, world, run_dir, splits, reporter, fresh=True, network=network)
 
     return training
 
 
+def resumed(training: Training, run: Training, step: int) -> Training:
+    """`training` at the checkpoint that `run` saved at `step`."""
+    folder = run.run_dir / "checkpoints" / f"step-{step:08d}"
+    restore(training, ResumePoint(folder, load_state(folder)))
+    return training
+
+
 def weights(training: Training) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in training.model.parameters()])
+    return torch.cat([p.detach().flatten() for p in training.task.parameters()])
 
 
 def test_accumulation_equals_the_large_batch(make):
@@ -72,7 +83,7 @@ def test_ragged_last_step_is_the_mean_over_its_images(make):
         training.meter.reset()
         train_step(training, batches)
         assert training.meter.images == 6
-        losses.append(training.meter.loss.item())
+        losses.append(training.meter.sums["loss"].item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
@@ -80,15 +91,15 @@ def test_ragged_last_step_is_the_mean_over_its_images(make):
 def test_nan_never_reaches_a_weight(make, opt: str):
     """Optimizers that can drop a step on the device, and those that cannot."""
     training = make(opt=opt, log_interval=1)
-    prepare, before = training.prepare, {}
+    prepare, before = training.task.prepare, {}
 
-    def poisoned(images, labels, *, step: int, **place):
-        if step == 2:
+    def poisoned(batch: Batch, seed: int) -> Batch:
+        if batch.step == 2:
             before["weights"] = weights(training)
-            return torch.full_like(images, float("inf"), dtype=torch.float32), labels
-        return prepare(images, labels, step=step, **place)
+            return replace(batch, views=(torch.full_like(batch.images, float("inf"), dtype=torch.float32),))
+        return prepare(batch, seed)
 
-    training.prepare = poisoned
+    training.task.prepare = poisoned
     with pytest.raises(DivergedError, match="before step 3"):
         fit(training)
     assert torch.equal(weights(training), before["weights"])
@@ -110,9 +121,9 @@ def test_rates_of_layers(make, opt: str):
 
     def layered(**keys: object) -> Training:
         training = make(opt=opt, **keys)
-        model = training.model
+        model = training.task.network
         model.layer_of, model.num_layers = lambda name: int(name.split(".")[0]), 4  # type: ignore[assignment]
-        groups = param_groups(model, weight_decay=0.05, weight_decay_filter="auto", layer_decay=0.5)
+        groups = param_groups(training.task, weight_decay=0.05, weight_decay_filter="auto", layer_decay=0.5)
         training.optimizer = build_optimizer(training.recipe.optimizer, groups, training.world.device)
         return training
 
@@ -121,12 +132,13 @@ def test_rates_of_layers(make, opt: str):
     for step in range(4):
         assert train_step(training, batches) == pytest.approx(0.1 * (1 + math.cos(math.pi * step / 8)) / 2)
         if step == 1:
-            training.save()
+            save(training)
     rates = {n: g["lr"] for g in training.optimizer.param_groups for n in g["names"]}
     last = 0.1 * (1 + math.cos(math.pi * 3 / 8)) / 2
-    assert rates == pytest.approx({"0.weight": last / 8, "0.bias": last / 8, "3.weight": last, "3.bias": last})
-    again = layered(scheduler="cosine_decay")
-    again.restore(training.run_dir / "checkpoints" / "step-00000002")
+    assert rates == pytest.approx(
+        {"network.0.weight": last / 8, "network.0.bias": last / 8, "network.3.weight": last, "network.3.bias": last}
+    )
+    again = resumed(layered(scheduler="cosine_decay"), training, 2)
     batches = iter(again.batches(2))
     for _ in range(2):
         train_step(again, batches)
@@ -145,10 +157,10 @@ def test_loss_scaler_is_saved(make, opt: str):
     for _ in range(3):
         train_step(training, batches)
     assert training.scaler.get_scale() == 2.0**36
-    training.save()
+    save(training)
     again = make(amp="fp16", opt=opt)
     again.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
-    again.restore(training.run_dir / "checkpoints" / "step-00000004")
+    resumed(again, training, 4)
     assert again.scaler.get_scale() == 2.0**36
     assert torch.equal(weights(again), weights(training))
     assert not training.meter.diverged.item(), "a dropped step is no divergence"
@@ -158,9 +170,29 @@ def test_a_step_does_not_depend_on_the_generators_state(make):
     """Dropout's seed is a function of the step, not of what was drawn before."""
     one, two = make(), make()
     for training in (one, two):
-        training.model.append(nn.Dropout(0.5))
+        training.task.network.append(nn.Dropout(0.5))
     torch.manual_seed(1)
     train_step(one, iter(one.batches(0)))
     torch.manual_seed(2)
     train_step(two, iter(two.batches(0)))
     assert torch.equal(weights(one), weights(two))
+
+
+def test_dropped_steps_in_a_row_are_divergence(make):
+    """fp16: gradients that are never finite train nothing; the run says so instead of going on until its end."""
+    training = make(amp="fp16", log_interval=1, epoch_size=20)
+    training.scaler = torch.amp.GradScaler("cpu")
+    before = weights(training)
+    for p in training.task.parameters():
+        p.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(DivergedError, match="infinite gradients and were dropped; the loss scale of fp16 fell to"):
+        fit(training)
+    assert training.progress.step == MAX_DROPPED_IN_A_ROW
+    assert torch.equal(weights(training), before)
+
+
+def test_the_loop_checks_whose_batch_it_gets(make):
+    training = make()
+    batches = iter(training.batches(1))
+    with pytest.raises(AssertionError, match=r"batch 1\.0 in step 0\.0"):
+        train_step(training, batches)

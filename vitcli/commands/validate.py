@@ -10,8 +10,8 @@ from vitcli.data.crops import Crops
 from vitcli.data.datasets import build_val
 from vitcli.data.source import Source
 from vitcli.distributed import World, joined, num_launched
-from vitcli.engine.failures import memory_in_words
 from vitcli.engine.evaluation import build_evaluate, build_evaluate_crops
+from vitcli.engine.failures import memory_in_words
 from vitcli.engine.preflight import check_device, check_launch
 from vitcli.engine.run_dir import write_result
 from vitcli.errors import DataError, UsageError

@@ -9,7 +9,7 @@ from vitcli.engine import checkpoint, run_dir
 from vitcli.errors import ResumeError, VitcliError
 from vitcli.recipe import schema
 from vitcli.recipe.load import Recipe, load_recipe
-from vitcli.weights.checkpoint_folders import checkpoints, newest_valid
+from vitcli.weights.checkpoint_folders import FORMAT, checkpoints, newest_valid
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,10 @@ def find_resume(recipe: Recipe) -> tuple[Path | None, ResumePoint | None, list[s
     if newest is None:
         found = "; ".join(damaged) if damaged else "it holds no checkpoint"
         raise ResumeError(f"{folder} cannot be continued: {found}", help="nothing was changed; start a new run")
-    return folder, ResumePoint(newest, checkpoint.load_state(newest)), damaged
+    state = checkpoint.load_state(newest)
+    if state["format"] > FORMAT:
+        raise ResumeError(f"{newest} was written by a newer version of vitcli", help="upgrade vitcli to continue it")
+    return folder, ResumePoint(newest, state), damaged
 
 
 def _run_of(wanted: str) -> Path:

@@ -21,9 +21,7 @@ from vitcli.engine.resume import ResumePoint
 from vitcli.engine.training import Progress, Training
 from vitcli.errors import DiskError, DivergedError, ResumeError
 from vitcli.tasks.task import NETWORK
-from vitcli.weights.checkpoint_folders import folder_of
-
-FORMAT = 2  #: of a checkpoint; 1 had no task: neither task.safetensors nor `network.` in the optimizer's names
+from vitcli.weights.checkpoint_folders import FORMAT, folder_of
 
 DIVERGED_HELP = (
     "lower lr, lengthen warmup_epochs, or set clip_grad: true; with amp fp16 try bf16. Checkpoints written before are "
@@ -100,7 +98,11 @@ def _refuse_not_finite(taken: Snapshot) -> None:
 
 
 def restore(training: Training, point: ResumePoint) -> None:
-    """Go back to the moment of the checkpoint."""
+    """Go back to the moment of the checkpoint.
+
+    Raises:
+        ResumeError: it has other tensors than the run.
+    """
     folder, state = point.folder, upgraded(point.state)
     try:
         _restore_tensors(training, folder, former=point.state["format"] == 1)
@@ -132,7 +134,7 @@ def _restore_tensors(training: Training, folder: Path, *, former: bool) -> None:
 
 
 def upgraded(state: dict[str, Any]) -> dict[str, Any]:
-    """state.json of format 1 as format 2 has it; the steps of an unfinished log line are forgotten."""
+    """state.json of format 1 as format 2 has it; the steps since its last log line are not counted in the next."""
     if state["format"] == FORMAT:
         return state
     old = state["progress"]

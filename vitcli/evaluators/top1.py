@@ -41,6 +41,7 @@ class EvalResult:
 
 from vitcli.evaluators.evaluator import Stopped
 
+
 class Counts:
     """What one way of scoring the images got right so far, on this rank; kept on the device."""
 
@@ -177,6 +178,7 @@ class Top1:
 
     def __init__(self, setting):
         from vitcli.engine.evaluation import build_evaluate
+
         self.run = build_evaluate(setting.recipe, setting.val, setting.world)
 
     def __call__(self, network, *, should_stop=lambda: False, answers=None):

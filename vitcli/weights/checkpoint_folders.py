@@ -4,6 +4,9 @@ from pathlib import Path
 
 from vitcli.weights.manifest import verify_manifest
 
+#: of a checkpoint. 1 had no state of the task: no task.safetensors, no `network.` in the optimizer's names
+FORMAT = 2
+
 
 def checkpoints(run_dir: Path) -> list[Path]:
     """All checkpoint folders of the run, newest first, valid or not."""
