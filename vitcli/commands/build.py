@@ -12,7 +12,7 @@ from vitcli.data.loader import build_train_loader, num_workers
 from vitcli.data.mixing import BatchPreparer
 from vitcli.data.sampler import BatchPlan
 from vitcli.data.streams import stream_seed
-from vitcli.data.transforms import build_train_transform
+from vitcli.data.views import build_views
 from vitcli.distributed import World, wrapped
 from vitcli.engine.bad_images import BadImages
 from vitcli.engine.evaluation import build_evaluate
@@ -135,12 +135,12 @@ def build_network(recipe: Recipe, num_classes: int, reporter: Reporter, weights:
 
 def build_batches(recipe: Recipe, world: World, splits: Splits, plan: BatchPlan) -> Callable[[int], Iterable]:
     """first step -> this rank's micro-batches from there to the end of the run."""
-    transform = build_train_transform(recipe.augmentation, in_channels=recipe.model.in_channels)
+    views = build_views(recipe.augmentation, 1, in_channels=recipe.model.in_channels)
 
     def batches(start_step: int) -> Iterable:
         return build_train_loader(
             splits.train,
-            [transform],
+            views,
             plan,
             seed=recipe.system.seed,
             rank=world.rank,
