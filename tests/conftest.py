@@ -1,4 +1,4 @@
-"""What all tests share: commands run as a user runs them, small recipes, small folders of real images."""
+"""What all tests share: commands run as a user runs them, small recipes, small folders of images."""
 
 import os
 import subprocess
@@ -7,7 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
+
+from tests.support.images import image_folder, make_image_folder
+
+__all__ = ["image_folder", "make_image_folder"]
 
 ROOT = Path(__file__).parent.parent
 
@@ -62,16 +65,3 @@ def torchrun(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
         )  # fmt: skip
 
     return run
-
-
-@pytest.fixture
-def image_folder(tmp_path: Path) -> Path:
-    """Two classes, 12 + 6 images of 40 x 32 pixels each, told apart by their color."""
-    root = tmp_path / "images"
-    for split, count in (("train", 12), ("val", 6)):
-        for name, color in (("cat", (200, 60, 40)), ("dog", (40, 60, 200))):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for i in range(count):
-                Image.new("RGB", (40, 32), tuple(c + 3 * i for c in color)).save(folder / f"{i}.png")
-    return root

@@ -12,7 +12,17 @@ TASKS = {
 EVALUATORS = {
     "top1": "vitcli.evaluators.top1:Top1",
 }
-TABLES: dict[str, dict[str, str]] = {"tasks": TASKS, "evaluators": EVALUATORS}
+SOURCES = {
+    "imagefolder": "vitcli.data.sources.folder:open_folder",
+    "imagenet": "vitcli.data.sources.folder:open_folder",
+    "digits": "vitcli.data.sources.digits:open_digits",
+    "cifar10": "vitcli.data.sources.torchvision_sets:open_torchvision",
+    "cifar100": "vitcli.data.sources.torchvision_sets:open_torchvision",
+    "mnist": "vitcli.data.sources.torchvision_sets:open_torchvision",
+    "fashion_mnist": "vitcli.data.sources.torchvision_sets:open_torchvision",
+    "synthetic": "vitcli.data.sources.synthetic:open_synthetic",
+}
+TABLES: dict[str, dict[str, str]] = {"tasks": TASKS, "evaluators": EVALUATORS, "sources": SOURCES}
 
 
 def load(kind: str, name: str) -> Any:

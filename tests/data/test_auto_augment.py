@@ -11,7 +11,7 @@ from timm.data import auto_augment as timms
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.autoaugment import TrivialAugmentWide, _apply_op
 
-from tests.data.pictures import photo
+from tests.support.images import photo
 from vitcli.data.augment_ops import OPS, WIDE_OPS, Canvas, trivial_augment, wide_op
 from vitcli.data.auto_augment import Noise, build_policy, parse_policy
 from vitcli.data.policies import INCREASING_OPS, OP_SETS, PLAIN_OPS, POLICIES

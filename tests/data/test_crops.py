@@ -8,7 +8,7 @@ from torchvision import transforms as tv
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tvf
 
-from tests.data.pictures import photo
+from tests.support.images import photo
 from vitcli.data.crops import Crops, build_crop_transform, read_scales
 from vitcli.data.datasets import build_splits
 from vitcli.data.eval_transform import build_eval_transform

@@ -11,9 +11,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, ImageFolder
 
-from tests.data.pictures import encoded, photo
-from vitcli.data.datasets import DATASETS, build_splits, build_val
-from vitcli.data.folder import PackedNames
+from tests.support.images import encoded, photo
+from vitcli import catalog
+from vitcli.data.datasets import build_split, build_splits, build_val
+from vitcli.data.source import ArrayImages
+from vitcli.data.sources.folder import PackedNames
 from vitcli.errors import DataError, UsageError, VitcliError
 from vitcli.recipe.schema import Dataset
 
@@ -32,8 +34,8 @@ def refusal(*args, **keys) -> VitcliError:
 CATS_AND_DOGS = {"train/cat": 3, "train/dog": 2, "val/cat": 1, "val/dog": 2}
 
 
-def test_a_folder_is_read_as_torchvision_reads_it(image_folder):
-    data_dir = image_folder({"train/b": 3, "train/a": 2, "train/C": 1, "val/a": 1, "val/b": 2, "val/C": 1})
+def test_a_folder_is_read_as_torchvision_reads_it(make_image_folder):
+    data_dir = make_image_folder({"train/b": 3, "train/a": 2, "train/C": 1, "val/a": 1, "val/b": 2, "val/C": 1})
     splits = build_splits(section(data_dir))
     for split, images in (("train", splits.train), ("val", splits.val)):
         reference = ImageFolder(data_dir / split)
@@ -49,16 +51,16 @@ def test_a_folder_is_read_as_torchvision_reads_it(image_folder):
         assert images.notes == []
 
 
-def test_class_missing_in_val_does_not_shift_labels(image_folder):
-    splits = build_splits(section(image_folder({"train/a": 2, "train/b": 2, "train/c": 2, "val/a": 1, "val/c": 1})))
+def test_class_missing_in_val_does_not_shift_labels(make_image_folder):
+    splits = build_splits(section(make_image_folder({"train/a": 2, "train/b": 2, "train/c": 2, "val/a": 1, "val/c": 1})))
     assert splits.val.class_names == ["a", "b", "c"]
     assert splits.val.targets.tolist() == [0, 2]
     assert splits.val.notes == ["1 of 3 classes have no validation images: 'b'"]
     assert splits.val.class_counts() == {"a": 1, "b": 0, "c": 1}
 
 
-def test_class_only_in_val_is_refused_with_a_table(image_folder):
-    error = refusal(image_folder({"train/a": 2, "train/b": 3, "val/a": 1, "val/zebra": 4}))
+def test_class_only_in_val_is_refused_with_a_table(make_image_folder):
+    error = refusal(make_image_folder({"train/a": 2, "train/b": 3, "val/a": 1, "val/zebra": 4}))
     assert "1 of 2 validation classes" in error.message
     assert "'zebra'" in error.message
     assert [line.split() for line in error.message.splitlines()[1:]] == [
@@ -68,8 +70,8 @@ def test_class_only_in_val_is_refused_with_a_table(image_folder):
     ]
 
 
-def test_val_alone_is_numbered_by_the_checkpoints_classes(image_folder):
-    data_dir = image_folder({"val/cat": 1, "val/ant": 2})
+def test_val_alone_is_numbered_by_the_checkpoints_classes(make_image_folder):
+    data_dir = make_image_folder({"val/cat": 1, "val/ant": 2})
     assert build_val(section(data_dir)).class_names == ["ant", "cat"]
     val = build_val(section(data_dir), ["dog", "cat", "ant"])
     assert val.targets.tolist() == [2, 2, 1]
@@ -78,12 +80,12 @@ def test_val_alone_is_numbered_by_the_checkpoints_classes(image_folder):
         build_val(section(data_dir), ["dog", "cat"])
 
 
-def test_validation_is_found_by_both_names(image_folder):
+def test_validation_is_found_by_both_names(make_image_folder):
     counts = {"train/a": 1, "validation/a": 2}
-    data_dir = image_folder(counts)
+    data_dir = make_image_folder(counts)
     assert len(build_splits(section(data_dir)).val) == 2
     shutil.copytree(data_dir / "validation", data_dir / "val")
-    os.remove(data_dir / "val/a/000.png")
+    os.remove(data_dir / "val/a/0.png")
     val = build_splits(section(data_dir)).val
     assert len(val) == 1
     assert "both" in val.notes[0]
@@ -103,8 +105,8 @@ def test_validation_is_found_by_both_names(image_folder):
     ],
     ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
 )
-def test_wrong_layouts_say_what_is_there_and_what_to_do(image_folder, counts, message, cure):
-    error = refusal(image_folder(counts))
+def test_wrong_layouts_say_what_is_there_and_what_to_do(make_image_folder, counts, message, cure):
+    error = refusal(make_image_folder(counts))
     assert message in error.message
     assert cure in error.help
 
@@ -117,13 +119,13 @@ def test_data_dir_that_is_missing_or_a_file(tmp_path):
     assert "is not a folder" in refusal(tmp_path / "file").message
 
 
-def test_empty_class_folder_in_val_is_only_a_class_without_images(image_folder):
-    data_dir = image_folder({**CATS_AND_DOGS, "train/eel": 1, "val/eel": 0})
+def test_empty_class_folder_in_val_is_only_a_class_without_images(make_image_folder):
+    data_dir = make_image_folder({**CATS_AND_DOGS, "train/eel": 1, "val/eel": 0})
     assert build_splits(section(data_dir)).val.class_counts()["eel"] == 0
 
 
-def test_what_is_no_image_is_left_out_and_counted(image_folder):
-    data_dir = image_folder(CATS_AND_DOGS)
+def test_what_is_no_image_is_left_out_and_counted(make_image_folder):
+    data_dir = make_image_folder(CATS_AND_DOGS)
     cat = data_dir / "train/cat"
     os.mkfifo(cat / "pipe.jpg")
     (cat / "gone.jpg").symlink_to("nowhere")
@@ -136,11 +138,11 @@ def test_what_is_no_image_is_left_out_and_counted(image_folder):
     (cat / "deep/deeper").mkdir(parents=True)
     photo().save(cat / "deep/deeper/x.JPEG")
     (cat / "deep/up").symlink_to(cat)
-    (cat / "other.png").symlink_to(data_dir / "train/dog/000.png")
+    (cat / "other.png").symlink_to(data_dir / "train/dog/0.png")
     (data_dir / "train/list.txt").write_bytes(b"")
     train = build_splits(section(data_dir)).train
     names = [train.name(index) for index in np.flatnonzero(train.targets == 0)]
-    assert names == ["cat/000.png", "cat/001.png", "cat/002.png", "cat/deep/deeper/x.JPEG", "cat/other.png"]
+    assert names == ["cat/0.png", "cat/1.png", "cat/2.png", "cat/deep/deeper/x.JPEG", "cat/other.png"]
     assert any("1 file beside the class folders" in note for note in train.notes)
     said = "\n".join(train.notes)
     for reason in (
@@ -154,8 +156,8 @@ def test_what_is_no_image_is_left_out_and_counted(image_folder):
         assert reason in said
 
 
-def test_same_leaf_name_below_two_classes_stays_two_classes(image_folder):
-    data_dir = image_folder({"train/cat/front": 1, "train/dog/front": 1, "val/cat/front": 1, "val/dog/front": 1})
+def test_same_leaf_name_below_two_classes_stays_two_classes(make_image_folder):
+    data_dir = make_image_folder({"train/cat/front": 1, "train/dog/front": 1, "val/cat/front": 1, "val/dog/front": 1})
     assert build_splits(section(data_dir)).class_names == ["cat", "dog"]
 
 
@@ -183,16 +185,16 @@ def test_names_of_all_kinds(tmp_path):
     assert len(splits.train.fingerprint()["sha256"]) == 64
 
 
-def test_one_class_and_one_image(image_folder):
-    splits = build_splits(section(image_folder({"train/only": 1, "val/only": 1})))
+def test_one_class_and_one_image(make_image_folder):
+    splits = build_splits(section(make_image_folder({"train/only": 1, "val/only": 1})))
     assert len(splits.train) == 1
     assert "only one class" in splits.train.notes[0]
 
 
-def test_subset_is_spread_evenly_and_keeps_classes(image_folder):
-    data_dir = image_folder({"train/a": 6, "train/b": 3, "val/a": 1, "val/b": 1})
+def test_subset_is_spread_evenly_and_keeps_classes(make_image_folder):
+    data_dir = make_image_folder({"train/a": 6, "train/b": 3, "val/a": 1, "val/b": 1})
     train = build_splits(section(data_dir, num_samples=3)).train
-    assert [train.name(index) for index in range(3)] == ["a/000.png", "a/003.png", "b/000.png"]
+    assert [train.name(index) for index in range(3)] == ["a/0.png", "a/3.png", "b/0.png"]
     assert train.targets.tolist() == [0, 0, 1]
     assert train.class_names == ["a", "b"]
     assert len(build_splits(section(data_dir, num_samples=100)).train) == 9
@@ -203,10 +205,10 @@ def test_subset_is_spread_evenly_and_keeps_classes(image_folder):
 
 
 @pytest.mark.parametrize("change", ["nothing", "added", "removed", "renamed", "grown", "touched", "moved"])
-def test_fingerprint_notices_every_change(image_folder, tmp_path, change):
-    data_dir = image_folder(CATS_AND_DOGS)
+def test_fingerprint_notices_every_change(make_image_folder, tmp_path, change):
+    data_dir = make_image_folder(CATS_AND_DOGS)
     before = build_splits(section(data_dir)).train.fingerprint()
-    victim = data_dir / "train/cat/000.png"
+    victim = data_dir / "train/cat/0.png"
     if change == "added":
         shutil.copy2(victim, data_dir / "train/cat/new.png")
     elif change == "removed":
@@ -226,8 +228,8 @@ def test_fingerprint_notices_every_change(image_folder, tmp_path, change):
     assert before["class_counts"] == {"cat": 3, "dog": 2}
 
 
-def test_fingerprint_does_not_depend_on_where_the_data_is(image_folder, tmp_path):
-    data_dir = image_folder(CATS_AND_DOGS)
+def test_fingerprint_does_not_depend_on_where_the_data_is(make_image_folder, tmp_path):
+    data_dir = make_image_folder(CATS_AND_DOGS)
     shutil.copytree(data_dir, tmp_path / "copy")
     assert (
         build_splits(section(data_dir)).train.fingerprint()
@@ -235,9 +237,9 @@ def test_fingerprint_does_not_depend_on_where_the_data_is(image_folder, tmp_path
     )
 
 
-def test_sets_travel_to_worker_processes(image_folder):
+def test_sets_travel_to_worker_processes(make_image_folder):
     for images in (
-        build_splits(section(image_folder(CATS_AND_DOGS))).train,
+        build_splits(section(make_image_folder(CATS_AND_DOGS))).train,
         build_splits(section(dataset="digits")).val,
     ):
         copy = pickle.loads(pickle.dumps(images))
@@ -332,12 +334,12 @@ def test_every_declared_set_has_an_opener():
     assert "imagefolder" in DATASETS
 
 
-def test_unreadable_image_is_found_when_it_is_loaded(image_folder):
-    data_dir = image_folder(CATS_AND_DOGS)
-    (data_dir / "train/cat/001.png").write_bytes(b"")
+def test_unreadable_image_is_found_when_it_is_loaded(make_image_folder):
+    data_dir = make_image_folder(CATS_AND_DOGS)
+    (data_dir / "train/cat/1.png").write_bytes(b"")
     train = build_splits(section(data_dir)).train
-    with pytest.raises(DataError, match=r"001\.png"):
+    with pytest.raises(DataError, match=r"1\.png"):
         train.load(1)
-    Image.new("RGB", (50, 50)).save(data_dir / "train/cat/001.png")
+    Image.new("RGB", (50, 50)).save(data_dir / "train/cat/1.png")
     with pytest.raises(DataError, match="max_image_pixels"):
         build_splits(section(data_dir, max_image_pixels=2000)).train.load(1)

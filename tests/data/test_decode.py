@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from tests.data.pictures import bomb_png, encoded, photo
+from tests.support.images import bomb_png, encoded, photo
 from vitcli.data.decode import BadImage, open_image
 from vitcli.errors import DataError
 

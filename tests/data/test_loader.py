@@ -17,7 +17,7 @@ from vitcli.data.datasets import build_splits
 from vitcli.data.eval_transform import build_eval_transform
 from vitcli.data.loader import build_eval_loader, build_train_loader, default_num_workers
 from vitcli.data.sampler import BatchPlan
-from vitcli.data.transforms import build_train_transform
+from vitcli.data.views import build_views
 from vitcli.errors import DataError
 from vitcli.recipe.schema import Augmentation, Dataset
 
@@ -29,10 +29,10 @@ def digits():
     return build_splits(Dataset(dataset="digits", num_samples=40)).train
 
 
-def load(images, *, plan=None, rank=0, start=0, total=9, workers=0, seed=3, on_bad_image="fail") -> list[Batch]:
+def load(images, *, plan=None, rank=0, start=0, total=9, workers=0, seed=3, on_bad_image="fail", num_views=1) -> list[Batch]:
     plan = plan or BatchPlan(len(images), 4, accumulation=2, seed=3)
     options = {"seed": seed, "rank": rank, "start_step": start, "total_steps": total, "num_workers": workers}
-    return list(build_train_loader(images, [build_train_transform(AUG)], plan, **options, on_bad_image=on_bad_image))
+    return list(build_train_loader(images, build_views(AUG, num_views), plan, **options, on_bad_image=on_bad_image))
 
 
 def same(batches: list[Batch], others: list[Batch]) -> bool:
@@ -144,10 +144,10 @@ def test_a_rank_without_images_evaluates_nothing(digits):
 
 
 @pytest.fixture
-def folder_with_bad_images(image_folder):
+def folder_with_bad_images(make_image_folder):
     """20 images, two of them broken."""
-    data_dir = image_folder({"train/a": 10, "train/b": 10, "val/a": 1, "val/b": 1})
-    for broken in ("a/003.png", "b/007.png"):
+    data_dir = make_image_folder({"train/a": 10, "train/b": 10, "val/a": 1, "val/b": 1})
+    for broken in ("a/3.png", "b/7.png"):
         (data_dir / "train" / broken).write_bytes(b"not an image")
     return build_splits(Dataset(data_dir=data_dir)).train
 
@@ -159,7 +159,7 @@ def test_bad_image_fails_with_its_name_and_without_a_traceback(folder_with_bad_i
     assert "3.png" in str(caught.value) or "7.png" in str(caught.value)
     assert "Traceback" not in str(caught.value)
     assert caught.value.exit_code == 3
-    with pytest.raises(DataError, match=r"003\.png"):
+    with pytest.raises(DataError, match=r"3\.png"):
         list(build_eval_loader(folder_with_bad_images, build_eval_transform(AUG), batch_size=4, num_workers=workers))
 
 
@@ -167,7 +167,7 @@ def test_bad_image_is_replaced_the_same_way_everywhere(folder_with_bad_images):
     images, plan = folder_with_bad_images, BatchPlan(20, 4, seed=3)
     batches = load(images, plan=plan, total=5, on_bad_image="skip")
     bad = [sample for batch in batches for sample in batch.bad]
-    assert {sample.name for sample in bad} >= {"a/003.png", "b/007.png"}
+    assert {sample.name for sample in bad} >= {"a/3.png", "b/7.png"}
     assert all("known format" in sample.reason for sample in bad)
     assert all(isinstance(sample, BadSample) and sample.replaced_by is not None for sample in bad)
     indices = torch.cat([batch.indices for batch in batches])

@@ -1,6 +1,7 @@
-"""Batches: the formulae are timm's when driven by the same lam and box; the draws have the right statistics."""
+"""Batches: the formulas are timm's when driven by the same lam and box; the draws have the right statistics."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from timm.data import mixup as timms
 from timm.data.random_erasing import RandomErasing
 from torchvision.transforms import functional as tvf
 
+from vitcli.data.batch import Batch
 from vitcli.data.mixing import (
     BatchPreparer,
     Mix,
@@ -24,7 +26,6 @@ from vitcli.data.streams import stream
 from vitcli.errors import UsageError
 from vitcli.recipe.schema import Augmentation
 
-PLACE = {"seed": 1, "epoch": 0, "step": 2, "micro": 0}
 SHAPE = torch.Size([6, 3, 40, 32])
 
 
@@ -32,6 +33,12 @@ def pixels(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(
         0, 256, shape or tuple(SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
     )
+
+
+def batch(*views: torch.Tensor, targets: torch.Tensor | None = None, **place: int) -> Batch:
+    """A batch at step 2 of the run, of one view unless others are given."""
+    targets = torch.arange(6) if targets is None else targets
+    return Batch(views or (pixels(),), targets, torch.arange(6), **{"step": 2, **place})
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -122,33 +129,42 @@ def test_cutmix_weight_is_the_kept_area():
 def test_targets_are_soft_only_while_mixing_is_on():
     aug = Augmentation(mixup=0.8, cutmix=1.0, mixup_off_epoch=3)
     prepare, labels = BatchPreparer(aug, 10), torch.tensor([1, 2, 3, 4, 5, 6])
-    images, targets = prepare(pixels(), labels, **PLACE)
+    prepared = prepare(batch(targets=labels), seed=1)
+    targets = prepared.targets
     assert targets.shape == (6, 10)
     assert targets.dtype == torch.float32
-    assert images.shape == SHAPE
+    assert prepared.images.shape == SHAPE
     assert torch.allclose(targets.sum(1), torch.ones(6))
     assert torch.equal(targets > 0, (targets > 0).flip(0))
     for epoch, soft in [(2, True), (3, False), (9, False)]:
         assert prepare.mixes(epoch) is soft
-        assert (prepare(pixels(), labels, **{**PLACE, "epoch": epoch})[1] is labels) is not soft
-    unmixed = BatchPreparer(Augmentation(mixup=0.8, cutmix_prob=0.0), 10)(pixels(), labels, **PLACE)
-    assert torch.equal(unmixed[1], torch.nn.functional.one_hot(labels, 10).float())  # one form for the whole epoch
-    assert BatchPreparer(Augmentation(), 10)(pixels(), labels, **PLACE)[1] is labels
+        assert (prepare(batch(targets=labels, epoch=epoch), seed=1).targets is labels) is not soft
+    unmixed = BatchPreparer(Augmentation(mixup=0.8, cutmix_prob=0.0), 10)(batch(targets=labels), seed=1)
+    assert torch.equal(unmixed.targets, torch.nn.functional.one_hot(labels, 10).float())  # one form for a whole epoch
+    assert BatchPreparer(Augmentation(), 10)(batch(targets=labels), seed=1).targets is labels
 
 
 def test_one_place_one_result_and_other_places_differ():
     prepare = BatchPreparer(Augmentation(mixup=0.8, cutmix=1.0, re_prob=0.5, re_mode="pixel"), 10)
-    labels = torch.arange(6)
-    first, again = (prepare(pixels(), labels, **PLACE) for _ in range(2))
-    assert torch.equal(first[0], again[0])
-    assert torch.equal(first[1], again[1])
-    for key in ("seed", "step", "micro"):
-        other = prepare(pixels(), labels, **{**PLACE, key: PLACE[key] + 1})
-        assert not torch.equal(first[0], other[0])
+    first, again = (prepare(batch(), seed=1) for _ in range(2))
+    assert torch.equal(first.images, again.images)
+    assert torch.equal(first.targets, again.targets)
+    assert torch.equal(first.images, prepare(batch(micro=1), seed=1).images), "the spread over micro-steps is no place"
+    for other in (prepare(batch(), seed=2), prepare(batch(step=3), seed=1), prepare(batch(block=1), seed=1)):
+        assert not torch.equal(first.images, other.images)
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    prepare(pixels(), labels, **PLACE)
+    prepare(batch(), seed=1)
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_each_view_is_erased_by_its_own_numbers_and_the_first_as_if_it_were_alone():
+    prepare = BatchPreparer(Augmentation(re_prob=1.0), 10)
+    first, second = prepare(batch(pixels(), pixels()), seed=1).views
+    assert torch.equal(first, prepare(batch(), seed=1).images)
+    assert ((first == 0).all(1) != (second == 0).all(1)).any()
+    unlabeled = prepare(Batch((pixels(),), None, torch.arange(6)), seed=1)
+    assert unlabeled.targets is None
 
 
 def test_erased_boxes_have_the_asked_share_area_and_aspect():
@@ -208,11 +224,11 @@ def test_nothing_waits_for_the_gpu():
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
     prepare = BatchPreparer(Augmentation(mixup=0.8, cutmix=1.0, re_prob=0.5, re_mode="pixel"), 10)
-    images, labels = pixels().cuda(), torch.arange(6).cuda()
-    prepare(images, labels, **PLACE)  # mean and std go to the device once
+    on_gpu = batch().to(torch.device("cuda"))
+    prepare(on_gpu, seed=1)  # mean and std go to the device once
     torch.cuda.set_sync_debug_mode("error")
     try:
         for step in range(20):
-            prepare(images, labels, seed=0, epoch=0, step=step, micro=0)
+            prepare(replace(on_gpu, step=step), seed=0)
     finally:
         torch.cuda.set_sync_debug_mode("default")

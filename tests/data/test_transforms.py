@@ -12,9 +12,10 @@ from timm.data.transforms import RandomResizedCropAndInterpolation
 from torchvision import transforms as tv
 from torchvision.transforms import functional as tvf
 
-from tests.data.pictures import photo
+from tests.support.images import photo
 from vitcli.data.eval_transform import build_eval_transform
-from vitcli.data.transforms import build_train_transform, jitter_colors, random_crop_box, to_uint8_tensor, turn_hue
+from vitcli.data.transforms import jitter_colors, random_crop_box, to_uint8_tensor, turn_hue
+from vitcli.data.views import TrainTransform, build_views
 from vitcli.recipe.schema import Augmentation
 
 SIZES = [
@@ -30,6 +31,10 @@ SIZES = [
     (256, 256),
     (300, 37),
 ]
+
+
+def train_transform(aug: Augmentation, in_channels: int = 3) -> TrainTransform:
+    return build_views(aug, 1, in_channels)[0]
 
 
 def same(image: Image.Image, other: Image.Image) -> bool:
@@ -67,7 +72,7 @@ def test_train_crop_is_timms_pixel_for_pixel(size, interpolation):
     image = photo(*size)
     aug = Augmentation(image_resize=24, interpolation=interpolation, hflip=0)
     ours, timms = (
-        build_train_transform(aug),
+        train_transform(aug),
         RandomResizedCropAndInterpolation(24, (0.08, 1.0), (3 / 4, 4 / 3), interpolation),
     )
     for seed in range(20):
@@ -107,7 +112,7 @@ def test_padded_crop_is_torchvisions_at_every_place(size, mode):
     padded = tvf.pad(tvf.resize(image, 8), [4], padding_mode="reflect")
     places = [(top, left) for top in range(padded.height - 7) for left in range(padded.width - 7)]
     expected = {tvf.crop(padded, top, left, 8, 8).tobytes(): (top, left) for top, left in places}
-    transform = build_train_transform(aug, in_channels=3 if mode == "RGB" else 1)
+    transform = train_transform(aug, in_channels=3 if mode == "RGB" else 1)
     found = [expected[transform(image, random.Random(seed)).tobytes()] for seed in range(2500)]
     assert len(expected) == len(places) == len(set(found))
     tops, lefts = np.array(found).T
@@ -118,14 +123,14 @@ def test_padded_crop_is_torchvisions_at_every_place(size, mode):
 def test_flips_have_their_probability():
     image = photo(16, 16)
     whole = {"image_resize": 16, "scale": (1.0, 1.0), "ratio": (1.0, 1.0)}
-    horizontal = build_train_transform(Augmentation(**whole, hflip=0.3))
+    horizontal = train_transform(Augmentation(**whole, hflip=0.3))
     flipped = [not same(horizontal(image, random.Random(seed)), image) for seed in range(1000)]
     assert abs(np.mean(flipped) - 0.3) < 0.05
-    assert same(build_train_transform(Augmentation(**whole, hflip=1.0))(image, random.Random(0)), tvf.hflip(image))
+    assert same(train_transform(Augmentation(**whole, hflip=1.0))(image, random.Random(0)), tvf.hflip(image))
     assert same(
-        build_train_transform(Augmentation(**whole, hflip=0.0, vflip=1.0))(image, random.Random(0)), tvf.vflip(image)
+        train_transform(Augmentation(**whole, hflip=0.0, vflip=1.0))(image, random.Random(0)), tvf.vflip(image)
     )
-    assert same(build_train_transform(Augmentation(**whole, hflip=0.0))(image, random.Random(0)), image)
+    assert same(train_transform(Augmentation(**whole, hflip=0.0))(image, random.Random(0)), image)
 
 
 class Recorded(random.Random):
@@ -168,22 +173,22 @@ def test_hue(turns):
 def test_color_jitter_is_off_with_a_policy_but_for_three_augment():
     image = Image.new("RGB", (16, 16), (120, 60, 30))  # a policy of no operations leaves one color alone
     plain = Augmentation(image_resize=16, color_jitter=0.9, auto_augment="rand-p0")
-    assert same(build_train_transform(plain)(image, random.Random(1)), image)
+    assert same(train_transform(plain)(image, random.Random(1)), image)
     jittered = Augmentation(image_resize=16, color_jitter=0.9, auto_augment="rand-p0-t3a")
-    assert not same(build_train_transform(jittered)(image, random.Random(1)), image)
+    assert not same(train_transform(jittered)(image, random.Random(1)), image)
 
 
 @pytest.mark.parametrize("policy", [None, "rand-m9-mstd0.5-inc1", "autoaug", "3a", "trivialaugwide", "augmix-m5"])
 def test_gray_images_all_the_way(policy):
     aug = Augmentation(image_resize=16, color_jitter=0.4, auto_augment=policy, mean=(0.5,), std=(0.5,))
-    train = build_train_transform(aug, in_channels=1)
+    train = train_transform(aug, in_channels=1)
     shapes = {to_uint8_tensor(train(photo(), random.Random(seed))).shape for seed in range(30)}
     assert shapes == {(1, 16, 16)}
     assert build_eval_transform(aug, in_channels=1)(photo()).mode == "L"
 
 
 def test_same_generator_same_image_and_different_ones_differ():
-    transform = build_train_transform(
+    transform = train_transform(
         Augmentation(image_resize=32, auto_augment="rand-m9-mstd0.5-inc1", interpolation="random")
     )
     first, second = ([to_uint8_tensor(transform(photo(), random.Random(seed))) for seed in range(8)] for _ in range(2))

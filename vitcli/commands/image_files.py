@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitcli.data.folder import EXTENSIONS
+from vitcli.data.sources.folder import EXTENSIONS
 from vitcli.errors import DataError
 
 

@@ -1,1 +1,1 @@
-"""From files to batches: which images there are, in which order they come, and what is done to each."""
+"""Data: from files to batches. Sources, decoding, views, mixing, sampling, loading."""

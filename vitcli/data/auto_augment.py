@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def build_policy(
     fill = tuple(min(255, round(255 * value)) for value in mean)
     fill = (fill * 3 if len(fill) == 1 else fill) if mode == "RGB" else fill[0]
     canvas = Canvas(fill, filters, translate_ratio=0.3 if isinstance(policy, AugMix) else 0.45)
-    return lambda image, rng: policy(image, rng, canvas)
+    return partial(policy, canvas=canvas)  # unlike a closure, it can be pickled for worker processes
 
 
 def parse_policy(text: str) -> Policy:

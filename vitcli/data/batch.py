@@ -1,4 +1,4 @@
-"""What travels from the loader through the task: the only kind of batch there is."""
+"""The batch that the loader makes and a task or an evaluator takes."""
 
 from dataclasses import dataclass, field, replace
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class BadSample:
-    """An unreadable image and the sample that took its place (None: none did)."""
+    """An unreadable image, and the sample that replaced it (None: none did)."""
 
     index: int
     name: str
@@ -18,15 +18,15 @@ class BadSample:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples of one micro-step, or of an evaluation.
+    """The samples of one micro-step, or of an evaluation.
 
-    views: one tensor per independently augmented view, (B, C, H, W): uint8 as the loader gives it, float32 once a task
-        has prepared it. An evaluation with many crops has one view of shape (B, crops, C, H, W).
-    targets: (B,) int64, an index into the source's class names; (B, num_classes) float32 once mixed; None without
-        labels.
-    indices: (B,) int64, the samples after replacement of unreadable ones, which `bad` lists.
-    epoch, step, micro: the place in the run, counted from 0; block: the place in the global batch
-        (`BatchPlan.block`), the same however the batch is spread over ranks and micro-steps.
+    Attributes:
+        views: one tensor per independently augmented view, (B, C, H, W): uint8 from the loader, float32 after a task
+            has prepared it. An evaluation with many crops has one view of shape (B, crops, C, H, W).
+        targets: (B,) int64, an index into the class names; (B, num_classes) float32 after mixing; None without labels.
+        indices: (B,) int64, the samples after replacement of unreadable ones, which `bad` lists.
+        epoch, step, micro: the place in the run, counted from 0.
+        block: the place in the global batch (`BatchPlan.block`), however it is spread over ranks and micro-steps.
     """
 
     views: tuple[Tensor, ...]
@@ -43,7 +43,7 @@ class Batch:
 
     @property
     def images(self) -> Tensor:
-        """The only view."""
+        """The only view of each sample."""
         assert len(self.views) == 1, f"{len(self.views)} views"
         return self.views[0]
 
@@ -58,6 +58,6 @@ class Batch:
         return replace(self, views=tuple(view.contiguous(memory_format=torch.channels_last) for view in self.views))
 
     def pin_memory(self, device: str | torch.device | None = None) -> "Batch":
-        """For torch's loader."""
+        """The same batch in page-locked memory; torch's loader calls this."""
         targets = None if self.targets is None else self.targets.pin_memory()
         return replace(self, views=tuple(view.pin_memory() for view in self.views), targets=targets)

@@ -1,7 +1,7 @@
-"""Many crops of one image for evaluation: five, AlexNet's ten, GoogLeNet's 144. Geometry only; no randomness.
+"""Many crops of one image for evaluation: five, the ten of AlexNet, the 144 of GoogLeNet. Nothing here is random.
 
-Corners and centers are torchvision's FiveCrop, pixel for pixel, of an image whose shorter side was resized to
-`scale` x `size`; so a small image is enlarged first, and every crop lies inside.
+Corners and centers are those of torchvision's FiveCrop, pixel for pixel, after the shorter side was resized to
+`scale` x `size`. So a small image is enlarged first, and every crop lies inside.
 """
 
 import math
@@ -12,10 +12,11 @@ from typing import Literal
 from PIL import Image
 
 from vitcli.data.eval_transform import (
-    FILTERS,
+    EvalTransform,
+    Resampling,
     build_eval_transform,
     center_crop,
-    image_mode,
+    in_mode,
     limit_aspect,
     resize_shorter,
 )
@@ -24,14 +25,13 @@ from vitcli.recipe.schema import Augmentation
 
 Images = list[Image.Image]
 Average = Literal["prob", "logit"]
-CropTransform = Callable[[Image.Image], Images]
 
 
 @dataclass(frozen=True)
 class CropProtocol:
     """How crops are taken at one scale, at which scales, and how scale x size becomes a whole number of pixels."""
 
-    crops: Callable[[Image.Image, int, Image.Resampling], Images]
+    crops: Callable[[Image.Image, int, Resampling], Images]
     num_crops: int  # at one scale
     scales: tuple[float, ...]
     rounded: Callable[[float], int]
@@ -39,12 +39,15 @@ class CropProtocol:
 
 @dataclass(frozen=True)
 class Crops:
-    """What `validate` is asked for.
+    """Which crops of an image are evaluated.
 
-    protocol: a name of `PROTOCOLS`. scales: shorter side of the resized image / side of the crop, 1 or more; None:
-    those of the protocol. average: over the crops' probabilities, or over their logits.
+    Args:
+        protocol: a name of `PROTOCOLS`.
+        scales: shorter side of the resized image / side of the crop, 1 or more; None: those of the protocol.
+        average: of the probabilities of the crops, or of their logits.
 
-    Raises UsageError for anything else.
+    Raises:
+        UsageError: another value.
     """
 
     protocol: str
@@ -82,21 +85,26 @@ def read_scales(text: str) -> tuple[float, ...]:
         raise UsageError(f"crop_scales is {text!r}", help=_SCALES_HELP) from None
 
 
-def build_crop_transform(crops: Crops, aug: Augmentation, *, in_channels: int = 3) -> CropTransform:
-    """PIL RGB image -> [the single crop of the recipe's evaluation, then `crops.num_crops` crops], all of one size."""
-    protocol, size = PROTOCOLS[crops.protocol], aug.image_resize
-    single, resample = build_eval_transform(aug, in_channels=in_channels), FILTERS[aug.interpolation][-1]
-    mode = image_mode(in_channels)
+@dataclass(frozen=True)
+class CropTransform:
+    """PIL RGB image -> [what `single` makes of it, then `crops.num_crops` crops], all of one size."""
 
-    def transform(image: Image.Image) -> Images:
-        image = image.convert(mode) if image.mode != mode else image
-        found = [single(image)]
-        for scale in crops.used_scales:
+    crops: Crops
+    single: EvalTransform
+
+    def __call__(self, image: Image.Image) -> Images:
+        protocol, size, resample = PROTOCOLS[self.crops.protocol], self.single.side, self.single.resample
+        image = in_mode(image, self.single.mode)
+        found = [self.single(image)]
+        for scale in self.crops.used_scales:
             resized = resize_shorter(limit_aspect(image), protocol.rounded(scale * size), resample)
             found += protocol.crops(resized, size, resample)
         return found
 
-    return transform
+
+def build_crop_transform(crops: Crops, aug: Augmentation, *, in_channels: int = 3) -> CropTransform:
+    """The single crop of the recipe's evaluation, and `crops` in addition."""
+    return CropTransform(crops, build_eval_transform(aug, in_channels=in_channels))
 
 
 def five_crops(image: Image.Image, size: int) -> Images:
@@ -108,7 +116,7 @@ def five_crops(image: Image.Image, size: int) -> Images:
 
 
 def three_squares(image: Image.Image) -> Images:
-    """The left, center and right squares of the shorter side; top, center and bottom of an upright image."""
+    """The left, center and right squares of an image; top, center and bottom if it is taller than wide."""
     side = min(image.size)
     ends = (0, 0), (image.width - side, image.height - side)
     first, last = (image.crop((left, top, left + side, top + side)) for left, top in ends)
@@ -116,19 +124,19 @@ def three_squares(image: Image.Image) -> Images:
 
 
 def ten_crops(image: Image.Image, size: int) -> Images:
-    """Five of the image, five of its mirror (Krizhevsky et al. 2012, section 4.1); torchvision's TenCrop."""
+    """Five of the image and five of its mirror image (Krizhevsky et al. 2012, section 4.1); torchvision's TenCrop."""
     return five_crops(image, size) + five_crops(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), size)
 
 
-def googlenet_crops(image: Image.Image, size: int, resample: Image.Resampling) -> Images:
-    """Of three squares each: five crops, and the whole resized; then all mirrored (Szegedy et al. 2014, section 7)."""
+def googlenet_crops(image: Image.Image, size: int, resample: Resampling) -> Images:
+    """Of each of three squares: five crops and the whole, resized; then all mirrored (Szegedy et al. 2014, section 7)."""
     views = []
     for square in three_squares(image):
         views += [*five_crops(square, size), square.resize((size, size), resample)]
     return views + [view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for view in views]
 
 
-#: option `--eval_crops` -> what it means; 5 at 1.5 is the multi-language ViT's, the others are their papers'
+#: option `--eval_crops` -> its crops; 5 at scale 1.5 is the protocol of miguelmartin75/vit, the others are of papers
 PROTOCOLS: dict[str, CropProtocol] = {
     "1": CropProtocol(lambda image, size, _: [center_crop(image, size)], 1, (1.0,), math.floor),
     "5": CropProtocol(lambda image, size, _: five_crops(image, size), 5, (1.5,), math.floor),

@@ -1,65 +1,82 @@
 """Opens the data set that a recipe names: two splits, and one numbering of the classes for both."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from vitcli.data.builtin import open_digits, open_synthetic, open_torchvision
-from vitcli.data.folder import open_folder
-from vitcli.data.source import Source
+from vitcli import catalog
+from vitcli.data.source import MissingSplit, Source
+from vitcli.data.subset import limited
 from vitcli.errors import DataError
 from vitcli.recipe.schema import Dataset
-
-#: name in a recipe -> what opens its split "train" or "val"
-DATASETS: dict[str, Callable[[Dataset, str], Source]] = {
-    "imagefolder": open_folder,
-    "imagenet": open_folder,
-    "digits": open_digits,
-    "cifar10": open_torchvision,
-    "cifar100": open_torchvision,
-    "mnist": open_torchvision,
-    "fashion_mnist": open_torchvision,
-    "synthetic": open_synthetic,
-}
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Two splits whose labels are indices into the same `class_names`."""
+    """Two splits whose targets are indices into the same `class_names`.
+
+    Without labels, `class_names` is None and so is `val`.
+    """
 
     train: Source
-    val: Source
+    val: Source | None
 
     @property
-    def class_names(self) -> list[str]:
+    def class_names(self) -> list[str] | None:
         return self.train.class_names
 
 
-def build_splits(section: Dataset, needs_labels=True, seed=0) -> Splits:
-    """Both splits; the training split defines the classes (folder names in sorted order).
+def build_splits(section: Dataset, needs_labels: bool = True, *, seed: int = 0) -> Splits:
+    """Both splits. The training split defines the classes (folder names in sorted order).
 
-    Raises DataError when the data is missing, empty, not laid out as expected, or when `val` has a class that is not
-    trained. A class without validation images is fine and noted.
+    Args:
+        needs_labels: False: images without labels are accepted, and the validation split may be missing.
+        seed: chooses the images of `num_samples_per_class` and `num_samples_ratio`.
+
+    Raises:
+        DataError: the data is missing, empty, not laid out as expected, or `val` has a class that `train` lacks. A
+            class without validation images is allowed and noted.
+        UsageError: a key that this data set needs is not given, or one that it cannot use.
     """
-    train = DATASETS[section.dataset](section, "train")
-    val = _renumber(DATASETS[section.dataset](section, "val"), train.class_names, train.class_counts())
-    if len(train.class_names) == 1:
-        train.notes.append(f"there is only one class, {train.class_names[0]!r}: nothing can be learned from it")
-    return Splits(train if section.num_samples is None else train.subset(section.num_samples), val)
+    train = build_split(section, "train", needs_labels)
+    val = build_split(section, "val") if needs_labels else _val_if_any(section, train)
+    if val is not None and train.class_names is not None:
+        val = _renumber(val, train.class_names, train.class_counts())
+    if needs_labels and len(train.class_counts()) == 1:
+        train.notes.append(f"there is only one class, {next(iter(train.class_counts()))!r}: there is nothing to learn")
+    return Splits(limited(train, section, seed), val)
 
 
-def build_split(section: Dataset, split: Literal["train", "val"]) -> Source:
+def build_split(section: Dataset, split: Literal["train", "val"], needs_labels: bool = True) -> Source:
     """One split alone, numbered by its own sorted classes."""
-    return DATASETS[section.dataset](section, split)
+    source: Source = catalog.load("sources", section.dataset)(section, split, needs_labels)
+    if needs_labels and source.targets is None:
+        raise DataError(f"the images of the data set {section.dataset!r} have no labels", help="choose another task")
+    return source
 
 
 def build_val(section: Dataset, class_names: list[str] | None = None) -> Source:
-    """The validation split alone, numbered by `class_names` (a checkpoint's, say) or by its own sorted classes."""
+    """The validation split alone, numbered by `class_names` (of a checkpoint) or by its own sorted classes."""
     val = build_split(section, "val")
     return val if class_names is None else _renumber(val, class_names, dict.fromkeys(class_names))
 
 
-def _renumber(val: Source, class_names: list[str], train_counts: dict[str, int] | dict[str, None]) -> Source:
+def _val_if_any(section: Dataset, train: Source) -> Source | None:
+    """The validation split if both splits have labels; the notes of `train` say why there is none."""
+    if train.targets is None:
+        return None
+    try:
+        val = build_split(section, "val", needs_labels=False)
+    except MissingSplit as error:
+        train.notes.append(f"{error.message}: there is nothing to evaluate on")
+        return None
+    if val.targets is None:
+        train.notes += [*val.notes, "the validation split is not used: it has no labels"]
+        return None
+    return val
+
+
+def _renumber(val: Source, class_names: list[str], train_counts: Mapping[str, int | None]) -> Source:
     """`val` with indices into `class_names`; raises DataError, with a table, for a class that is not among them."""
     val_counts = val.class_counts()
     unknown = [name for name in val_counts if name not in train_counts]
@@ -67,17 +84,19 @@ def _renumber(val: Source, class_names: list[str], train_counts: dict[str, int] 
         raise DataError(
             f"{len(unknown)} of {len(val_counts)} validation classes are not among the "
             f"{len(class_names)} training classes\n" + _table(class_names, train_counts, val_counts, unknown),
-            help="give both splits the same class folders, or remove the folders in question from the validation split",
+            help="give both splits the same class folders, or remove these folders from the validation split",
         )
     absent = [name for name in class_names if name not in val_counts]
     val = val.relabel(class_names)
     if absent:
         shown = ", ".join(map(repr, absent[:5])) + (", …" if len(absent) > 5 else "")
-        val.notes = [*val.notes, f"{len(absent)} of {len(class_names)} classes have no validation images: {shown}"]
+        val.notes.append(f"{len(absent)} of {len(class_names)} classes have no validation images: {shown}")
     return val
 
 
-def _table(class_names: list[str], train: dict, val: dict[str, int], unknown: list[str], most: int = 10) -> str:
+def _table(
+    class_names: list[str], train: Mapping[str, int | None], val: dict[str, int], unknown: list[str], most: int = 10
+) -> str:
     """The classes that differ between the splits, with the number of images in each."""
     missing = [name for name in class_names if name not in val]
     rows = [(repr(name), str(train.get(name, 0) or "-"), str(val.get(name, 0))) for name in (unknown + missing)[:most]]

@@ -1,17 +1,17 @@
-"""One file becomes one RGB image, or a `BadImage` that says why not.
+"""Reads one file as an RGB image, or raises a `BadImage` that says why it cannot.
 
-What is decided here, once and for all kinds of files:
+The rules for all kinds of files:
 
-* Formats: JPEG (MPO too), PNG, WebP, BMP, PPM/PGM, GIF and TIFF, recognized by content, never by the file's name.
-* Only regular files are opened (a FIFO would block for ever); links are followed.
+* Formats: JPEG (MPO too), PNG, WebP, BMP, PPM/PGM, GIF and TIFF, recognized by content, not by the file's name.
+* Only regular files are opened (a FIFO would block forever); links are followed.
 * The size is read from the header first: an image of more than `max_image_pixels` is never decoded. Pillow's own limit
-  of 178,956,970 pixels stands above ours.
-* A truncated or damaged file is an error; no part of an image is ever made up.
-* EXIF orientation is applied, so a photograph is seen upright. (timm and torchvision ignore it.)
-* Gray images of 16 bits are scaled to 8 by dropping the low byte, as Pillow does for 16-bit color; nothing saturates.
-* Gray, palette, 1-bit and CMYK images become RGB by Pillow's `convert`. Transparency is dropped, not composited, which
-  is what timm and torchvision do. Images of 32-bit floats are refused: their range is unknown.
-* Of an animation or a multi-page file the first frame is taken.
+  of 178,956,970 pixels is the upper bound of ours.
+* A truncated or damaged file is an error; missing pixels are never filled in.
+* EXIF orientation is applied, so photographs are upright. (timm and torchvision ignore it.)
+* 16-bit gray images are reduced to 8 bits by dropping the low byte, as Pillow does for 16-bit color.
+* Gray, palette, 1-bit and CMYK images become RGB by Pillow's `convert`. Transparency is dropped, not composited, as in
+  timm and torchvision. Images of 32-bit floats are refused: their range is unknown.
+* Of an animation or a multi-page file the first frame is used.
 """
 
 import os
@@ -27,7 +27,7 @@ from vitcli.errors import DataError
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "GIF", "TIFF")
 
 _EXIF_ORIENTATION = 0x0112
-#: EXIF orientation -> what makes the image upright (TIFF 6.0, tag 274)
+#: EXIF orientation -> the operation that makes the image upright (TIFF 6.0, tag 274)
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -55,7 +55,7 @@ def open_image(path: str | Path, *, max_image_pixels: int = 178_956_970) -> Imag
     """The image at `path` in mode RGB, upright. Raises BadImage; the policy is at the top of this module."""
     try:
         with _open_regular(path) as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about bombs (our limit decides) and about harmless oddities of metadata
+            warnings.simplefilter("ignore")  # about large images (our limit decides) and unusual metadata
             image = Image.open(file, formats=FORMATS)
             if image.width * image.height > max_image_pixels:
                 size = f"{image.width:,} x {image.height:,}"
@@ -69,7 +69,7 @@ def open_image(path: str | Path, *, max_image_pixels: int = 178_956_970) -> Imag
         raise BadImage(path, "not an image of a known format") from None
     except OSError as error:
         raise BadImage(path, error.strerror or str(error)) from None
-    except Exception as error:  # a decoder may raise anything on a file that was made to break it
+    except Exception as error:  # a decoder may raise anything on a malicious file
         raise BadImage(path, f"{type(error).__name__}: {error}") from None
 
 
@@ -98,5 +98,5 @@ def _open_regular(path: str | Path) -> BinaryIO:
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:  # damaged EXIF says nothing about the pixels
+    except Exception:  # the pixels may be fine when EXIF is damaged
         return 1

@@ -1,14 +1,19 @@
-"""Turns positions in a run into batches, in worker processes that know nothing but the position they are asked for.
+"""Turns positions in a run into batches, in worker processes that are told nothing but the position.
 
 A batch is a pure function of (source, views, plan, seed, rank, position), so the loader has no state: it can start
-at any step, the number of workers changes nothing, and workers read ahead across the end of an epoch.
+at any step, the number of workers changes nothing, and workers read ahead across the end of an epoch. Workers are
+started by the method that `multiprocessing` is set to: fork, spawn (the default on macOS) or forkserver (the default
+of Python 3.14). Sources and transforms are therefore picklable.
 """
 
+import multiprocessing
 import os
 import signal
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from multiprocessing import resource_tracker
 from typing import Literal
 
 import torch
@@ -22,11 +27,14 @@ from vitcli.data.eval_transform import EvalTransform
 from vitcli.data.sampler import BatchPlan, eval_indices
 from vitcli.data.source import Source
 from vitcli.data.streams import stream
-from vitcli.data.transforms import TrainTransform, to_uint8_tensor
+from vitcli.data.transforms import to_uint8_tensor
+from vitcli.data.views import TrainTransform
 from vitcli.errors import DataError
 from vitcli.recipe.schema import Dataset as Section
 
 _ATTEMPTS = 20
+#: sent to the whole process group when a run is stopped: by a terminal, a batch system, torchrun
+_STOP_SIGNALS = {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM}
 
 
 def build_train_loader(
@@ -42,12 +50,17 @@ def build_train_loader(
     on_bad_image: Literal["fail", "skip"] = "fail",
     pin_memory: bool = False,
 ) -> "Batches":
-    """The batches of `rank` from `start_step` up to `total_steps`, step by step, in each step micro-step by micro-step.
+    """The batches of `rank` from `start_step` up to `total_steps`, in the order of steps and micro-steps.
 
-    Each sample is read once and augmented by each of `views`, by random numbers of its own for each.
+    Each sample is read once and augmented by each of `views`, whose random numbers are independent functions of (seed,
+    epoch, sample, view).
 
-    An unreadable image raises DataError ("fail"), or is replaced by another sample that is a function of (seed, epoch,
-    index) and listed in `Batch.bad` ("skip"). DataError, too, when a worker process is killed.
+    Args:
+        on_bad_image: "fail": an unreadable image raises DataError. "skip": it is replaced by another sample, a function
+            of (seed, epoch, index), and listed in `Batch.bad`.
+
+    Raises:
+        DataError: while iterating: an unreadable image, or a worker process was killed.
     """
     batches = _TrainBatches(source, views, plan, seed, rank, on_bad_image)
     positions = range(start_step * plan.accumulation, total_steps * plan.accumulation)
@@ -64,22 +77,25 @@ def build_eval_loader(
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> "Batches":
-    """Every image of `rank` once, in order; the last batch may be smaller. Raises DataError for an unreadable image.
+    """Every image of `rank` once, in order; the last batch may be smaller.
 
-    A transform that makes several crops of an image makes batches (B, crops, C, H, W).
+    A CropTransform makes batches (B, crops, C, H, W).
+
+    Raises:
+        DataError: while iterating: an unreadable image, or a worker process was killed.
     """
     batches = _EvalBatches(source, transform, batch_size, eval_indices(len(source), rank, world_size))
     return Batches(batches, range(len(batches)), num_workers, pin_memory)
 
 
 def num_workers(section: Section, local_world_size: int) -> int:
-    """Decoding processes per training process: as the recipe says, else this process's share of the cores."""
+    """Decoding processes per training process: the recipe's number, or this process's share of the cores."""
     given = section.num_parallel_workers
     return default_num_workers(local_world_size) if given is None else given
 
 
 def default_num_workers(local_world_size: int = 1) -> int:
-    """Decoding processes per training process: its share of this machine's cores less one for itself, at most 16."""
+    """Decoding processes per training process: its share of the machine's cores minus one for itself, at most 16."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(16, max(0, cores // local_world_size - 1))
 
@@ -107,28 +123,31 @@ class Batches:
                 raise
             raise DataError(
                 f"a decoding process was killed: {error}",
-                help="most often memory ran out: fewer num_parallel_workers, a smaller batch_size, "
-                "or (in a container) more --shm-size",
+                help="usually memory ran out: lower num_parallel_workers or batch_size, "
+                "or raise --shm-size in a container",
             ) from None
 
     def _items(self) -> Iterator[Batch | BadImage]:
-        """torch's iterator, without its handler of SIGCHLD: that raises in the middle of whatever the training process
-        is doing when a worker is killed (writing a checkpoint, say). Waiting for the next batch finds it out as well,
-        within five seconds."""
+        """The iterator of torch's loader, without its handler of SIGCHLD.
+
+        When a worker is killed, that handler raises in the middle of whatever the training process is doing, such as
+        writing a checkpoint. Waiting for the next batch notices it too, within five seconds.
+        """
         before = signal.getsignal(signal.SIGCHLD)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # more workers than cores is for the user to decide
+            warnings.simplefilter("ignore")  # the user may want more workers than cores
             loader = DataLoader(
                 self.source,
                 batch_size=None,  # an item is a whole batch
                 sampler=self.positions,
                 num_workers=self.num_workers,
-                collate_fn=_as_it_is,
+                collate_fn=_unchanged,
                 pin_memory=self.pin_memory,
                 worker_init_fn=_start_worker,
-                generator=torch.Generator(),  # or it would draw from the generator that dropout uses
+                generator=torch.Generator(),  # the default is the generator that dropout draws from
             )
-            items = iter(loader)
+            with _starting_workers() if self.num_workers else nullcontext():
+                items = iter(loader)
         if before is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, before)
         return items
@@ -140,8 +159,10 @@ class _TrainBatches(Dataset):
     def __init__(
         self, source: Source, views: Sequence[TrainTransform], plan: BatchPlan, seed: int, rank: int, on_bad_image: str
     ) -> None:
-        self.source, self.views, self.plan = source, views, plan
+        self.source, self.plan = source, plan
         self.seed, self.rank = seed, rank
+        #: name of the random stream of each view -> the view
+        self.views = {f"view {number}" if number else "sample": view for number, view in enumerate(views)}
         self.attempts = _ATTEMPTS if on_bad_image == "skip" else 0
 
     def __getitem__(self, position: int) -> Batch | BadImage:
@@ -164,9 +185,9 @@ class _TrainBatches(Dataset):
         )
 
     def _load(self, epoch: int, index: int, repeat: int, bad: list[BadSample]) -> tuple[int, list[Image.Image]]:
-        """The views of the sample `index`, or of the first readable one of those that may take its place.
+        """The views of the sample `index`, or of the first readable one of its replacements.
 
-        A sample that is drawn again in its epoch (`repeat` > 0) is augmented by other numbers.
+        A sample that is drawn again in its epoch (`repeat` > 0) is augmented by other random numbers.
         """
         wanted, draw = index, (index, repeat) if repeat else (index,)
         for attempt in range(self.attempts + 1):
@@ -179,11 +200,7 @@ class _TrainBatches(Dataset):
                 bad.append(BadSample(index, self.source.name(index), error.reason, substitute))
                 index = substitute
             else:
-                first, *others = self.views
-                made = [first(image, stream("sample", self.seed, epoch, *draw))]
-                for number, view in enumerate(others, start=1):
-                    made.append(view(image, stream(f"view {number}", self.seed, epoch, *draw)))
-                return index, made
+                return index, [view(image, stream(name, self.seed, epoch, *draw)) for name, view in self.views.items()]
         raise AssertionError
 
 
@@ -213,7 +230,7 @@ class _EvalBatches(Dataset):
 
 
 def _stacked(images: Sequence[Image.Image]) -> torch.Tensor:
-    """(B, C, H, W) uint8, in a worker in memory that the training process shares."""
+    """(B, C, H, W) uint8; in a worker, in memory that it shares with the training process."""
     width, height = images[0].size
     pixels = torch.empty(len(images), len(images[0].getbands()), height, width, dtype=torch.uint8)
     if get_worker_info() is not None:
@@ -224,30 +241,51 @@ def _stacked(images: Sequence[Image.Image]) -> torch.Tensor:
 
 
 def _labels(source: Source, indices: list[int]) -> tuple[torch.Tensor | None, torch.Tensor]:
-    """Targets, where the source has any, and indices."""
+    """Targets, None without labels, and indices."""
     targets = None if source.targets is None else torch.from_numpy(source.targets[indices])
     return targets, torch.tensor(indices)
 
 
-def _as_it_is(item: object) -> object:
+def _unchanged(item: object) -> object:
     return item
 
 
-def _start_worker(worker_id: int) -> None:
-    """One thread, and no part in the stopping of the run: the training process decides when its workers end.
+@contextmanager
+def _starting_workers() -> Iterator[None]:
+    """Processes that are started meanwhile (workers, the server of forkserver) begin with the stop signals blocked.
 
-    Stop signals go to the whole process group (a terminal's Ctrl-C, torchrun's SIGTERM, a batch system's warning);
-    workers that obeyed them would take away the data that the last step before the checkpoint needs. Only a SIGTERM
-    from the training process itself is obeyed.
+    Otherwise one could end a worker before it reaches `_start_worker`: a new interpreter needs seconds to get there.
+    """
+    method = multiprocessing.get_start_method()
+    if method == "forkserver":
+        multiprocessing.set_forkserver_preload(["__main__", __name__])  # so torch is imported once, not in each worker
+    if method != "fork":
+        resource_tracker.ensure_running()  # later it would unblock two of the signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_worker(worker_id: int) -> None:
+    """Use one thread, and leave it to the training process to stop the run and its workers.
+
+    Stop signals go to the whole process group. A worker that obeyed them would take away the data that the last step
+    before the checkpoint needs. Only a SIGTERM that the training process itself sends is obeyed.
     """
     torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+    for number in _STOP_SIGNALS - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_obey_parent_only, args=(os.getppid(),), daemon=True).start()
+    parent = multiprocessing.parent_process()
+    if parent is None or not hasattr(signal, "sigwaitinfo"):  # macOS does not say who sent a signal
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+        return
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS - {signal.SIGTERM})
+    threading.Thread(target=_obey_only, args=(parent.pid,), daemon=True).start()
 
 
-def _obey_parent_only(parent: int) -> None:
+def _obey_only(parent: int | None) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)

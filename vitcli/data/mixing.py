@@ -1,7 +1,6 @@
-"""What is done to a whole batch, on the device: normalize, erase, mix. Random only in (seed, step, micro-step).
+"""Transforms of a whole batch on the device: normalize, erase, mix. All draws are functions of (seed, step, block).
 
-All decisions are drawn on the CPU as plain numbers; the device only ever sees tensors of one shape, and is never
-waited for.
+Decisions are drawn on the CPU as plain numbers. The device sees tensors of one shape only, and nothing waits for it.
 """
 
 import math
@@ -21,9 +20,13 @@ NOTHING: Box = (0, 0, 0, 0)
 
 
 class Normalizer:
-    """(B, C, H, W) uint8 -> float32, (x / 255 - mean) / std for each channel. One mean and std may serve all channels.
+    """(B, C, H, W) uint8 -> float32, (x / 255 - mean) / std for each channel.
 
-    Raises UsageError when there are neither one nor `in_channels` of them.
+    Args:
+        mean, std: one number for all channels, or one for each of `in_channels`.
+
+    Raises:
+        UsageError: another number of them.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], in_channels: int = 3) -> None:
@@ -43,7 +46,7 @@ class Normalizer:
 
 @dataclass(frozen=True)
 class Mix:
-    """How a batch is mixed with its own reverse: `lam` is what is kept of each image, `box` what cutmix replaces."""
+    """How a batch is mixed with its own reverse: `lam` is the share kept of each image, `box` what cutmix replaces."""
 
     lam: float
     box: Box | None = None
@@ -52,9 +55,9 @@ class Mix:
 class BatchPreparer:
     """A training batch as the loader gives it -> what the model and the loss take.
 
-    Each view is normalized and erased by numbers of its own. While mixing is on (one view only), targets become
-    (B, num_classes) float32 with rows that sum to 1. What is drawn follows from the seed, the batch's step and its
-    block, so that every rank draws its own numbers, and the same when the global batch is spread differently.
+    Each view is normalized, and erased by its own random numbers. While mixing is on (one view only), targets become
+    (B, num_classes) float32 with rows that sum to 1. All draws are functions of the seed and of the step and block of
+    the batch: each rank has its own, and they stay the same if the global batch is spread differently.
     """
 
     def __init__(self, aug: Augmentation, num_classes: int, *, in_channels: int = 3) -> None:
@@ -89,7 +92,7 @@ class BatchPreparer:
 
 
 def draw_erasing(aug: Augmentation, shape: torch.Size, rng: random.Random) -> list[Box]:
-    """One box per image, empty for the share 1 - re_prob that is not erased. (Zhong et al. 2017; timm's rule.)"""
+    """One box per image; empty for the share 1 - re_prob that is not erased. (Zhong et al. 2017; timm's rule.)"""
     batch, _, height, width = shape
     return [_draw_erased_box(aug, height, width, rng) if rng.random() < aug.re_prob else NOTHING for _ in range(batch)]
 
@@ -106,7 +109,7 @@ def _draw_erased_box(aug: Augmentation, height: int, width: int, rng: random.Ran
 
 
 def erase(images: torch.Tensor, boxes: list[Box], aug: Augmentation, noise_seed: int) -> torch.Tensor:
-    """(B, C, H, W) float32 with each image's box filled: re_value, one normal color per box, or noise per pixel."""
+    """(B, C, H, W) float32 with the box of each image filled: re_value, one random color, or noise per pixel."""
     batch, channels, height, width = images.shape
     edges = _on_device(torch.tensor(boxes, dtype=torch.int32), images.device).view(batch, 4, 1, 1, 1)
     top, left, bottom, right = edges.unbind(1)  # (B, 1, 1, 1) each
@@ -123,8 +126,8 @@ def erase(images: torch.Tensor, boxes: list[Box], aug: Augmentation, noise_seed:
 def draw_mix(aug: Augmentation, shape: torch.Size, rng: random.Random) -> Mix:
     """Mixup (Zhang et al. 2017) or cutmix (Yun et al. 2019) for one batch; lam ~ Beta(alpha, alpha).
 
-    The cutmix box covers 1 - lam of the image around a uniform center; where the border cuts it off, lam is corrected
-    to the area that is really kept.
+    The cutmix box covers 1 - lam of the image around a uniformly drawn center. If the border cuts it off, lam becomes
+    the share that is really kept.
     """
     if rng.random() >= aug.cutmix_prob:
         return Mix(1.0)
@@ -140,7 +143,7 @@ def draw_mix(aug: Augmentation, shape: torch.Size, rng: random.Random) -> Mix:
 
 
 def cut_box(height: int, width: int, lam: float, center: tuple[int, int]) -> Box:
-    """The box of sqrt(1 - lam) times the sides around `center` (y, x), cut off at the border."""
+    """The box around `center` (y, x) whose sides are sqrt(1 - lam) times those of the image, cut off at the border."""
     box_height, box_width = int(height * math.sqrt(1 - lam)), int(width * math.sqrt(1 - lam))
     y, x = center
     top, bottom = max(0, y - box_height // 2), min(height, y + (box_height + 1) // 2)
@@ -149,7 +152,7 @@ def cut_box(height: int, width: int, lam: float, center: tuple[int, int]) -> Box
 
 
 def mix_images(images: torch.Tensor, mix: Mix) -> torch.Tensor:
-    """(B, C, H, W): each image with its partner from the other end of the batch; B may be odd."""
+    """(B, C, H, W): each image mixed with its partner from the other end of the batch; B may be odd."""
     if mix.lam == 1.0:
         return images
     partners = images.flip(0)
@@ -162,11 +165,11 @@ def mix_images(images: torch.Tensor, mix: Mix) -> torch.Tensor:
 
 
 def mix_targets(labels: torch.Tensor, num_classes: int, lam: float) -> torch.Tensor:
-    """(B,) int64 -> (B, num_classes) float32: lam for the own class, the rest for the partner's."""
+    """(B,) int64 -> (B, num_classes) float32: lam for the image's own class, the rest for that of its partner."""
     targets = torch.zeros(len(labels), num_classes, device=labels.device).scatter_(1, labels[:, None], 1.0)
     return targets.mul(lam).add_(targets.flip(0), alpha=1 - lam)
 
 
 def _on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A small CPU tensor on `device`, through pinned memory so that nobody waits."""
+    """A small CPU tensor on `device`, through pinned memory so that nothing waits."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -1,15 +1,15 @@
-"""Which image is trained on when: pure functions of (seed, epoch, step, micro-step, rank), without any state.
+"""The order of the training images: pure functions of (seed, epoch, step, micro-step, rank), without any state.
 
-The epoch's order is cut into global batches, a global batch into blocks, and every (micro-step, rank) gets one block:
+The order of an epoch is cut into global batches, a global batch into blocks, and each (micro-step, rank) gets a block:
 
     epoch order   | global batch 0                  | global batch 1                  | ...
     blocks        | m0r0  m0r1 | m1r0  m1r1         | m0r0  m0r1 | m1r0  m1r1         |       2 ranks, 2 micro-steps
 
-So the images of a step depend on the size of the global batch, never on how it is spread over ranks and micro-steps.
+So the images of a step depend on the size of the global batch, not on how it is spread over ranks and micro-steps.
 
-With repeated augmentation (Hoffer et al. 2019, arXiv 1901.09335) an epoch has as many draws as before, but each sample
-of its order is drawn `repeats` times in a row, so that an epoch sees a part of the samples, as in DeiT. Within a global
-batch all first draws stand before all second ones: on enough ranks the draws of one sample are on different ranks.
+With repeated augmentation (Hoffer et al. 2019, arXiv 1901.09335) each sample of the order is drawn `repeats` times in a
+row. The number of draws in an epoch stays the same, so an epoch sees only a part of the samples, as in DeiT. Within a
+global batch all first draws come before all second ones, so with enough ranks a sample's draws are on different ranks.
 """
 
 from dataclasses import dataclass
@@ -35,19 +35,23 @@ def epoch_order(seed: int, epoch: int, num_samples: int, shuffle: bool) -> np.nd
 
 
 def eval_indices(num_samples: int, rank: int, world_size: int) -> range:
-    """The samples that `rank` evaluates: each sample on exactly one rank, none repeated to fill up."""
+    """The samples that `rank` evaluates: each sample on exactly one rank, with no padding."""
     return range(rank, num_samples, world_size)
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How `num_samples` are dealt out; `batch_size` is per rank and micro-step.
+    """How `num_samples` are distributed over steps, micro-steps and ranks.
 
-    drop_remainder=True leaves out the last, incomplete global batch of an epoch. Otherwise that batch is spread as
-    evenly as possible (the blocks' sizes differ by one at most), and when it holds fewer samples than there are blocks
-    it is filled up from the beginning of the epoch's order, so that no rank is ever without a sample.
+    Args:
+        batch_size: samples per rank and micro-step.
+        drop_remainder: drop the last, incomplete global batch of an epoch. Otherwise it is spread as evenly as possible
+            (block sizes differ by one at most). If it has fewer samples than there are blocks, it is filled from the
+            beginning of the order, so that no rank is without a sample.
+        repeats: how often each sample of an epoch is drawn.
 
-    repeats: how often each sample of an epoch is drawn. Raises DataError when an epoch would have no step at all.
+    Raises:
+        DataError: an epoch would have no step.
     """
 
     num_samples: int
@@ -90,7 +94,7 @@ class BatchPlan:
         return full + (rest > 0 and not self.drop_remainder)
 
     def block(self, micro: int, rank: int) -> int:
-        """Which block of the global batch `rank` computes in `micro`; the same data for 2 ranks x 1 and 1 rank x 2."""
+        """The block of the global batch that `rank` computes in `micro`; the same for 2 ranks x 1 and 1 rank x 2."""
         return micro * self.world_size + rank
 
     def epoch_and_step(self, step: int) -> tuple[int, int]:
@@ -109,11 +113,11 @@ class BatchPlan:
         return self.draws(epoch, step_in_epoch, micro, rank)[0]
 
     def draws(self, epoch: int, step_in_epoch: int, micro: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
-        """The same, and (n,) int64 which draw of its sample each is: 0 for the first."""
+        """The sample ids, and (n,) int64 the number of the draw of each sample: 0 for the first."""
         assert 0 <= step_in_epoch < self.steps_per_epoch
         assert 0 <= self.block(micro, rank) < self.num_blocks
         start = step_in_epoch * self.global_batch
-        places = np.arange(start, min(start + self.global_batch, self.num_samples))  # in the epoch's draws
+        places = np.arange(start, min(start + self.global_batch, self.num_samples))  # among the draws of the epoch
         if len(places) < self.num_blocks:
             places = np.concatenate([places, np.arange(self.num_blocks - len(places)) % self.num_samples])
         places = places[np.argsort(places % self.repeats, kind="stable")]

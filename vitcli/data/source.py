@@ -1,4 +1,4 @@
-"""A set of labeled images: what every data set looks like to the loader, and the sets that live in memory."""
+"""What every data set looks like to the rest of the program, and the kind of set that is held in memory."""
 
 import copy
 import hashlib
@@ -7,86 +7,126 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
+from vitcli.errors import DataError
+
+
+class MissingSplit(DataError):
+    """The data set has no such split."""
+
 
 class Source:
-    """Images that are numbered from 0, each with one class.
+    """Images that are numbered from 0, with labels or without.
 
-    labels: (n,) int64, an index into `class_names` for every image. notes: what the user should be told once.
+    A subclass defines `_load`, `_name` and `_digests`. It numbers its own images as rows 0, 1, ...; choosing among them
+    (`subset`, `select`) happens here. A source must be picklable: worker processes get a copy.
+
+    Attributes:
+        rows: (n,) int64, the row of each image.
+        targets: (n,) int64, the index into `class_names` of each image; None without labels.
+        class_names: None without labels.
+        notes: what the user should be told once.
     """
 
-    def __init__(self, labels: np.ndarray, class_names: list[str], notes: list[str] | None = None) -> None:
-        self.targets = np.asarray(labels, dtype=np.int64)
-        self.class_names = list(class_names)
+    def __init__(
+        self,
+        num_images: int,
+        targets: np.ndarray | None = None,
+        class_names: list[str] | None = None,
+        notes: list[str] | None = None,
+    ) -> None:
+        assert (targets is None) == (class_names is None)
+        self.rows = np.arange(num_images)
+        self.targets = None if targets is None else np.asarray(targets, dtype=np.int64)
+        self.class_names = None if class_names is None else list(class_names)
         self.notes = notes or []
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(self.rows)
 
     def load(self, index: int) -> Image.Image:
         """The image `index`, mode RGB, upright. Raises BadImage."""
-        raise NotImplementedError
+        return self._load(int(self.rows[index]))
 
     def name(self, index: int) -> str:
-        """What to call the image `index` in a message: its path, where it has one."""
-        raise NotImplementedError
+        """What messages call the image `index`: its path if it has one. Unique within the set."""
+        return self._name(int(self.rows[index]))
+
+    def target(self, index: int) -> int | None:
+        """The class of the image `index`; None without labels."""
+        return None if self.targets is None else int(self.targets[index])
 
     def fingerprint(self) -> dict[str, Any]:
-        """What is compared on resume: the number of images, the count of each class, sha256 of what identifies them."""
+        """What is compared on resume: number of images, count of each class, sha256 of what identifies the images."""
         return {"num_images": len(self), "class_counts": self.class_counts(), **self._digests()}
 
     def class_counts(self) -> dict[str, int]:
-        """Class name -> number of images."""
+        """Class name -> number of images; empty without labels."""
+        if self.targets is None or self.class_names is None:
+            return {}
         counts = np.bincount(self.targets, minlength=len(self.class_names))
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
     def relabel(self, class_names: list[str]) -> Self:
         """The same images with class indices into `class_names`, which must hold every class that has an image."""
+        assert self.targets is not None
+        assert self.class_names is not None
         new_index = {name: index for index, name in enumerate(class_names)}
         table = np.array([new_index.get(name, -1) for name in self.class_names], dtype=np.int64)
         other = copy.copy(self)
-        other.targets, other.class_names = table[self.targets], list(class_names)
+        other.targets, other.class_names, other.notes = table[self.targets], list(class_names), [*self.notes]
         assert len(other) == 0 or other.targets.min() >= 0
         return other
 
-    def subset(self, num_samples: int) -> Self:
-        """`num_samples` images, evenly spread over the set; all of it if it is not larger."""
-        if num_samples >= len(self):
-            return self
-        rows = np.arange(num_samples, dtype=np.int64) * len(self) // num_samples
+    def select(self, indices: np.ndarray) -> Self:
+        """The images `indices`, in that order, with the same class names."""
         other = copy.copy(self)
-        other.targets = self.targets[rows]
-        other._select(rows)
+        other.rows, other.notes = self.rows[indices], [*self.notes]
+        other.targets = None if self.targets is None else self.targets[indices]
         return other
 
-    def _select(self, rows: np.ndarray) -> None:
-        """Keep only the images `rows`, in place; the labels were seen to."""
+    def subset(self, num_samples: int) -> Self:
+        """`num_samples` images, evenly spread over the set; all images if there are no more than that."""
+        if num_samples >= len(self):
+            return self
+        return self.select(np.arange(num_samples, dtype=np.int64) * len(self) // num_samples)
+
+    def _load(self, row: int) -> Image.Image:
+        raise NotImplementedError
+
+    def _name(self, row: int) -> str:
         raise NotImplementedError
 
     def _digests(self) -> dict[str, str]:
+        """`sha256` of what identifies the images `rows`; `contents_sha256`, if given, ignores harmless changes."""
         raise NotImplementedError
 
 
 class ArrayImages(Source):
-    """Images in memory; pixels: (n, H, W) gray or (n, H, W, 3) RGB, uint8."""
+    """Images in memory.
 
-    def __init__(self, pixels: np.ndarray, labels: np.ndarray, class_names: list[str], title: str) -> None:
-        super().__init__(labels, class_names)
+    Args:
+        pixels: (n, H, W) gray or (n, H, W, 3) RGB, uint8.
+        targets: (n,) integers; None without labels.
+        class_names: None without labels.
+        title: how the names of its images begin.
+    """
+
+    def __init__(
+        self, pixels: np.ndarray, targets: np.ndarray | None, class_names: list[str] | None, title: str
+    ) -> None:
+        super().__init__(len(pixels), targets, class_names)
         assert pixels.dtype == np.uint8
-        assert len(pixels) == len(self.targets)
+        assert self.targets is None or len(pixels) == len(self.targets)
         self.pixels = pixels
         self.title = title
-        self.rows = np.arange(len(pixels))
 
-    def load(self, index: int) -> Image.Image:
-        return Image.fromarray(self.pixels[self.rows[index]]).convert("RGB")
+    def _load(self, row: int) -> Image.Image:
+        return Image.fromarray(self.pixels[row]).convert("RGB")
 
-    def name(self, index: int) -> str:
-        return f"{self.title}[{self.rows[index]}]"
-
-    def _select(self, rows: np.ndarray) -> None:
-        self.rows = self.rows[rows]
+    def _name(self, row: int) -> str:
+        return f"{self.title}[{row}]"
 
     def _digests(self) -> dict[str, str]:
         digest = hashlib.sha256(np.ascontiguousarray(self.pixels[self.rows]).tobytes())
-        digest.update(self.targets.tobytes())
+        digest.update(b"" if self.targets is None else self.targets.tobytes())
         return {"sha256": digest.hexdigest()}

@@ -11,9 +11,12 @@ import numpy as np
 
 
 def stream_seed(purpose: str, *position: int) -> int:
-    """A 63-bit seed for the stream `(purpose, *position)`: BLAKE2b of its name, the same in every version of Python."""
+    """A 63-bit seed for the stream `(purpose, *position)`: BLAKE2b of its name, the same in every version of Python.
+
+    `purpose` may hold a file name that is not valid UTF-8.
+    """
     name = "/".join([purpose, *(str(int(number)) for number in position)])
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) >> 1
+    return int.from_bytes(hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest()) >> 1
 
 
 def stream(purpose: str, *position: int) -> random.Random:

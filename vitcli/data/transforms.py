@@ -1,50 +1,21 @@
-"""What is done to one image before the network sees it in training: random crops and colors.
+"""The operations on one image that training views are made of: random crops, colors, blur.
 
-Geometry and order of random draws are timm's and torchvision's, so that a recipe means the same here as there. All
-randomness comes from the generator that is handed in. Normalization, erasing and mixing happen later, on the device
+Geometry and order of random draws are those of timm and torchvision, so that a recipe means the same here as there. All
+randomness comes from the generator that is passed in. Normalization, erasing and mixing happen later, on the device
 and in batches (`mixing.py`).
 """
 
 import math
 import random
-from collections.abc import Callable
 
 import numpy as np
 import torch
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from vitcli.data.auto_augment import build_policy
-from vitcli.data.eval_transform import FILTERS, Filters, Resampling, image_mode, limit_aspect, resize_shorter
+from vitcli.data.eval_transform import Filters, Resampling, limit_aspect, resize_shorter
 from vitcli.recipe.schema import Augmentation
 
-TrainTransform = Callable[[Image.Image, random.Random], Image.Image]
-
 PADDING = 4  # px
-
-
-def build_train_transform(aug: Augmentation, *, in_channels: int = 3) -> TrainTransform:
-    """PIL RGB image, generator -> PIL image of aug.image_resize squared, mode RGB or (in_channels=1) L.
-
-    The crop of `train_crop`, flips, then auto_augment or else color_jitter; as in timm, a policy of 3-Augment keeps
-    the color jitter.
-    """
-    crop = {"random_resized": random_resized_crop, "padded": random_padded_crop}[aug.train_crop]
-    filters, mode = FILTERS[aug.interpolation], image_mode(in_channels)
-    policy = _policy(aug, mode)
-    jitter = _jitter_strengths(aug.color_jitter) if policy is None or "3a" in str(aug.auto_augment) else None
-
-    def transform(image: Image.Image, rng: random.Random) -> Image.Image:
-        image = image.convert(mode) if image.mode != mode else image
-        image = crop(image, aug, filters, rng)
-        if aug.hflip and rng.random() < aug.hflip:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        if aug.vflip and rng.random() < aug.vflip:
-            image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
-        if policy is not None:
-            image = policy(image, rng)
-        return image if jitter is None else jitter_colors(image, jitter, rng)
-
-    return transform
 
 
 def to_uint8_tensor(image: Image.Image) -> torch.Tensor:
@@ -60,9 +31,9 @@ def random_resized_crop(image: Image.Image, aug: Augmentation, filters: Filters,
 
 
 def random_padded_crop(image: Image.Image, aug: Augmentation, filters: Filters, rng: random.Random) -> Image.Image:
-    """A square anywhere in the image whose shorter side became the square's and which was padded by reflection.
+    """A square at any place of the image, after its shorter side was resized to the square's and it was padded.
 
-    DeiT III's simple random crop (arXiv 2204.07118), and the usual one for CIFAR.
+    The padding is a reflection. This is DeiT III's simple random crop (arXiv 2204.07118), and the usual one for CIFAR.
     """
     side = aug.image_resize
     image = resize_shorter(limit_aspect(image), side, _drawn(filters, rng))
@@ -92,7 +63,7 @@ def random_crop_box(
 
 
 def padded_crop(image: Image.Image, side: int, left: int, top: int, padding: int = PADDING) -> Image.Image:
-    """side x side pixels at (left, top) of the image continued by its reflection for `padding` pixels on all sides."""
+    """side x side pixels at (left, top) of the image, which is padded by `padding` reflected pixels on all sides."""
     pixels = np.asarray(image)
 
     def reflected(start: int, length: int) -> np.ndarray:
@@ -104,10 +75,10 @@ def padded_crop(image: Image.Image, side: int, left: int, top: int, padding: int
 
 
 def jitter_colors(image: Image.Image, strengths: tuple[float, ...], rng: random.Random) -> Image.Image:
-    """Brightness, contrast, saturation, each times a random factor of 1 ± strength, and hue turned; in random order.
+    """Brightness, contrast and saturation times a random factor of 1 ± strength, and hue shifted; in random order.
 
-    strengths: three numbers, or four with the hue's in turns of the color circle, at most 0.5. The formulae are those
-    of torchvision's ColorJitter.
+    strengths: three numbers, or four with that of the hue, as a share of the color circle of at most 0.5. The formulas
+    are those of torchvision's ColorJitter.
     """
     order = list(range(len(strengths)))
     rng.shuffle(order)
@@ -122,7 +93,7 @@ def jitter_colors(image: Image.Image, strengths: tuple[float, ...], rng: random.
 
 
 def turn_hue(image: Image.Image, turns: float) -> Image.Image:
-    """`image` with its hue turned by a share -0.5..0.5 of the color circle; gray images have no hue."""
+    """`image` with its hue shifted by a share -0.5..0.5 of the color circle; gray images have no hue."""
     if image.mode == "L":
         return image
     hue, saturation, value = image.convert("HSV").split()
@@ -131,18 +102,20 @@ def turn_hue(image: Image.Image, turns: float) -> Image.Image:
     return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
 
 
+def grayscale(image: Image.Image) -> Image.Image:
+    """The luma of ITU-R 601 in all channels."""
+    return image.convert("L").convert(image.mode)
+
+
+def gaussian_blur(image: Image.Image, sigma: tuple[float, float], rng: random.Random) -> Image.Image:
+    """Blurred by Pillow with a random standard deviation within `sigma`, in pixels."""
+    return image.filter(ImageFilter.GaussianBlur(rng.uniform(*sigma)))
+
+
+def solarize(image: Image.Image, threshold: int) -> Image.Image:
+    """Each channel inverted where it is `threshold` (0..256) or more."""
+    return ImageOps.solarize(image, threshold)
+
+
 def _drawn(filters: Filters, rng: random.Random) -> Resampling:
     return rng.choice(filters) if filters[1:] else filters[0]
-
-
-def _jitter_strengths(color_jitter: float | tuple[float, ...] | None) -> tuple[float, ...] | None:
-    """One number stands for brightness, contrast and saturation; None: no jitter."""
-    if not color_jitter:
-        return None
-    return (color_jitter,) * 3 if isinstance(color_jitter, int | float) else tuple(color_jitter)
-
-
-def _policy(aug: Augmentation, mode: str) -> TrainTransform | None:
-    if not aug.auto_augment:
-        return None
-    return build_policy(aug.auto_augment, mean=aug.mean, mode=mode, filters=FILTERS[aug.interpolation])

@@ -1,7 +1,107 @@
-"""Shim."""
+"""Training views: independently augmented versions of one image, each made in the order of the BYOL paper.
 
-from vitcli.data.transforms import build_train_transform
+Crop, flips, color jitter with a probability, grayscale, blur, solarization: appendix B and table 6 of Grill et al. 2020
+(arXiv 2006.07733), and the same order as in lightly. A policy (`auto_augment`) comes after the flips, as in timm. The
+keys that differ between the views of BYOL take one number for all views, or a list with one for each.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from PIL import Image
+
+from vitcli.data.auto_augment import build_policy
+from vitcli.data.eval_transform import FILTERS, image_mode, in_mode
+from vitcli.data.transforms import (
+    gaussian_blur,
+    grayscale,
+    jitter_colors,
+    random_padded_crop,
+    random_resized_crop,
+    solarize,
+)
+from vitcli.errors import UsageError
+from vitcli.recipe.schema import Augmentation
+
+#: an image and the generator of all that is random -> the augmented image
+TrainTransform = Callable[[Image.Image, random.Random], Image.Image]
 
 
-def build_views(aug, num_views, *, in_channels=3):
-    return [build_train_transform(aug, in_channels=in_channels)] * num_views
+@dataclass(frozen=True)
+class View:
+    """PIL RGB image, generator -> PIL image of aug.image_resize squared, of `mode` RGB or L.
+
+    policy: auto_augment; None: none. jitter: strengths, see `jitter_colors`; None: no jitter.
+    """
+
+    aug: Augmentation
+    mode: str
+    policy: TrainTransform | None
+    jitter: tuple[float, ...] | None
+    jitter_prob: float
+    grayscale_prob: float
+    blur_prob: float
+    solarize_prob: float
+
+    def __call__(self, image: Image.Image, rng: random.Random) -> Image.Image:
+        aug = self.aug
+        crop = random_padded_crop if aug.train_crop == "padded" else random_resized_crop
+        image = crop(in_mode(image, self.mode), aug, FILTERS[aug.interpolation], rng)
+        if aug.hflip and rng.random() < aug.hflip:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if aug.vflip and rng.random() < aug.vflip:
+            image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+        if self.policy is not None:
+            image = self.policy(image, rng)
+        if self.jitter is not None and _happens(self.jitter_prob, rng):
+            image = jitter_colors(image, self.jitter, rng)
+        if _happens(self.grayscale_prob, rng):
+            image = grayscale(image)
+        if _happens(self.blur_prob, rng):
+            image = gaussian_blur(image, aug.blur_sigma, rng)
+        if _happens(self.solarize_prob, rng):
+            image = solarize(image, aug.solarize_threshold)
+        return image
+
+
+def build_views(aug: Augmentation, num_views: int, in_channels: int = 3) -> list[TrainTransform]:
+    """One transform for each view of a sample.
+
+    As in timm, a policy turns the color jitter off, except 3-Augment. Without blur, grayscale and solarization, and
+    with jitter always on, the draws are those of a plain classification pipeline.
+
+    Raises:
+        UsageError: a key has a list whose length is not `num_views`.
+    """
+    mode = image_mode(in_channels)
+    policy = None
+    if aug.auto_augment:
+        policy = build_policy(aug.auto_augment, mean=aug.mean, mode=mode, filters=FILTERS[aug.interpolation])
+    jitter = _jitter_strengths(aug.color_jitter) if policy is None or "3a" in str(aug.auto_augment) else None
+    names = ("color_jitter_prob", "grayscale_prob", "blur_prob", "solarize_prob")
+    probs = zip(*(_per_view(name, getattr(aug, name), num_views) for name in names), strict=True)
+    return [View(aug, mode, policy, jitter, *of_view) for of_view in probs]
+
+
+def _per_view(name: str, value: float | tuple[float, ...], num_views: int) -> tuple[float, ...]:
+    if not isinstance(value, tuple):
+        return (value,) * num_views
+    if len(value) != num_views:
+        raise UsageError(
+            f"{name} has {len(value)} values, but the task makes {num_views} view{'s' * (num_views > 1)} of an image",
+            help=f"give one number, or a list of {num_views}",
+        )
+    return value
+
+
+def _jitter_strengths(color_jitter: float | tuple[float, ...] | None) -> tuple[float, ...] | None:
+    """One number stands for brightness, contrast and saturation; None: no jitter."""
+    if not color_jitter:
+        return None
+    return (color_jitter,) * 3 if isinstance(color_jitter, int | float) else tuple(color_jitter)
+
+
+def _happens(prob: float, rng: random.Random) -> bool:
+    """Nothing is drawn where there is no choice."""
+    return prob > 0 and (prob >= 1 or rng.random() < prob)

@@ -47,7 +47,7 @@ Finding = tuple[str, str, str | None]
 
 
 def _ranges(recipe: Recipe) -> Iterator[Finding]:
-    for name in ("scale", "ratio", "re_scale", "re_ratio"):
+    for name in ("scale", "ratio", "re_scale", "re_ratio", "blur_sigma"):
         low, high = recipe.get(name)
         if low > high:
             yield (
@@ -77,6 +77,13 @@ def _jitter(recipe: Recipe) -> Iterator[Finding]:
     if len(values) not in (3, 4) or min(values) < 0 or max(values[3:], default=0) > 0.5:
         help = "give one number, three (brightness, contrast, saturation), or four with the hue's, at most 0.5"
         yield "color_jitter", f"color_jitter {list(values)} is not understood", help
+
+
+def _subset(recipe: Recipe) -> Iterator[Finding]:
+    names = ("num_samples", "num_samples_per_class", "num_samples_ratio")
+    given = [name for name in names if recipe.get(name) is not None]
+    for name in given[1:]:
+        yield name, f"`{name}` and `{given[0]}` both choose a part of the training split", "give one of them"
 
 
 def _pretrained(recipe: Recipe) -> Iterator[Finding]:
@@ -136,6 +143,7 @@ PROBLEMS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (
     _channels,
     _policy,
     _jitter,
+    _subset,
     _pretrained,
     _own_keys,
     _schedule,
@@ -159,6 +167,14 @@ def _no_jitter(recipe: Recipe) -> Iterator[str]:
     a = recipe.augmentation
     if _set(recipe, "color_jitter") and a.color_jitter and a.auto_augment and "3a" not in a.auto_augment:
         yield "`color_jitter` has no effect beside `auto_augment`"
+
+
+def _no_view(recipe: Recipe) -> Iterator[str]:
+    """An operation's settings without the operation."""
+    needed = {"color_jitter_prob": "color_jitter", "blur_sigma": "blur_prob", "solarize_threshold": "solarize_prob"}
+    for name, switch in needed.items():
+        if _set(recipe, name) and not recipe.get(switch):
+            yield f"`{name}` has no effect without `{switch}`"
 
 
 def _no_clip(recipe: Recipe) -> Iterator[str]:
@@ -214,6 +230,7 @@ def _other_blocks(recipe: Recipe) -> Iterator[str]:
 NOTES: tuple[Callable[[Recipe], Iterator[str]], ...] = (
     _no_ema,
     _no_jitter,
+    _no_view,
     _no_clip,
     _no_mixing,
     _no_crop,

@@ -20,7 +20,7 @@ REGISTRIES: dict[str, tuple[str, str]] = {
     "transformers": ("models/transformers.py", "TRANSFORMERS"),
     "optimizers": ("optim/optimizers.py", "OPTIMIZERS"),
     "schedules": ("optim/schedule.py", "SCHEDULES"),
-    "datasets": ("data/datasets.py", "DATASETS"),
+    "datasets": ("catalog.py", "SOURCES"),
     "tasks": ("catalog.py", "TASKS"),
 }
 

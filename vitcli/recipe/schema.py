@@ -12,6 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Range = tuple[Positive, Positive]
+#: one for all views of an image, or one for each
+PerView = Probability | tuple[Probability, ...]
 Name = Annotated[str, StringConstraints(min_length=1)]
 #: a path or an address
 PathOrAddress = Annotated[Name, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
@@ -62,6 +64,12 @@ class Dataset(Section):
     val_split: Name = key("val", "Folder or name of the validation split (`validation` is found too).")
     dataset_download: bool = key(False, "Download the data set into data_dir (torchvision's sets only).", free=True)
     num_samples: int | None = key(None, "Use only so many images of the training split.", ge=1)
+    num_samples_per_class: int | None = key(
+        None, "Use only this number of training images of each class; the seed chooses them.", ge=1
+    )
+    num_samples_ratio: float | None = key(
+        None, "Use only this share of the training images of each class, at least one; the seed chooses them.", gt=0, le=1
+    )
     batch_size: int = key(128, "Images per process and micro-step.", ge=1, free=True)
     val_batch_size: int | None = key(
         None, "Images per process in evaluation; the default is batch_size.", ge=1, free=True
@@ -99,6 +107,12 @@ class Augmentation(Section):
     color_jitter: float | tuple[float, ...] | None = key(
         None, "Strength of brightness, contrast and saturation jitter; not with auto_augment."
     )
+    color_jitter_prob: PerView = key(1.0, "Probability of color jitter; a list: one for each view.")
+    grayscale_prob: PerView = key(0.0, "Probability of conversion to gray; a list: one for each view.")
+    blur_prob: PerView = key(0.0, "Probability of Gaussian blur; a list: one for each view.")
+    blur_sigma: Range = key((0.1, 2.0), "Range of the standard deviation of the blur in pixels.")
+    solarize_prob: PerView = key(0.0, "Probability of solarization; a list: one for each view.")
+    solarize_threshold: int = key(128, "Solarization inverts values from this one on (0 to 256).", ge=0, le=256)
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "random"] = key(
         "bicubic", "Interpolation of crop, resize and augmentation."
     )

@@ -3,8 +3,9 @@
     data_dir/train/cat/a.jpg      data_dir/val/cat/c.jpg
     data_dir/train/dog/b.jpg      data_dir/val/dog/d.jpg
 
-The name of a class is the name of the folder below the split, whatever lies deeper. Only what `stat` calls a regular
-file, with a known extension, counts as an image; what is left out is counted in `notes`, never silently.
+The name of a class is the name of the folder directly below the split. Training without labels also takes a folder of
+images without class folders: data_dir/train, or data_dir itself. Only a regular file with a known extension counts as
+an image; the number of ignored files is in `notes`.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from vitcli.data.decode import open_image
-from vitcli.data.source import Source
+from vitcli.data.source import MissingSplit, Source
 from vitcli.errors import DataError, UsageError
 from vitcli.recipe.schema import Dataset
 
@@ -27,28 +28,37 @@ _LAYOUT = "the layout is <data_dir>/<split>/<class>/<image>, for example data/tr
 
 
 class FolderImages(Source):
-    """The images below `root`; paths are relative to it, sorted, class by class."""
+    """Images below `root`.
 
-    def __init__(self, root: Path, classes: dict[str, list[str]], *, max_image_pixels: int, notes: list[str]) -> None:
-        names = list(classes)
-        super().__init__(np.repeat(np.arange(len(names)), [len(paths) for paths in classes.values()]), names, notes)
+    Args:
+        classes: class name -> paths relative to `root`; a list of paths alone means no labels.
+        max_image_pixels: larger images are not decoded.
+    """
+
+    def __init__(
+        self, root: Path, classes: dict[str, list[str]] | list[str], *, max_image_pixels: int, notes: list[str]
+    ) -> None:
+        if isinstance(classes, dict):
+            paths = [path for of_class in classes.values() for path in of_class]
+            targets = np.repeat(np.arange(len(classes)), [len(of_class) for of_class in classes.values()])
+            super().__init__(len(paths), targets, list(classes), notes)
+        else:
+            paths = classes
+            super().__init__(len(paths), notes=notes)
         self.root = root
         self.max_image_pixels = max_image_pixels
-        self.paths = PackedNames(path for paths in classes.values() for path in paths)
+        self.paths = PackedNames(paths)
 
-    def load(self, index: int) -> Image.Image:
-        return open_image(self.root / self.paths[index], max_image_pixels=self.max_image_pixels)
+    def _load(self, row: int) -> Image.Image:
+        return open_image(self.root / self.paths[row], max_image_pixels=self.max_image_pixels)
 
-    def name(self, index: int) -> str:
-        return self.paths[index]
-
-    def _select(self, rows: np.ndarray) -> None:
-        self.paths = PackedNames(self.paths[row] for row in rows)
+    def _name(self, row: int) -> str:
+        return self.paths[row]
 
     def _digests(self) -> dict[str, str]:
         """`contents_sha256` is over names and sizes, so that copied data is recognized; `sha256` also over times."""
         contents, times = hashlib.sha256(), hashlib.sha256()
-        for path in sorted(self.paths[index] for index in range(len(self))):
+        for path in sorted(self.paths[row] for row in self.rows.tolist()):
             status = os.stat(self.root / path)
             contents.update(os.fsencode(path) + b"\0%d\0" % status.st_size)
             times.update(b"%d\0" % status.st_mtime_ns)
@@ -59,7 +69,7 @@ class FolderImages(Source):
 
 
 class PackedNames:
-    """Many strings in two arrays: a million `str` objects would be copied, page by page, into every worker process."""
+    """Many strings in two arrays. A million `str` objects would be copied, page by page, into every worker process."""
 
     def __init__(self, names: Iterable[str]) -> None:
         encoded = [os.fsencode(name) for name in names]
@@ -71,47 +81,93 @@ class PackedNames:
         return os.fsdecode(self.text[start : self.ends[index]].tobytes())
 
 
-def open_folder(section: Dataset, split: str) -> FolderImages:
-    """The split "train" or "val" of the image folder `section.data_dir`. Raises DataError for any other layout."""
-    root, notes = _find_split(section, split)
-    folders, stray = _list(root)
-    if stray:
-        notes.append(f"{root}: {_count(stray, 'file')} beside the class folders left out")
+def open_folder(section: Dataset, split: str, needs_labels: bool = True) -> FolderImages:
+    """The split "train" or "val" of the image folder `section.data_dir`.
+
+    Without `needs_labels`, a folder that holds images directly is taken whole, at any depth, without labels. So is
+    data_dir itself as the training split if it has neither a training nor a validation folder.
+
+    Raises:
+        MissingSplit: there is no folder of that name.
+        DataError: the layout is another one, or there are no images.
+        UsageError: no data_dir.
+    """
+    try:
+        root, notes = _find_split(section, split)
+    except MissingSplit as error:
+        if needs_labels or split != "train" or _folders_of(section, "val"):
+            raise
+        return _open_unlabeled(section, _data_dir(section), [], error.message)
+    folders, files = _list(root)
+    if not needs_labels and (not folders or any(_extension(name) in EXTENSIONS for name in files)):
+        return _open_unlabeled(section, root, notes, f"no class folders in {root}")
+    return _open_labeled(section, root, split, notes)
+
+
+def _open_labeled(section: Dataset, root: Path, split: str, notes: list[str]) -> FolderImages:
+    folders, files = _list(root)
+    if files:
+        notes.append(f"{root}: ignored {_count(files, 'file')} next to the class folders")
     if not folders:
-        cure = f"move the images into one folder per class; {_LAYOUT}" if stray else _LAYOUT
-        raise DataError(f"no class folders in {root}", help=cure)
-    left_out: Counter[str] = Counter()
-    classes = {folder: _images_below(root, folder, left_out) for folder in folders}
+        help = f"move the images into one folder per class; {_LAYOUT}" if files else _LAYOUT
+        raise DataError(f"no class folders in {root}", help=help)
+    ignored: Counter[str] = Counter()
+    classes = {folder: _images_below(root, folder, ignored) for folder in folders}
     empty = [folder for folder, paths in classes.items() if not paths]
     if len(empty) == len(classes) or (empty and split == "train"):
-        raise DataError(
-            f"no images in {_some(empty, 'class folder')} of {root}"
-            + (f" ({_tally(left_out)} left out)" if left_out else ""),
-            help=f"add images ({' '.join(sorted(EXTENSIONS))}) or remove the empty folders",
-        )
-    if left_out:
-        notes.append(f"{root}: left out {_tally(left_out)}")
+        raise _no_images(f"in {_some(empty, 'class folder')} of {root}", ignored, "or remove the empty folders")
+    if ignored:
+        notes.append(f"{root}: ignored {_tally(ignored)}")
     classes = {folder: paths for folder, paths in classes.items() if paths}
     return FolderImages(root, classes, max_image_pixels=section.max_image_pixels, notes=notes)
 
 
+def _open_unlabeled(section: Dataset, root: Path, notes: list[str], reason: str) -> FolderImages:
+    """All images below `root`, at any depth. `reason`: why there are no labels."""
+    ignored: Counter[str] = Counter()
+    paths = _images_below(root, "", ignored)
+    if not paths:
+        raise _no_images(f"in {root}", ignored, "or check --data_dir")
+    notes.append(f"{reason}: {_count(paths, 'image')} without labels")
+    if ignored:
+        notes.append(f"{root}: ignored {_tally(ignored)}")
+    return FolderImages(root, paths, max_image_pixels=section.max_image_pixels, notes=notes)
+
+
+def _no_images(where: str, ignored: Counter[str], advice: str) -> DataError:
+    suffix = f" ({_tally(ignored)} ignored)" if ignored else ""
+    return DataError(f"no images {where}{suffix}", help=f"add images ({' '.join(sorted(EXTENSIONS))}) {advice}")
+
+
 def _find_split(section: Dataset, split: str) -> tuple[Path, list[str]]:
     """The folder of a split, and a note if there were two to choose from."""
-    if section.data_dir is None:
-        raise UsageError(f"the data set {section.dataset!r} needs a folder", help=f"give --data_dir; {_LAYOUT}")
+    data_dir, names, found = _data_dir(section), _names_of(section, split), _folders_of(section, split)
+    if not found:
+        message = f"no folder {' or '.join(map(repr, names))} in {data_dir}"
+        raise MissingSplit(message, help=_layout_advice(data_dir, split))
+    notes = [f"{data_dir} holds both 'val' and 'validation'; 'val' is used"] if len(found) > 1 else []
+    return found[0], notes
+
+
+def _data_dir(section: Dataset) -> Path:
     data_dir = section.data_dir
+    if data_dir is None:
+        raise UsageError(f"the data set {section.dataset!r} needs a folder", help=f"give --data_dir; {_LAYOUT}")
     if not data_dir.is_dir():
         what = "is not a folder" if data_dir.exists() else "does not exist"
         raise DataError(f"data_dir {os.fspath(data_dir)!r} {what}", help=f"check --data_dir; {_LAYOUT}")
+    return data_dir
+
+
+def _names_of(section: Dataset, split: str) -> list[str]:
+    """The names under which the folder of a split is looked for."""
     wanted = section.train_split if split == "train" else section.val_split
-    names = ["val", "validation"] if wanted == "val" else [wanted]
-    found = [name for name in names if (data_dir / name).is_dir()]
-    if not found:
-        raise DataError(
-            f"no folder {' or '.join(map(repr, names))} in {data_dir}", help=_layout_advice(data_dir, split)
-        )
-    notes = [f"{data_dir} holds both 'val' and 'validation'; 'val' is used"] if len(found) > 1 else []
-    return data_dir / found[0], notes
+    return ["val", "validation"] if wanted == "val" else [wanted]
+
+
+def _folders_of(section: Dataset, split: str) -> list[Path]:
+    folders = [_data_dir(section) / name for name in _names_of(section, split)]
+    return [folder for folder in folders if folder.is_dir()]
 
 
 def _layout_advice(data_dir: Path, split: str) -> str:
@@ -143,27 +199,27 @@ def _list(folder: Path) -> tuple[list[str], list[str]]:
     return folders, [entry.name for entry in visible if not _is(entry, "is_dir")]
 
 
-def _images_below(root: Path, folder: str, left_out: Counter[str]) -> list[str]:
-    """Sorted paths, relative to `root`, of all images below `root/folder`; links are followed, none of them twice."""
+def _images_below(root: Path, folder: str, ignored: Counter[str]) -> list[str]:
+    """Sorted paths, relative to `root`, of all images below `root/folder`. Links are followed, no folder twice."""
     paths: list[str] = []
     waiting, seen = [folder], set()
     while waiting:
         current = waiting.pop()
         real = os.path.realpath(root / current)
         if real in seen:
-            left_out["folder read before"] += 1
+            ignored["folder read before"] += 1
             continue
         seen.add(real)
         for entry in _entries(root / current):
             path = os.path.join(current, entry.name)
             if entry.name.startswith("."):
-                left_out["hidden"] += 1
+                ignored["hidden"] += 1
             elif _is(entry, "is_dir") and _extension(entry.name) not in EXTENSIONS:
                 waiting.append(path)
             elif _is_image(entry):
                 paths.append(path)
             else:
-                left_out[_why_not(entry)] += 1
+                ignored[_why_not(entry)] += 1
     return sorted(paths)
 
 
@@ -199,5 +255,5 @@ def _some(names: list[str], noun: str, most: int = 5) -> str:
     return f"{_count(names, noun)} ({shown}{', …' if len(names) > most else ''})"
 
 
-def _tally(left_out: Counter[str]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
+def _tally(ignored: Counter[str]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(ignored.items()))
