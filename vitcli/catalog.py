@@ -11,6 +11,9 @@ TASKS = {
 }
 EVALUATORS = {
     "top1": "vitcli.evaluators.top1:Top1",
+    "knn": "vitcli.evaluators.knn:Knn",
+    "linear_probe": "vitcli.evaluators.linear_probe:LinearProbe",
+    "collapse": "vitcli.evaluators.collapse:Collapse",
 }
 TABLES: dict[str, dict[str, str]] = {"tasks": TASKS, "evaluators": EVALUATORS}
 

@@ -15,9 +15,10 @@ from vitcli.data.streams import stream_seed
 from vitcli.data.transforms import build_train_transform
 from vitcli.distributed import World, wrapped
 from vitcli.engine.bad_images import BadImages
-from vitcli.engine.evaluation import build_evaluate
 from vitcli.engine.precision import build_autocast, chosen_amp
 from vitcli.engine.training import Meter, Training
+from vitcli.evaluators.evaluator import Setting
+from vitcli.evaluators.top1 import Top1
 from vitcli.layers.fake_quant import simulate_int8
 from vitcli.layers.memory import keep_freed_memory
 from vitcli.log import Reporter
@@ -82,7 +83,7 @@ def build_training(
         channels_last=channels_last,
         prepare=BatchPreparer(recipe.augmentation, num_classes, in_channels=recipe.model.in_channels),
         batches=build_batches(recipe, world, splits, plan),
-        evaluate=build_evaluate(recipe, splits.val, world),
+        evaluate=Top1(Setting(recipe, splits.val, world, build_autocast(recipe, device))),
         autocast=build_autocast(recipe, device),
         facts={"class_names": splits.class_names, "preprocessing": preprocessing(recipe)},
         reporter=reporter,

@@ -8,7 +8,8 @@ from vitcli.engine.signals import StopFlag, stop_flag
 from vitcli.engine.step import train_step
 from vitcli.engine.training import DIVERGED_HELP, Training
 from vitcli.errors import DivergedError, Interrupted
-from vitcli.evaluators.top1 import EvalResult, Stopped
+from vitcli.evaluators.evaluator import Stopped
+from vitcli.evaluators.top1 import EvalResult
 
 
 def fit(training: Training) -> None:
