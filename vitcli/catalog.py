@@ -11,6 +11,9 @@ TASKS = {
 }
 EVALUATORS = {
     "top1": "vitcli.evaluators.top1:Top1",
+    "knn": "vitcli.evaluators.knn:Knn",
+    "linear_probe": "vitcli.evaluators.linear_probe:LinearProbe",
+    "collapse": "vitcli.evaluators.collapse:Collapse",
 }
 SOURCES = {
     "imagefolder": "vitcli.data.sources.folder:open_folder",

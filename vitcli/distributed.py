@@ -135,6 +135,24 @@ def gathered(value: Any) -> list[Any]:
     return values
 
 
+def all_rows(own: Tensor, total: int) -> Tensor:
+    """(total, …) on every rank: row i is row i // size of the rank i % size, as `data.sampler.eval_indices` deals them.
+
+    own: the rows of this rank.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        assert len(own) == total, f"{len(own)} rows of {total}"
+        return own
+    rank, size = dist.get_rank(), dist.get_world_size()
+    assert len(own) == len(range(rank, total, size)), f"{len(own)} rows on rank {rank} of {size}, {total} in all"
+    longest = -(-total // size)
+    padded = own.new_zeros(longest, *own.shape[1:])
+    padded[: len(own)] = own
+    rows = own.new_empty(size * longest, *own.shape[1:])
+    dist.all_gather_into_tensor(rows, padded)
+    return rows.unflatten(0, (size, longest)).transpose(0, 1).flatten(0, 1)[:total]
+
+
 @torch.no_grad()
 def average_buffers(module: nn.Module) -> None:
     """Make floating-point buffers (BatchNorm's running statistics) the mean over ranks; plain DDP leaves them apart."""

@@ -4,18 +4,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
-
 from vitcli.data.crops import Crops
 from vitcli.data.datasets import build_val
 from vitcli.data.source import Source
-from vitcli.distributed import World, joined, num_launched
-from vitcli.engine.evaluation import build_evaluate, build_evaluate_crops
+from vitcli.distributed import joined, num_launched
 from vitcli.engine.failures import memory_in_words
+from vitcli.engine.precision import build_autocast
 from vitcli.engine.preflight import check_device, check_launch
 from vitcli.engine.run_dir import write_result
 from vitcli.errors import DataError, UsageError
-from vitcli.evaluators.top1 import EvalResult, result_rows
+from vitcli.evaluators.evaluator import Setting
+from vitcli.evaluators.top1 import SINGLE_CROP, EvalResult, Top1
 from vitcli.layers.fake_quant import simulate_int8
 from vitcli.layers.reparam import reparameterize
 from vitcli.log import Reporter
@@ -82,31 +81,23 @@ def validate(
         if recipe.model.quantize == "int8_qat":
             reporter.say(simulate_int8(model, keep_float=float_layers(model)))
         with memory_in_words("lower --val_batch_size"):
-            single, result = _evaluate(recipe, images, world, crops, model.to(world.device).eval())
-        reporter.table("validation", _rows(recipe, weights, result, single, fold, crops))
+            evaluator = Top1(Setting(recipe, images, world, build_autocast(recipe, world.device), crops=crops))
+            numbers = evaluator(model.to(world.device).eval())
+        reporter.table("validation", [*_rows(recipe, weights, fold), *evaluator.rows(numbers)])
+        result = EvalResult.of(numbers)
         if json_file and world.is_main:
             facts = result.as_dict() | {"ckpt_path": weights.source, "fold": fold, "quantize": recipe.model.quantize}
-            write_result(json_file, facts | (_crop_facts(crops, single) if crops else {}))
+            write_result(json_file, facts | (_crop_facts(crops, numbers) if crops else {}))
         return result
 
 
-def _evaluate(
-    recipe: Recipe, images: Source, world: World, crops: Crops | None, model: nn.Module
-) -> tuple[EvalResult, EvalResult]:
-    """By the single crop, and as asked for; without `crops` that is the same."""
-    if crops:
-        return build_evaluate_crops(recipe, images, world, crops)(model)
-    result = build_evaluate(recipe, images, world)(model)
-    return result, result
-
-
-def _crop_facts(crops: Crops, single: EvalResult) -> dict[str, Any]:
+def _crop_facts(crops: Crops, numbers: dict[str, float]) -> dict[str, Any]:
     return {
         "eval_crops": crops.protocol,
         "crop_scales": list(crops.used_scales),
         "crop_average": crops.average,
         "num_crops": crops.num_crops,
-        "single_crop": single.as_dict(),
+        "single_crop": EvalResult.of(numbers, SINGLE_CROP).as_dict(),
     }
 
 
@@ -145,19 +136,8 @@ def _images(recipe: Recipe, weights: Weights) -> Source:
         return images
 
 
-def _rows(
-    recipe: Recipe, weights: Weights, result: EvalResult, single: EvalResult, fold: Fold, crops: Crops | None
-) -> list[tuple[str, str]]:
-    """The rows of the table."""
+def _rows(recipe: Recipe, weights: Weights, fold: Fold) -> list[tuple[str, str]]:
+    """The rows of the table that say what was measured."""
     form = "" if fold == "none" else f", reparameterized ({fold})"
     form += ", simulated int8" if recipe.model.quantize == "int8_qat" else ""
-    rows = [
-        ("weights", weights.source),
-        ("model", recipe.model.model + form),
-        ("images", f"{result.num_images:,}" + (f", each by {crops}" if crops else "")),
-        *result_rows(result),
-    ]
-    if crops:
-        top1 = f"top-1 {single.top1:.2f} %  ({single.correct1:,} right)"
-        rows.append(("single crop", f"{top1}, top-5 {single.top5:.2f} %, NLL {single.nll:.4f}"))
-    return rows
+    return [("weights", weights.source), ("model", recipe.model.model + form)]

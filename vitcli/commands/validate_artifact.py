@@ -95,7 +95,9 @@ def validate_artifact(
         probabilities = classify(batch.images.permute(0, 2, 3, 1).contiguous().numpy())
         assert batch.targets is not None
         counts.add(torch.from_numpy(probabilities).clamp(min=smallest).log(), batch.targets)
-    return counts.result(len(images))
+    result = counts.result()
+    assert result.num_images == len(images)
+    return result
 
 
 def _check(keys: Mapping[str, str]) -> None:
@@ -138,4 +140,4 @@ def _images(recipe: Recipe, artifact: Artifact) -> Source:
 
 def _rows(artifact: Artifact, result: EvalResult) -> list[tuple[str, str]]:
     form = f"{artifact.format}, {artifact.precision}"
-    return [("format", form), ("images", f"{result.num_images:,}"), *result_rows(result)]
+    return [("format", form), *result_rows(result)]

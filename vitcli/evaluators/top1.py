@@ -1,7 +1,6 @@
-"""Accuracy and loss over a validation split: integer counts, every image exactly once, on any number of ranks."""
+"""Accuracy and loss over a labeled split, by one crop of each image or the average of many; counted in integers."""
 
 import math
-from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -9,7 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitcli.distributed import all_sum, any_rank
+from vitcli.data.batch import Batch
+from vitcli.data.crops import Crops
+from vitcli.distributed import all_sum
+from vitcli.evaluators.evaluator import Answers, Evaluator, Setting, ShouldStop, never, with_labels
+from vitcli.evaluators.images import EvalImages
+
+#: begins the names of the numbers by the first crop alone, where many are averaged
+SINGLE_CROP = "single_crop_"
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,12 @@ class EvalResult:
     correct1: int
     correct5: int  #: label among the min(5, num_classes) most likely classes
     nll: float  #: mean negative log-likelihood, in nats
+
+    @classmethod
+    def of(cls, numbers: dict[str, float], prefix: str = "") -> "EvalResult":
+        """The result in `numbers`, which `as_dict` made, with `prefix` in front of each name."""
+        counts = (int(numbers[prefix + name]) for name in ("num_images", "correct1", "correct5"))
+        return cls(*counts, numbers[prefix + "nll"])
 
     @property
     def top1(self) -> float:
@@ -35,18 +47,14 @@ class EvalResult:
         center, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
         return 100 * (center - half) / (1 + z * z / n), 100 * (center + half) / (1 + z * z / n)
 
-    def as_dict(self) -> dict[str, float | int]:
-        return {"top1": self.top1, "top5": self.top5, **asdict(self)}
-
-
-from vitcli.evaluators.evaluator import Stopped
+    def as_dict(self, prefix: str = "") -> dict[str, float]:
+        return {prefix + name: value for name, value in ({"top1": self.top1, "top5": self.top5} | asdict(self)).items()}
 
 
 class Counts:
-    """What one way of scoring the images got right so far, on this rank; kept on the device."""
+    """What the images seen so far on this rank come to; kept on the device."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
         self.seen = torch.zeros((), dtype=torch.int64, device=device)
         self.hits = torch.zeros(2, dtype=torch.int64, device=device)  # correct1, correct5
         self.nll = torch.zeros((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
@@ -58,74 +66,57 @@ class Counts:
         self.seen += len(labels)
         self.nll += F.cross_entropy(logits, labels, reduction="sum")
 
-    def result(self, num_images: int) -> EvalResult:
+    def result(self) -> EvalResult:
         """The counts of all ranks together."""
         total = int(all_sum(self.seen).item())
         correct1, correct5 = all_sum(self.hits).tolist()
         total_nll = all_sum(self.nll).item()
-        assert total == num_images, f"evaluated {total} of {num_images} images"
         return EvalResult(total, correct1, correct5, total_nll / total)
 
 
-def evaluate(
-    model: nn.Module,
-    batches: Iterable,
-    prepare: Callable[[Tensor], Tensor],
-    *,
-    num_images: int,
-    device: torch.device,
-    autocast: Callable[[], torch.autocast],
-    should_stop: Callable[[], bool] = lambda: False,
-) -> EvalResult:
-    """Run `model` in eval mode over this rank's share of the images and add up the counts of all ranks.
-
-    Args:
-        batches: yields batches with `images` (B, C, H, W) uint8 and `targets` (B,).
-        prepare: uint8 images on the device -> normalized images.
-        num_images: size of the whole split; the counts of all ranks must add up to it.
+class Top1(Evaluator):
+    """The network returns logits (B, num_classes); answers are logits, or the logarithm of mean probabilities.
 
     Raises:
-        Stopped: `should_stop` said so between two batches, on any rank.
+        DataError: the validation images have no labels.
     """
 
-    def score(images: Tensor) -> tuple[Tensor]:
-        with autocast():
-            return (model(prepare(images)).float(),)
+    metrics = ("top1", "top5", "nll")
 
-    return count(model, batches, score, (Counts(device),), num_images=num_images, should_stop=should_stop)[0]
+    def __init__(self, setting: Setting) -> None:
+        val = with_labels(setting.val, "validation", "top1")
+        self.crops = setting.crops
+        self.images = EvalImages(setting, val, crops=self.crops)
 
+    def __call__(
+        self, network: nn.Module, *, should_stop: ShouldStop = never, answers: Answers | None = None
+    ) -> dict[str, float]:
+        """top1, top5 (percent), nll, num_images, correct1, correct5; of many crops also `SINGLE_CROP` + each."""
+        counts, single = Counts(self.images.device), Counts(self.images.device)
 
-def evaluate_crops(
-    model: nn.Module,
-    batches: Iterable,
-    prepare: Callable[[Tensor], Tensor],
-    *,
-    average: Literal["prob", "logit"],
-    chunk_size: int,
-    num_images: int,
-    device: torch.device,
-    autocast: Callable[[], torch.autocast],
-    should_stop: Callable[[], bool] = lambda: False,
-) -> tuple[EvalResult, EvalResult]:
-    """The same with several crops of each image: the result by the first crop alone, and by the average of the others.
+        def visit(batch: Batch) -> None:
+            assert batch.targets is not None
+            if self.crops:
+                logits = self.images.answers(network, batch.images.flatten(0, 1))
+                logits = logits.unflatten(0, batch.images.shape[:2])  # (B, 1 + crops, num_classes)
+                single.add(logits[:, 0], batch.targets)
+                logits = average_of_crops(logits[:, 1:], self.crops.average)
+            else:
+                logits = self.images.answers(network, batch.images)
+            counts.add(logits, batch.targets)
+            if answers:
+                answers(batch, logits)
 
-    Args:
-        batches: yields batches with `images` (B, 1 + crops, C, H, W) uint8 and `targets` (B,).
-        average: see `average_of_crops`.
-        chunk_size: the model sees at most so many crops at a time.
-    """
+        self.images.visit(network, visit, should_stop)
+        return counts.result().as_dict() | (single.result().as_dict(SINGLE_CROP) if self.crops else {})
 
-    def score(images: Tensor) -> tuple[Tensor, Tensor]:
-        crops = images.flatten(0, 1)
-        chunks = crops.chunk(math.ceil(len(crops) / chunk_size))
-        with autocast():
-            logits = torch.cat([model(prepare(chunk)).float() for chunk in chunks])
-        logits = logits.unflatten(0, images.shape[:2])  # (B, 1 + crops, num_classes)
-        return logits[:, 0], average_of_crops(logits[:, 1:], average)
-
-    counts = Counts(device), Counts(device)
-    single, averaged = count(model, batches, score, counts, num_images=num_images, should_stop=should_stop)
-    return single, averaged
+    def rows(self, numbers: dict[str, float]) -> list[tuple[str, str]]:
+        rows = result_rows(EvalResult.of(numbers), how=f", each by {self.crops}" if self.crops else "")
+        if self.crops:
+            single = EvalResult.of(numbers, SINGLE_CROP)
+            top1 = f"top-1 {single.top1:.2f} %  ({single.correct1:,} correct)"
+            rows.append(("single crop", f"{top1}, top-5 {single.top5:.2f} %, NLL {single.nll:.4f}"))
+        return rows
 
 
 def average_of_crops(logits: Tensor, average: Literal["prob", "logit"]) -> Tensor:
@@ -135,51 +126,12 @@ def average_of_crops(logits: Tensor, average: Literal["prob", "logit"]) -> Tenso
     return logits.log_softmax(-1).logsumexp(1) - math.log(logits.shape[1])
 
 
-@torch.inference_mode()
-def count(
-    model: nn.Module,
-    batches: Iterable,
-    score: Callable[[Tensor], tuple[Tensor, ...]],
-    counts: tuple[Counts, ...],
-    *,
-    num_images: int,
-    should_stop: Callable[[], bool],
-) -> list[EvalResult]:
-    """Give each of `counts` its logits of every batch: those that `score` makes of the images on the device."""
-    device, was_training, stopped = counts[0].device, model.training, False
-    model.eval()
-    try:
-        for batch in batches:
-            if stopped := should_stop():
-                break
-            labels = batch.targets.to(device, non_blocking=True)
-            for one, logits in zip(counts, score(batch.images.to(device, non_blocking=True)), strict=True):
-                one.add(logits, labels)
-    finally:
-        model.train(was_training)
-    if any_rank(stopped):
-        raise Stopped
-    return [one.result(num_images) for one in counts]
-
-
-def result_rows(result: EvalResult) -> list[tuple[str, str]]:
-    """The rows of a table that show a result."""
+def result_rows(result: EvalResult, *, how: str = "") -> list[tuple[str, str]]:
+    """The rows of a table that show a result; `how` follows the number of images."""
     low, high = result.interval95()
     return [
+        ("images", f"{result.num_images:,}{how}"),
         ("top-1", f"{result.top1:.2f} %  ({result.correct1:,} correct; 95 % interval {low:.2f} .. {high:.2f})"),
         ("top-5", f"{result.top5:.2f} %"),
         ("NLL", f"{result.nll:.4f}"),
     ]
-
-
-class Top1:
-    needs_train = False
-    metrics = ("top1", "top5", "nll")
-
-    def __init__(self, setting):
-        from vitcli.engine.evaluation import build_evaluate
-
-        self.run = build_evaluate(setting.recipe, setting.val, setting.world)
-
-    def __call__(self, network, *, should_stop=lambda: False, answers=None):
-        return self.run(network, should_stop).as_dict()

@@ -1,0 +1,74 @@
+"""Collapse monitor: whether a self-supervised network still gives different images different features."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitcli.evaluators.evaluator import Answers, Evaluator, Setting, ShouldStop, never
+from vitcli.evaluators.features import all_features
+from vitcli.evaluators.images import EvalImages
+
+#: images that are looked at, evenly spread over the split
+_NUM_IMAGES = 4096
+#: collapsed below this share of the largest standard deviation, 1 / sqrt(D), or below this effective rank
+_MIN_SPREAD, _MIN_RANK = 0.1, 2.0
+
+
+def feature_std(z: Tensor) -> Tensor:
+    """(): standard deviation of each dimension over the batch, of rows normalized to length 1; mean over dimensions.
+
+    z: (B, D) projections or features. 0: all rows point the same way, collapsed; 1 / sqrt(D): spread over the sphere
+    (Chen and He 2021, arXiv 2011.10566, section 4.1). The device is not waited for.
+    """
+    return F.normalize(z.detach().float(), dim=1).std(0, correction=0).mean()
+
+
+def effective_rank(z: Tensor) -> Tensor:
+    """(): exp of the entropy of the singular values, normalized to sum to 1; from 1 to min(B, D).
+
+    z: (B, D), not centered (Roy and Vetterli 2007; RankMe, arXiv 2210.02885). PyTorch waits for the device here.
+    """
+    values = torch.linalg.svdvals(z.detach().float())
+    shares = values / values.sum().clamp(min=torch.finfo(values.dtype).tiny)
+    return torch.special.entr(shares).sum().exp()
+
+
+class Collapse(Evaluator):
+    """Looks at validation images, or at training images where there are none; answers are features (B, D).
+
+    The network returns projections, or has `to_latent`. Labels are not needed.
+    """
+
+    metrics = ("feature_std", "effective_rank")
+
+    def __init__(self, setting: Setting) -> None:
+        source = setting.train if setting.val is None else setting.val
+        assert source is not None
+        self.images = EvalImages(setting, source.subset(_NUM_IMAGES))
+
+    def __call__(
+        self, network: nn.Module, *, should_stop: ShouldStop = never, answers: Answers | None = None
+    ) -> dict[str, float]:
+        """feature_std, effective_rank, feature_dim; collapsed: 1 or 0."""
+        found = all_features(self.images, network, should_stop=should_stop, answers=answers)
+        spread, rank, width = feature_std(found).item(), effective_rank(found).item(), found.shape[1]
+        collapsed = spread * math.sqrt(width) < _MIN_SPREAD or rank < _MIN_RANK
+        return {"feature_std": spread, "effective_rank": rank, "feature_dim": width, "collapsed": int(collapsed)}
+
+    def rows(self, numbers: dict[str, float]) -> list[tuple[str, str]]:
+        largest = 1 / math.sqrt(numbers["feature_dim"])
+        return [
+            ("feature std", f"{numbers['feature_std']:.4f}  (0: collapsed, {largest:.4f}: spread)"),
+            ("effective rank", f"{numbers['effective_rank']:.1f} of {numbers['feature_dim']:,}"),
+        ]
+
+    def warning(self, numbers: dict[str, float]) -> str | None:
+        if not numbers["collapsed"]:
+            return None
+        return (
+            f"the features have collapsed: std {numbers['feature_std']:.2g} "
+            f"(spread: {1 / math.sqrt(numbers['feature_dim']):.2g}), effective rank {numbers['effective_rank']:.1f} "
+            f"of {numbers['feature_dim']:,}; lower lr, or use a larger batch or a higher moving-average decay"
+        )
