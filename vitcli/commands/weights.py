@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from vitcli.data.datasets import DATASETS
+from vitcli.catalog import model_info
+from vitcli.data.datasets import build_split
 from vitcli.data.eval_transform import build_eval_transform
 from vitcli.data.loader import build_eval_loader, default_num_workers
 from vitcli.data.mixing import Normalizer
 from vitcli.models.fastvit_keys import from_apple, is_apple
-from vitcli.models.registry import model_info
 from vitcli.models.vit_keys import family_of
 from vitcli.networks.find import open_weights
 from vitcli.recipe.load import load_recipe
@@ -81,7 +81,7 @@ def _real_images(unfused: Unfused, data_dir: Path) -> Iterator[Tensor]:
     wanted["crop_pct"] = model_info(unfused.name).crop_pct
     recipe = load_recipe(overrides=wanted | (preprocessing_of(unfused.weights) or {}))
     loader = build_eval_loader(
-        DATASETS[recipe.dataset.dataset](recipe.dataset, "train").subset(NUM_REAL),
+        build_split(recipe.dataset, "train").subset(NUM_REAL),
         build_eval_transform(recipe.augmentation, in_channels=unfused.in_chans),
         batch_size=BATCH_SIZE,
         num_workers=default_num_workers(),

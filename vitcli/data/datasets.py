@@ -1,26 +1,12 @@
 """Opens the data set that a recipe names: two splits, and one numbering of the classes for both."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from vitcli.data.builtin import open_digits, open_synthetic, open_torchvision
-from vitcli.data.folder import open_folder
+from vitcli import catalog
 from vitcli.data.source import Source
 from vitcli.errors import DataError
 from vitcli.recipe.schema import Dataset
-
-#: name in a recipe -> what opens its split "train" or "val"
-DATASETS: dict[str, Callable[[Dataset, str], Source]] = {
-    "imagefolder": open_folder,
-    "imagenet": open_folder,
-    "digits": open_digits,
-    "cifar10": open_torchvision,
-    "cifar100": open_torchvision,
-    "mnist": open_torchvision,
-    "fashion_mnist": open_torchvision,
-    "synthetic": open_synthetic,
-}
 
 
 @dataclass(frozen=True)
@@ -41,8 +27,8 @@ def build_splits(section: Dataset) -> Splits:
     Raises DataError when the data is missing, empty, not laid out as expected, or when `val` has a class that is not
     trained. A class without validation images is fine and noted.
     """
-    train = DATASETS[section.dataset](section, "train")
-    val = _renumber(DATASETS[section.dataset](section, "val"), train.class_names, train.class_counts())
+    train = build_split(section, "train")
+    val = _renumber(build_split(section, "val"), train.class_names, train.class_counts())
     if len(train.class_names) == 1:
         train.notes.append(f"there is only one class, {train.class_names[0]!r}: nothing can be learned from it")
     return Splits(train if section.num_samples is None else train.subset(section.num_samples), val)
@@ -50,7 +36,7 @@ def build_splits(section: Dataset) -> Splits:
 
 def build_split(section: Dataset, split: Literal["train", "val"]) -> Source:
     """One split alone, numbered by its own sorted classes."""
-    return DATASETS[section.dataset](section, split)
+    return catalog.load("sources", section.dataset)(section, split)
 
 
 def build_val(section: Dataset, class_names: list[str] | None = None) -> Source:
