@@ -1,20 +1,94 @@
-"""What exists by name, without importing it (or torch): each row says where the thing lives.
+"""What exists by name, and where it is: known without importing it (or torch).
 
-A recipe may use these names; adding a row here is what makes a name known.
+A recipe may use these names. A row here makes a name known, and so do two kinds of plugins: installed packages, by
+entry points in the group `vitcli.KIND`, and files given with `--plugin`, which `recipe/plugins.py` adds.
 """
 
+import difflib
 import importlib
+import inspect
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, distributions
 from typing import Any
 
-TASKS = {
-    "classification": "vitcli.tasks.classification:Classification",
+from vitcli.errors import UsageError, plugin_errors_in_words
+
+
+@dataclass(frozen=True)
+class Family:
+    """Models that one function builds."""
+
+    create: str  #: "module:function"
+    options: tuple[str, ...] = ()  #: arguments of `create` besides `MODEL_ARGUMENTS`; recipe keys have the same names
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as it was published."""
+
+    family: Family
+    img_size: int  #: px, side of the square image
+    crop_pct: float  #: side of the center crop / shorter side of the resized image, in evaluation
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The arguments of `create` that not every model takes."""
+        return self.family.options
+
+
+#: the arguments that every model is created with
+MODEL_ARGUMENTS = (
+    "num_classes", "in_chans", "img_size", "drop_rate", "drop_path_rate", "layer_scale_init", "grad_checkpointing",
+)  # fmt: skip
+
+FASTVIT = Family("vitcli.models.fastvit:create")
+# fmt: off
+VIT = Family("vitcli.models.vit:create", options=(
+    "embed_dim", "depth", "num_heads", "mlp_ratio", "patch_size", "patch_embed", "patch_norm", "pos_embed",
+    "global_pool", "class_token", "distilled", "reg_tokens", "qkv_bias", "attn_scale", "head_dim", "norm_eps",
+    "final_norm", "pre_logits", "head_hidden", "head_bias_init", "fine_tune_from", "pos_drop_rate", "proj_drop_rate",
+    "attn_drop_rate", "drop_path_mode", "patch_drop_rate", "patch_drop_mode", "transformer",
+))
+FVIT = Family("vitcli.models.fvit:create", options=(
+    "grid_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "head_hidden", "patch_drop_rate", "patch_drop_mode",
+    "auto_encode",
+))
+
+MODELS: dict[str, Model] = {
+    #                              px   crop
+    "fastvit_t8":   Model(FASTVIT, 256, 0.90),
+    "fastvit_t12":  Model(FASTVIT, 256, 0.90),
+    "fastvit_s12":  Model(FASTVIT, 256, 0.90),
+    "fastvit_sa12": Model(FASTVIT, 256, 0.90),
+    "fastvit_sa24": Model(FASTVIT, 256, 0.90),
+    "fastvit_sa36": Model(FASTVIT, 256, 0.95),
+    "fastvit_ma36": Model(FASTVIT, 256, 0.95),
+    "fvit":         Model(FVIT,     32, 1.00),
+    **{f"vit_{size}_patch{patch}": Model(VIT, 224, 0.90) for size in ("ti", "s", "m", "b", "l", "h")
+                                                         for patch in (32, 16, 14)},
 }
-EVALUATORS = {
-    "top1": "vitcli.evaluators.top1:Top1",
-    "knn": "vitcli.evaluators.knn:Knn",
-    "linear_probe": "vitcli.evaluators.linear_probe:LinearProbe",
-    "collapse": "vitcli.evaluators.collapse:Collapse",
+# fmt: on
+
+#: "module:attribute"; an attribute that is a dict holds the thing under its name
+TRANSFORMERS = {
+    "linformer": "vitcli.models.transformers:build_linformer",
+    "nystrom": "vitcli.models.transformers:build_nystrom",
+    "performer": "vitcli.models.transformers:build_performer",
 }
+OPTIMIZERS = dict.fromkeys(
+    ("adamw", "adam", "nadam", "sgd", "momentum", "nesterov", "rmsprop", "adagrad", "lamb", "muon"),
+    "vitcli.optim.optimizers:OPTIMIZERS",
+)
+SCHEDULES = dict.fromkeys(
+    (
+        "cosine_decay", "linear_decay", "polynomial_decay", "exponential_decay", "step_decay", "multi_step_decay",
+        "constant", "one_cycle",
+    ),
+    "vitcli.optim.schedule:SCHEDULES",
+)  # fmt: skip
 SOURCES = {
     "imagefolder": "vitcli.data.sources.folder:open_folder",
     "imagenet": "vitcli.data.sources.folder:open_folder",
@@ -25,10 +99,128 @@ SOURCES = {
     "fashion_mnist": "vitcli.data.sources.torchvision_sets:open_torchvision",
     "synthetic": "vitcli.data.sources.synthetic:open_synthetic",
 }
-TABLES: dict[str, dict[str, str]] = {"tasks": TASKS, "evaluators": EVALUATORS, "sources": SOURCES}
+TASKS = {
+    "classification": "vitcli.tasks.classification:Classification",
+}
+EVALUATORS = {
+    "top1": "vitcli.evaluators.top1:Top1",
+    "knn": "vitcli.evaluators.knn:Knn",
+    "linear_probe": "vitcli.evaluators.linear_probe:LinearProbe",
+    "collapse": "vitcli.evaluators.collapse:Collapse",
+}
+
+#: kind -> name -> where it is; of a model also what is known of it
+TABLES: dict[str, dict[str, Any]] = {
+    "models": MODELS,
+    "transformers": TRANSFORMERS,
+    "optimizers": OPTIMIZERS,
+    "schedules": SCHEDULES,
+    "sources": SOURCES,
+    "tasks": TASKS,
+    "evaluators": EVALUATORS,
+}
+#: the kinds that plugins may add to
+PLUGIN_KINDS = ("models", "transformers", "sources", "tasks", "evaluators")
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """All names of this kind: those of vitcli, of plugin files, and of installed packages."""
+    return (*TABLES[kind], *_installed()[kind])
 
 
 def load(kind: str, name: str) -> Any:
-    """The object that the row `name` of the table `kind` stands for."""
-    module, _, attribute = TABLES[kind][name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    """Import what the row `name` of the table `kind` stands for; of a model, the function that creates it.
+
+    Raises:
+        UsageError: there is no such name, or the plugin that has it cannot be imported.
+    """
+    row = _row(kind, name)
+    where = row.family.create if isinstance(row, Model) else row
+    module, _, attribute = where.partition(":")
+    if is_ours(module):
+        found = getattr(importlib.import_module(module), attribute)
+    else:
+        with plugin_errors_in_words(module, f"{_owner(kind, name)} provides the {_one(kind)} {name!r} as {where}"):
+            found = getattr(importlib.import_module(module), attribute)
+    return found[name] if isinstance(found, dict) else found
+
+
+def is_ours(module: str) -> bool:
+    """Whether the module belongs to vitcli and not to a plugin."""
+    return module.partition(".")[0] == "vitcli"
+
+
+def model_info(name: str) -> Model:
+    """What is known of a model without building it. For a plugin's model, the plugin is imported.
+
+    Raises:
+        UsageError: there is no such model; or the plugin's `create` or its row in VARIANTS is incomplete.
+    """
+    row = _row("models", name)
+    if isinstance(row, Model):
+        return row
+    create = load("models", name)
+    module = sys.modules[create.__module__]
+    with plugin_errors_in_words(module.__name__, f"VARIANTS[{name!r}] needs img_size and crop_pct"):
+        variant = module.VARIANTS[name]
+        img_size, crop_pct = variant.img_size, variant.crop_pct
+    arguments = inspect.signature(create).parameters.values()
+    options = tuple(argument.name for argument in arguments if argument.kind is argument.KEYWORD_ONLY)
+    if missing := [argument for argument in MODEL_ARGUMENTS if argument not in options]:
+        help = f"every model is created as create(name, *, {', '.join(MODEL_ARGUMENTS)}, ...)"
+        raise UsageError(f"{module.__file__}: the function `create` has no argument {', '.join(missing)}", help=help)
+    return Model(Family(row, tuple(option for option in options if option not in MODEL_ARGUMENTS)), img_size, crop_pct)
+
+
+def nearest(word: object, names: Sequence[str]) -> str | None:
+    """The name that was probably meant by `word`."""
+    matches = difflib.get_close_matches(str(word).lower(), [name.lower() for name in names], n=1, cutoff=0.6)
+    return next((name for name in names if name.lower() == matches[0]), None) if matches else None
+
+
+def forget_installed() -> None:
+    """Look for installed plugins again at the next question."""
+    _installed.cache_clear()
+
+
+def _row(kind: str, name: str) -> Any:
+    rows = TABLES[kind] | {name: point.value for name, point in _installed()[kind].items()}
+    if name in rows:
+        return rows[name]
+    likely = nearest(name, list(rows))
+    help = f"did you mean {likely!r}?" if likely else f"known {kind}: {', '.join(rows)}"
+    if kind in PLUGIN_KINDS:
+        help += f"\na {_one(kind)} from a plugin file needs --plugin FILE"
+    raise UsageError(f"no {_one(kind)} is named {name!r}", help=help)
+
+
+def _one(kind: str) -> str:
+    return kind.removesuffix("s")
+
+
+def _owner(kind: str, name: str) -> str:
+    point = _installed()[kind].get(name)
+    return _package(point) if point else "a plugin file"
+
+
+def _package(point: EntryPoint) -> str:
+    return f"the installed package {point.dist.name}" if point.dist else "an installed package"
+
+
+@cache
+def _installed() -> dict[str, dict[str, EntryPoint]]:
+    """Kind -> name -> the entry point by which an installed package adds it. No package is imported."""
+    found: dict[str, dict[str, EntryPoint]] = {kind: {} for kind in TABLES}
+    for point in (point for package in distributions() for point in package.entry_points):
+        program, _, kind = point.group.partition(".")
+        if program != "vitcli":
+            continue
+        if kind not in PLUGIN_KINDS:
+            groups = ", ".join(f"vitcli.{kind}" for kind in PLUGIN_KINDS)
+            message = f"{_package(point)} has the entry point {point.name!r} in the group {point.group!r}"
+            raise UsageError(f"{message}, which vitcli does not know", help=f"the groups are {groups}")
+        first = found[kind].setdefault(point.name, point)
+        if point.name in TABLES[kind] or point.value != first.value:
+            message = f"{_package(point)} adds the {_one(kind)} {point.name!r}, but this name is taken"
+            raise UsageError(message, help="uninstall the package, or rename its entry point")
+    return found

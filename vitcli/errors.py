@@ -1,13 +1,16 @@
-"""What can go wrong, the exit code of each, and how it is shown: where it is, what is wrong, what to do."""
+"""What can go wrong, the exit code of each error, and how it is shown: what is wrong, where, and what to do."""
 
 import errno
 import os
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
 class VitcliError(Exception):
-    """A mistake or an accident that the user is told about in words, never by a traceback."""
+    """An error that is shown to the user as a message, never as a traceback."""
 
     exit_code = 1
 
@@ -21,13 +24,13 @@ class VitcliError(Exception):
 
 
 class UsageError(VitcliError):
-    """A command that cannot be carried out as it was typed."""
+    """A command that cannot be carried out as it was given."""
 
     exit_code = 2
 
 
 class WeightsError(VitcliError):
-    """A weights file that is not for this model, or holds what may not be loaded."""
+    """A weights file that does not fit the model, or that contains what must not be loaded."""
 
     exit_code = 2
 
@@ -57,13 +60,13 @@ class DiskError(VitcliError):
 
 
 class Interrupted(VitcliError):
-    """Stopped by a signal after a checkpoint was written; the same command with `--resume auto` goes on."""
+    """Stopped by a signal after a checkpoint was written; the same command with `--resume auto` continues."""
 
     exit_code = 75
 
 
 class LostContact(Interrupted):
-    """Another process of the run died or stopped answering; what it knew of the reason may follow."""
+    """Another process of the run ended or stopped responding; its own message may follow."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake of a recipe; `place` is a position in a file, or the words that name another source."""
+    """One mistake of a recipe; `place` is a position in a file, or the name of another source."""
 
     message: str
     place: Place | str
@@ -90,7 +93,7 @@ class Problem:
 
 
 class RecipeError(UsageError):
-    """All mistakes of a recipe together."""
+    """All mistakes in a recipe."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__(f"{len(problems)} mistake{'s' if len(problems) > 1 else ''} in the recipe")
@@ -101,7 +104,7 @@ class RecipeError(UsageError):
 
 
 def render(kind: str, message: str, *, place: Place | str | None = None, help: str | None = None) -> str:
-    """The block that is printed: the message, the line it is about with a marker under it, and the cure."""
+    """The text that is printed: the message, the line it is about with a marker below it, and the help."""
     lines = [f"{kind}: {message}"]
     if isinstance(place, str):
         lines.append(f"  --> {place}")
@@ -117,7 +120,7 @@ def render(kind: str, message: str, *, place: Place | str | None = None, help: s
 
 
 def show(error: VitcliError) -> int:
-    """Print `error` on stderr and return the exit code that belongs to it."""
+    """Print `error` on stderr and return its exit code."""
     text = str(error)
     if sys.stderr.isatty():
         text = text.replace("error:", "\x1b[1;31merror:\x1b[0m").replace("help:", "\x1b[1;36mhelp:\x1b[0m")
@@ -126,12 +129,37 @@ def show(error: VitcliError) -> int:
 
 
 def show_brief(error: VitcliError) -> int:
-    """One line for a rank other than 0: most errors are met by all ranks alike, and rank 0 shows them."""
+    """Print one line on a rank other than 0: most errors occur on all ranks, and rank 0 shows them in full."""
     print(f"rank {os.environ.get('RANK')}: {error.message.splitlines()[0]}", file=sys.stderr, flush=True)
     return error.exit_code
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether `error` (torch's and safetensors' own kinds included) means that no more can be written."""
+    """Whether `error` means that the disk is full; torch and safetensors have error types of their own for it."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return full or "No space left on device" in str(error) or "os error 28" in str(error)
+
+
+@contextmanager
+def plugin_errors_in_words(module: str, help: str) -> Iterator[None]:
+    """An exception in the code of the plugin `module` becomes a UsageError that names the plugin's file and line."""
+    try:
+        yield
+    except VitcliError:
+        raise
+    except Exception as error:
+        what = error.msg if isinstance(error, SyntaxError) else error
+        raise UsageError(f"{_place_in(module, error)}: {type(error).__name__}: {what}", help=help) from error
+
+
+def _place_in(module: str, error: Exception) -> str:
+    """file:line of the last line of the plugin that was running; without one, its file, or its name."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno or 1}"
+    package = module.partition(".")[0]
+    lines = [
+        f"{frame.f_code.co_filename}:{line}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__", "").partition(".")[0] == package
+    ]
+    return lines[-1] if lines else getattr(sys.modules.get(module), "__file__", None) or module

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from vitcli.recipe.names import REGISTRIES, registered
 
 from tests.conftest import environment
 from vitcli.errors import Place, RecipeError
 from vitcli.recipe.describe import expectation, metavar
 from vitcli.recipe.load import load_recipe
-from vitcli.recipe.names import REGISTRIES, registered
 from vitcli.recipe.schema import SECTION_OF, SECTIONS, extra
 from vitcli.recipe.write import recipe_text
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from vitcli.recipe.names import model_options, registered
 
 import vitcli as package
 from tests.conftest import ROOT, environment, options
@@ -15,7 +16,6 @@ from vitcli.errors import RecipeError, UsageError
 from vitcli.models.registry import create_model, list_models
 from vitcli.models.transformers import TransformerShape, build_transformer
 from vitcli.recipe.load import load_recipe
-from vitcli.recipe.names import model_options, registered
 from vitcli.recipe.plugins import forget_plugins, imported, use_plugin
 
 #: the files of the page, by the name that stands before each

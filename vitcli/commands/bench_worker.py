@@ -91,8 +91,9 @@ def _of_weights(order: Order) -> Network:
 
 
 def _of_registry(order: Order) -> Network:
+    from vitcli.catalog import model_info
     from vitcli.layers.reparam import reparameterize
-    from vitcli.models.registry import create_model, model_info
+    from vitcli.models.registry import create_model
 
     size = order.img_size or model_info(order.item).img_size
     return _eager(reparameterize(create_model(order.item, img_size=size), fold="full"), order, img_size=size)

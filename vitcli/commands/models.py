@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
+from vitcli.catalog import model_info
 from vitcli.layers.reparam import reparameterize
-from vitcli.models.registry import create_model, list_models, model_info
+from vitcli.models.registry import create_model, list_models
 
 _console = Console(highlight=False, emoji=False, soft_wrap=True)
 

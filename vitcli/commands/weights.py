@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from vitcli.catalog import model_info
 from vitcli.data.datasets import build_split
 from vitcli.data.eval_transform import build_eval_transform
 from vitcli.data.loader import build_eval_loader, default_num_workers
 from vitcli.data.mixing import Normalizer
 from vitcli.models.fastvit_keys import from_apple, is_apple
-from vitcli.models.registry import model_info
 from vitcli.models.vit_keys import family_of
 from vitcli.networks.find import open_weights
 from vitcli.recipe.load import load_recipe

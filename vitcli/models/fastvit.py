@@ -38,21 +38,19 @@ class Variant:
     mlp_ratio: int
     attention: bool
     layer_scale_init: float
-    img_size: int
-    crop_pct: float
 
 
-# Paper, table 2; layer scales and crops from Apple's released code.
+# Paper, table 2; layer scales from Apple's released code.
 # fmt: off
 VARIANTS = {
-    #                       depths         dim mlp attn.  scale  px   crop
-    "fastvit_t8":   Variant((2, 2, 4, 2),  48, 3,  False, 1e-5,  256, 0.90),
-    "fastvit_t12":  Variant((2, 2, 6, 2),  64, 3,  False, 1e-5,  256, 0.90),
-    "fastvit_s12":  Variant((2, 2, 6, 2),  64, 4,  False, 1e-5,  256, 0.90),
-    "fastvit_sa12": Variant((2, 2, 6, 2),  64, 4,  True,  1e-5,  256, 0.90),
-    "fastvit_sa24": Variant((4, 4, 12, 4), 64, 4,  True,  1e-5,  256, 0.90),
-    "fastvit_sa36": Variant((6, 6, 18, 6), 64, 4,  True,  1e-6,  256, 0.95),
-    "fastvit_ma36": Variant((6, 6, 18, 6), 76, 4,  True,  1e-6,  256, 0.95),
+    #                       depths         dim mlp attn.  scale
+    "fastvit_t8":   Variant((2, 2, 4, 2),  48, 3,  False, 1e-5),
+    "fastvit_t12":  Variant((2, 2, 6, 2),  64, 3,  False, 1e-5),
+    "fastvit_s12":  Variant((2, 2, 6, 2),  64, 4,  False, 1e-5),
+    "fastvit_sa12": Variant((2, 2, 6, 2),  64, 4,  True,  1e-5),
+    "fastvit_sa24": Variant((4, 4, 12, 4), 64, 4,  True,  1e-5),
+    "fastvit_sa36": Variant((6, 6, 18, 6), 64, 4,  True,  1e-6),
+    "fastvit_ma36": Variant((6, 6, 18, 6), 76, 4,  True,  1e-6),
 }
 # fmt: on
 
@@ -62,7 +60,7 @@ def create(
     *,
     num_classes: int,
     in_chans: int,
-    img_size: int | None,
+    img_size: int,
     drop_rate: float,
     drop_path_rate: float,
     layer_scale_init: float | None,
@@ -77,7 +75,7 @@ def create(
         attention=variant.attention,
         num_classes=num_classes,
         in_chans=in_chans,
-        img_size=img_size or variant.img_size,
+        img_size=img_size,
         drop_rate=drop_rate,
         drop_path_rate=drop_path_rate,
         layer_scale_init=variant.layer_scale_init if layer_scale_init is None else layer_scale_init,

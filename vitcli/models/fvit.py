@@ -12,7 +12,6 @@ Scores are scaled by the full width, E^-0.5, and the values by E^-0.25. docs/mod
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -26,23 +25,12 @@ from vitcli.layers.recompute import recompute
 from vitcli.layers.transformer import PostNormBlock, mlp_head
 
 
-@dataclass(frozen=True)
-class Variant:
-    img_size: int
-    crop_pct: float
-
-
-VARIANTS = {
-    "fvit": Variant(img_size=32, crop_pct=1.0),
-}
-
-
 def create(
     name: str,
     *,
     num_classes: int,
     in_chans: int,
-    img_size: int | None,
+    img_size: int,
     drop_rate: float,
     drop_path_rate: float,
     layer_scale_init: float | None,
@@ -58,11 +46,11 @@ def create(
     auto_encode: bool | None = None,
 ) -> "FViT":
     """F-ViT with the published proportions, changed by whatever is not None; see `FViT` for the meaning."""
-    given = {key: value for key, value in locals().items() if value is not None}
+    given = {key: value for key, value in locals().items() if key != "name" and value is not None}
     for absent in ("drop_path_rate", "layer_scale_init"):
         if given.pop(absent, 0):
-            raise UsageError(f"{name} has no {absent}", help="leave it out")
-    return FViT(**{"img_size": VARIANTS[given.pop("name")].img_size, **given})
+            raise UsageError(f"{name} has no {absent}", help="remove it")
+    return FViT(**given)
 
 
 class FViT(nn.Module):
@@ -199,7 +187,7 @@ def _width(
             raise UsageError("with auto_encode False the width of a patch is not known", help="give embed_dim")
         width = embed_dim
     elif embed_dim not in (None, width):
-        raise UsageError(f"patches are not projected: embed_dim is {width} here, not {embed_dim}", help="leave it out")
+        raise UsageError(f"patches are not projected: embed_dim is {width} here, not {embed_dim}", help="remove it")
     if width % num_heads:
         raise UsageError(f"patches of {width} values cannot be split into {num_heads} heads", help="change num_heads")
     return width

@@ -1,38 +1,18 @@
-"""From a name to a model: each file of this folder that holds a `VARIANTS` table is found, none is listed by hand."""
+"""From a name of the catalog to a model: only the file that builds it is imported."""
 
-import importlib
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from types import ModuleType
 from typing import Any
 
 from torch import nn
 
+from vitcli import catalog
+from vitcli.catalog import model_info
 from vitcli.errors import UsageError
-from vitcli.recipe.names import files_of, model_options, nearest, registered
-from vitcli.recipe.plugins import imported, plugin_files
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What is known of a variant without building it."""
-
-    name: str
-    img_size: int  # px, side of the square image it was published with
-    crop_pct: float  # side of the center crop / shorter side of the resized image, for evaluation
 
 
 def list_models(pattern: str = "*") -> list[str]:
     """Names of the models that match a shell `pattern`, in alphabetical order."""
-    return sorted(name for name in registered("models") if fnmatchcase(name, pattern))
-
-
-def model_info(name: str) -> ModelInfo:
-    """Published image size and crop of the variant `name`; an unknown name raises UsageError."""
-    variant = _file_of(name).VARIANTS[name]
-    if not hasattr(variant, "img_size") or not hasattr(variant, "crop_pct"):  # of a plugin
-        raise UsageError(f"the row {name!r} of VARIANTS is {variant!r}", help="it needs img_size and crop_pct")
-    return ModelInfo(name=name, img_size=variant.img_size, crop_pct=variant.crop_pct)
+    return sorted(name for name in catalog.names("models") if fnmatchcase(name, pattern))
 
 
 def create_model(
@@ -50,44 +30,33 @@ def create_model(
     """A freshly initialized model in training mode.
 
     Args:
-        name: a name out of `list_models()`.
-        num_classes: outputs of the head; 0 leaves the head out, the model then returns (B, D) features.
+        name: one of `list_models()`.
+        num_classes: outputs of the head. 0: no head; the model returns features (B, D).
         in_chans: channels of the input image.
-        img_size: side in px of the images to come; None takes the published one.
+        img_size: side of the input images in px. None: the published size.
         drop_rate: dropout before the head, 0..1.
         drop_path_rate: stochastic depth of the last block, 0..1; the other blocks follow the model's own rule.
-        layer_scale_init: first value of the layer scales; None takes the published one.
-        grad_checkpointing: store less and compute more in training.
-        options: what this model has beyond that: arguments of `create` in its file.
+        layer_scale_init: initial value of the layer scales. None: the published value.
+        grad_checkpointing: recompute activations in the backward pass, to save memory.
+        options: arguments that only this model has; `catalog.model_info(name).options` lists them.
 
     Raises:
-        UsageError: no model has this name, the text names the nearest one; or the model has no such option.
+        UsageError: there is no such model, or the model has no such option.
     """
-    module = _file_of(name)
+    info = model_info(name)
     if num_classes < 0:
-        raise UsageError(f"num_classes is {num_classes}", help="0 leaves the head out, otherwise give the number")
-    taken = model_options(name)
-    if unknown := [option for option in options if option not in taken]:
-        raise UsageError(f"{name} has no {unknown[0]!r}", help=f"it takes {', '.join(taken)}")
-    return module.create(
+        raise UsageError(f"num_classes is {num_classes}", help="give the number of classes, or 0 for no head")
+    if unknown := [option for option in options if option not in info.options]:
+        taken = (*catalog.MODEL_ARGUMENTS, *info.options)
+        raise UsageError(f"{name} has no option {unknown[0]!r}", help=f"it takes {', '.join(taken)}")
+    return catalog.load("models", name)(
         name,
         num_classes=num_classes,
         in_chans=in_chans,
-        img_size=img_size,
+        img_size=info.img_size if img_size is None else img_size,
         drop_rate=drop_rate,
         drop_path_rate=drop_path_rate,
         layer_scale_init=layer_scale_init,
         grad_checkpointing=grad_checkpointing,
         **options,
     )
-
-
-def _file_of(name: str) -> ModuleType:
-    """The module that builds the variant `name`; only this one is imported."""
-    files = files_of("models")
-    if name not in files:
-        likely = nearest(name, list(files))
-        help = f"did you mean {likely!r}?" if likely else f"known models: {', '.join(sorted(files))}"
-        raise UsageError(f"no model is named {name!r}", help=f"{help}\na model of a plugin needs --plugin FILE")
-    file = files[name]
-    return imported(file) if file in plugin_files() else importlib.import_module(f"vitcli.models.{file.stem}")

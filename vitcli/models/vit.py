@@ -1,7 +1,6 @@
 """The plain ViT family by name: widths, depths and patch sizes of `VisionTransformer`."""
 
 from dataclasses import asdict, dataclass
-from typing import ClassVar
 
 from torch import nn
 
@@ -14,8 +13,6 @@ class Variant:
     depth: int
     num_heads: int
     patch_size: int
-    img_size: ClassVar[int] = 224
-    crop_pct: ClassVar[float] = 0.9
 
 
 # Widths, depths and heads: ViT, table 1, for B, L, H; DeiT (arXiv 2012.12877) for Ti, S; DeiT III for M.
@@ -49,7 +46,7 @@ def create(
     *,
     num_classes: int,
     in_chans: int,
-    img_size: int | None,
+    img_size: int,
     drop_rate: float,
     drop_path_rate: float,
     layer_scale_init: float | None,
@@ -85,5 +82,4 @@ def create(
 ) -> VisionTransformer:
     """The variant `name` of the table, changed by whatever is not None; see `VisionTransformer` for the meaning."""
     given = {key: value for key, value in locals().items() if key != "name" and value is not None}
-    variant = VARIANTS[name]
-    return VisionTransformer(**{"img_size": variant.img_size, **asdict(variant), **given})
+    return VisionTransformer(**{**asdict(VARIANTS[name]), **given})

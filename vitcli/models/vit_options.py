@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vitcli.catalog import model_info
 from vitcli.errors import UsageError
 from vitcli.models.vision_transformer import VisionTransformer
 from vitcli.models.vit import VARIANTS
@@ -77,7 +78,7 @@ def usual_options(name: str) -> dict[str, Any]:
     """All arguments of `VisionTransformer` with the values that the registry's `name` has."""
     signature = inspect.signature(VisionTransformer).parameters
     defaults = {key: parameter.default for key, parameter in signature.items()}
-    return defaults | vars(VARIANTS[name]) | {"img_size": VARIANTS[name].img_size}
+    return defaults | vars(VARIANTS[name]) | {"img_size": model_info(name).img_size}
 
 
 def _patches(own: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from vitcli.catalog import model_info
 from vitcli.errors import WeightsError
 from vitcli.layers.reparam import reparameterize
-from vitcli.models.registry import model_info
 from vitcli.networks.build import build_network
 from vitcli.networks.find import open_weights
 from vitcli.networks.preprocessing import PREPROCESSING, adopt_preprocessing

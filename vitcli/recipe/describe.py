@@ -1,9 +1,9 @@
-"""Says in words what the value of a key may be; for error messages, `--help` and `recipes show`."""
+"""Describes in words which values a key takes, for error messages, `--help` and `recipes show`."""
 
 from functools import cache
 from typing import Any
 
-from vitcli.recipe.names import registered
+from vitcli import catalog
 from vitcli.recipe.schema import SECTION_OF, SECTIONS, extra
 
 
@@ -18,9 +18,9 @@ def help_of(name: str) -> str:
 
 
 def allowed_values(name: str) -> list[str]:
-    """The words that are allowed as the key's value; empty where it is no choice of words."""
+    """The words that are allowed as the key's value, or in its list; empty if it is not a choice of words."""
     if registry := extra(name)["registry"]:
-        return list(registered(registry))
+        return list(catalog.names(registry))
     schema = _properties(SECTION_OF[name])[name]
     parts = schema.get("anyOf", [schema])
     return [str(word) for part in parts for word in part.get("enum", [part["const"]] if "const" in part else [])]
@@ -33,18 +33,19 @@ def accepts(name: str, kind: str) -> bool:
 
 
 def expectation(name: str) -> str:
-    """What the key takes, as it would stand after "must be": "a number > 0", "true or false", "one of CE, BCE"."""
+    """What the key takes, to be put after "must be": "a number > 0", "true or false", "one of CE, BCE"."""
     if extra(name)["registry"]:
-        return f"one of {', '.join(allowed_values(name))}" + (" or null" if accepts(name, "null") else "")
+        start = "a list of names from" if accepts(name, "array") else "one of"
+        return f"{start} {', '.join(allowed_values(name))}" + (" or null" if accepts(name, "null") else "")
     schema = _properties(SECTION_OF[name])[name]
     words = [text for part in schema.get("anyOf", [schema]) if (text := _words(part))]
     return " or ".join(words)
 
 
 def metavar(name: str) -> str:
-    """What the key takes, in the few letters `--help` has room for: INT, FLOAT, BOOL, TEXT, a choice."""
+    """What the key takes, in one short word for `--help`: INT, FLOAT, BOOL, TEXT, a choice."""
     if extra(name)["registry"]:
-        return "NAME"
+        return "NAMES" if accepts(name, "array") else "NAME"
     if choices := allowed_values(name):
         return "|".join(
             ["BOOL"] * accepts(name, "boolean")
@@ -67,7 +68,7 @@ def _words(schema: dict[str, Any]) -> str:
     if kind == "null":
         return "null"
     if kind == "string":
-        return "a path" if schema.get("format") == "path" else "a text"
+        return "a path" if schema.get("format") == "path" else "text"
     if kind == "array":
         items = schema.get("prefixItems") or [schema.get("items", {})]
         count = {2: "two ", 3: "three "}.get(schema.get("minItems", 0), "") if "prefixItems" in schema else ""

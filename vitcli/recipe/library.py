@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from vitcli.catalog import nearest
 from vitcli.errors import Problem, RecipeError
-from vitcli.recipe.names import nearest
 
 _PACKAGE = Path(__file__).parent.parent
-#: beside the package in a checkout, inside it when installed
+#: next to the package in a checkout, inside it when installed
 LIBRARY = next(
     (folder for folder in (_PACKAGE / "shipped_recipes", _PACKAGE.parent / "recipes") if folder.is_dir()), _PACKAGE
 )

@@ -1,4 +1,4 @@
-"""Makes a `Recipe` of a YAML file and the command line, or reports every mistake in them at once.
+"""Builds a `Recipe` from a YAML file and the command line, or reports every mistake in them at once.
 
 Precedence: default of the schema < file < command line. Each value remembers where it came from.
 """
@@ -11,14 +11,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from vitcli.catalog import PLUGIN_KINDS, nearest
 from vitcli.errors import Place, Problem, RecipeError
 from vitcli.recipe import check, mindcv, schema
 from vitcli.recipe.check import COMMAND_LINE, MINDCV_DEFAULT
 from vitcli.recipe.describe import accepts, allowed_values, expectation
 from vitcli.recipe.flat_yaml import command_line_value, read_flat_yaml
 from vitcli.recipe.library import find_recipe
-from vitcli.recipe.names import nearest
-from vitcli.recipe.plugins import TABLES
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,12 @@ class Recipe:
     optimizer: schema.Optimizer
     checkpoint: schema.Checkpoint
     origins: dict[str, Place | str] = field(default_factory=dict)  #: key -> where it was set; unset keys are missing
-    notes: tuple[str, ...] = ()  #: what the user should hear before the run starts
+    notes: tuple[str, ...] = ()  #: what the user is told before the run starts
     from_mindcv: bool = False  #: whether the file is one of MindCV's
 
     @property
     def from_file(self) -> bool:
-        """Whether a YAML file is behind it."""
+        """Whether any value comes from a YAML file."""
         return any(isinstance(origin, Place) for origin in self.origins.values())
 
     def flat(self) -> dict[str, Any]:
@@ -52,6 +51,11 @@ class Recipe:
     def get(self, name: str) -> Any:
         """The value of one flat key."""
         return getattr(getattr(self, schema.SECTION_OF[name]), name)
+
+    def sets(self, *names: str) -> list[str]:
+        """Those of the keys that the user, or the user's file, set to something other than the schema's default."""
+        given = [name for name in names if self.origins.get(name, MINDCV_DEFAULT) != MINDCV_DEFAULT]
+        return [name for name in given if self.get(name) != schema.default(name)]
 
     def changed(self, source: str = COMMAND_LINE, /, **values: Any) -> "Recipe":
         """This recipe with other values, which came from `source`.
@@ -93,7 +97,7 @@ def load_recipe(source: str | Path | None = None, overrides: Mapping[str, Any] |
 
 
 class _Given:
-    """The values that were given, by key, later ones over earlier ones; what is wrong with the keys; what to say."""
+    """The values that were given, by key (a later one replaces an earlier one), and the problems and notes so far."""
 
     def __init__(self, problems: list[Problem]) -> None:
         self.sources: dict[str, tuple[Any, Place | str]] = {}
@@ -113,13 +117,13 @@ class _Given:
         self.sources |= {name: (own, value_place) for name, own in translated.items()}
 
     def _own_spelling(self, key: str, value: Any) -> dict[str, Any]:
-        """MindCV's way of writing a value, turned into ours."""
+        """A value in MindCV's spelling, translated to ours."""
         if key == "re_value" and value == "random":
             return {"re_mode": "pixel"}
         if isinstance(value, str | int | None) and (key, value) in mindcv.VALUES:
             return {key: mindcv.VALUES[key, value]}
         if key in ("mean", "std") and isinstance(value, list) and _beyond_one(value):
-            self.notes.append(f"`{key}` is given in units of 0..255; divided by 255")
+            self.notes.append(f"`{key}` is given in units of 0..255 and was divided by 255")
             return {key: [x / 255 for x in value]}
         return {key: value}
 
@@ -129,11 +133,13 @@ def _beyond_one(values: list[Any]) -> bool:
 
 
 def _parsed(name: str, text: Any) -> Any:
-    """A value typed on the command line; keys that take text keep it as it is."""
+    """A value from the command line; a key that takes text keeps it as it is."""
     if not isinstance(text, str):
         return text
     if text.lower() in ("null", "none") and not _is_a_value(name, text):
         return None
+    if name in schema.SECTION_OF and schema.extra(name)["registry"] and accepts(name, "array"):
+        return [word.strip() for word in text.strip().removeprefix("[").removesuffix("]").split(",")]
     takes_numbers = name not in schema.SECTION_OF or any(
         accepts(name, kind) for kind in ("boolean", "integer", "number", "array")
     )
@@ -145,14 +151,14 @@ def _parsed(name: str, text: Any) -> Any:
 
 
 def _is_a_value(name: str, text: str) -> bool:
-    """Whether the key's values include this very word (`pos_embed: none`)."""
+    """Whether this word is one of the key's values (`pos_embed: none`)."""
     return name in schema.SECTION_OF and text in allowed_values(name)
 
 
 def _unknown(name: str, place: Place | str) -> Problem:
     if name == "plugin":
-        message = "a recipe cannot name a plugin: a plugin is a program, and reading a recipe must not make it run"
-        return Problem(message, place, "type it with the command: --plugin FILE (in Python: vitcli.use_plugin)")
+        message = "a recipe cannot name a plugin: a plugin is a program, and reading a recipe must not run it"
+        return Problem(message, place, "give it on the command line: --plugin FILE (in Python: vitcli.use_plugin)")
     likely = nearest(name, [*schema.SECTION_OF, *mindcv.TRANSLATIONS])
     dashes = "--" if place == COMMAND_LINE else ""
     help = f"did you mean `{dashes}{likely}`?" if likely else "`vitcli train --help` lists every key"
@@ -160,7 +166,7 @@ def _unknown(name: str, place: Place | str) -> Problem:
 
 
 def _build(recipe_name: str, sources: dict[str, tuple[Any, Place | str]], problems: list[Problem]) -> Recipe:
-    """Typed sections out of flat values; raises all `problems` together with those found here."""
+    """Typed sections from flat values; raises all `problems` together with those found here."""
     sections: dict[str, Any] = {}
     bad: set[str] = set()
     for section, model in schema.SECTIONS.items():
@@ -181,20 +187,27 @@ def _build(recipe_name: str, sources: dict[str, tuple[Any, Place | str]], proble
 
 
 def _fits(name: str, value: Any) -> bool:
-    """What pydantic would let pass: true where a number is asked, a name that nothing is registered under."""
+    """Whether the value passes what pydantic does not check: true is not a number, and names must be known."""
     if isinstance(value, bool) and not accepts(name, "boolean"):
         return False
-    registry = schema.extra(name)["registry"]
-    return not registry or value in allowed_values(name) or (value is None and accepts(name, "null"))
+    return value is None or not schema.extra(name)["registry"] or not _unknown_names(name, value)
+
+
+def _unknown_names(name: str, value: Any) -> list[Any]:
+    """Those of the value's names, or the value itself, that the key's choice of words does not have."""
+    chosen = value if isinstance(value, list | tuple) else [value]
+    return [word for word in chosen if word not in allowed_values(name)]
 
 
 def _bad_value(name: str, value: Any, place: Place | str) -> Problem:
-    likely = nearest(value, allowed_values(name)) if isinstance(value, str) else None
-    shown = json.dumps(value) if isinstance(value, str | bool | None) else value
+    wrong = next((word for word in _unknown_names(name, value) if isinstance(word, str)), None)
+    likely = nearest(wrong, allowed_values(name)) if wrong else None
+    shown = json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool | list | None) else value
     where = f"command line, --{name}" if place == COMMAND_LINE else place
     help = f"did you mean `{likely}`?" if likely else None
-    if schema.extra(name)["registry"] in TABLES:
-        help = (f"{help} Or, " if help else "") + "if it comes from a plugin, give --plugin FILE"
+    if schema.extra(name)["registry"] in PLUGIN_KINDS:
+        help = f"{help}\n" if help else ""
+        help += "a name from a plugin file needs --plugin FILE"
     return Problem(f"`{name}` must be {expectation(name)}, not {shown}", where, help)
 
 

@@ -1,133 +1,118 @@
-"""Knows the parts that others wrote: files given by `--plugin`, and installed packages with entry points.
+"""Adds what a Python file given with `--plugin` offers to the catalog.
 
-A plugin is a Python file with a table `TRANSFORMERS`, or a table `VARIANTS` and a function `create`, as the files of
-models/ have them. Its names are read without running it; it is imported when something of it is built. Only who types
-the command can name one: recipes and checkpoints come from anywhere, and must never make anything run.
+A plugin file has one or more tables of names, and for models also a function `create`; docs/extending.md shows them.
+It is a program, and it is imported as soon as it is given. So only the person who types the command can give one:
+recipes and checkpoints, which people exchange, cannot name plugins.
 """
 
 import importlib
-import importlib.util
 import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
-from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-from vitcli.errors import UsageError, VitcliError
-from vitcli.recipe.tables import keyword_arguments, table_names
+from vitcli import catalog
+from vitcli.errors import UsageError, plugin_errors_in_words
 
-#: entry points of installed packages: name = "module.path"
-GROUP = "vitcli.plugins"
-#: registry -> the table that adds to it
-TABLES = {"models": "VARIANTS", "transformers": "TRANSFORMERS"}
+#: the table of a plugin file -> the kind it adds to
+TABLES = {
+    "VARIANTS": "models",
+    "TRANSFORMERS": "transformers",
+    "SOURCES": "sources",
+    "TASKS": "tasks",
+    "EVALUATORS": "evaluators",
+}
 
-_REGISTRY = Path(__file__).parent.parent / "models" / "registry.py"
-_given: list[Path] = []
+_given: dict[Path, ModuleType] = {}
 
 
 def use_plugin(file: str | Path) -> None:
-    """Make the names in the tables of `file` known; nothing in it runs yet.
+    """Import `file` and make the names in its tables known.
 
     Raises:
-        UsageError: no such file, no Python, or no plugin.
+        UsageError: it cannot be imported, is not a plugin, or has a name that is taken.
     """
     file = Path(file)
-    _check(file)
-    if not any(file.samefile(known) for known in plugin_files()):
-        _given.append(file)
+    if file.suffix != ".py" or not file.is_file():
+        raise UsageError(f"{file}: there is no such Python file", help="a plugin is a file whose name ends in .py")
+    if any(file.samefile(known) for known in _given):
+        return
+    module = _given[file] = _import_file(file)
+    try:
+        tables = {table: _rows(file, module, table) for table in TABLES if hasattr(module, table)}
+        if not any(tables.values()):
+            help = 'for example TRANSFORMERS = {"my_name": build_it}; see docs/extending.md'
+            raise UsageError(f"{file}: a plugin has at least one of the tables {', '.join(TABLES)}", help=help)
+        for table, rows in tables.items():
+            catalog.TABLES[TABLES[table]].update(rows)
+        for name in tables.get("VARIANTS", ()):
+            catalog.model_info(name)
+    except UsageError:
+        _forget(file)
+        raise
 
 
 def forget_plugins() -> None:
-    """Know no plugin file any more, and look for installed ones anew."""
-    _given.clear()
-    _installed.cache_clear()
-    imported.cache_clear()
+    """Remove all that plugin files added, and look for installed plugins again."""
+    for file in tuple(_given):
+        _forget(file)
+    catalog.forget_installed()
 
 
 def plugin_files() -> tuple[Path, ...]:
-    """The files of all plugins: the installed ones, then those that were given."""
-    return (*_installed(), *_given)
+    """The plugin files that were given."""
+    return tuple(_given)
 
 
 def plugin_words() -> str:
-    """` --plugin FILE` for each file that was given, to go on with in another command."""
+    """` --plugin FILE` for each file that was given, as another command needs it."""
     return "".join(f" --plugin {file}" for file in _given)
 
 
-@cache
-def imported(file: Path) -> ModuleType:
-    """The module of a plugin's file. This runs it.
-
-    Raises:
-        UsageError: it raised an exception.
-    """
-    module = _installed().get(file)
-    with plugin_errors_in_words(file, "the plugin cannot be imported"):
-        return importlib.import_module(module) if module else _import_file(file)
-
-
-@contextmanager
-def plugin_errors_in_words(file: Path, help: str) -> Iterator[None]:
-    """An exception of a plugin's code becomes a UsageError with the line of `file` it came from."""
-    try:
-        yield
-    except VitcliError:
-        raise
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if Path(frame.filename) == file.absolute()]
-        place = f"{file}:{lines[-1]}" if lines else str(file)
-        raise UsageError(f"{place}: {type(error).__name__}: {error}", help=help) from error
-
-
 def _import_file(file: Path) -> ModuleType:
-    name = f"vitcli_plugin_{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    return module
+    """The module of a file, under the file's own name, so that worker processes can import it as well."""
+    folder = str(file.absolute().parent)
+    sys.path.append(folder)
+    try:
+        importlib.invalidate_caches()
+        _check_module_name(file)
+        with plugin_errors_in_words(file.stem, "the plugin cannot be imported"):
+            return importlib.import_module(file.stem)
+    except UsageError:
+        sys.path.remove(folder)
+        raise
 
 
-@cache
-def _installed() -> dict[Path, str]:
-    """{file: the module it is} of the plugins that installed packages declare."""
-    found: dict[Path, str] = {}
-    for point in entry_points(group=GROUP):
-        package = point.dist.name if point.dist else "somebody's"
-        try:
-            spec = importlib.util.find_spec(point.value)
-        except Exception as error:  # of the package around the module, which is imported to find it
-            spec, reason = None, f"{type(error).__name__}: {error}"
-        else:
-            reason = "there is no such module"
-        if spec is None or spec.origin is None:
-            message = f"the installed package {package} declares the plugin {point.value}, but {reason}"
-            raise UsageError(message, help="mend the package or uninstall it")
-        file = Path(spec.origin)
-        _check(file)
-        found[file] = point.value
-    return found
+def _check_module_name(file: Path) -> None:
+    """UsageError if Python would import something else under the name of the file."""
+    try:
+        spec = find_spec(file.stem) if file.stem.isidentifier() else None
+    except ValueError:  # of a module without a spec, such as __main__
+        spec = None
+    if spec is None or not spec.origin or not Path(spec.origin).exists() or not file.samefile(spec.origin):
+        message = f"{file}: the name {file.stem!r} cannot be imported, or is that of another module"
+        raise UsageError(message, help="rename the file: letters, digits and underscores, not a module's name")
 
 
-def _check(file: Path) -> None:
-    """UsageError unless the file has the form of a plugin."""
-    if file.suffix != ".py":
-        raise UsageError(f"{file}: a plugin is a Python file, whose name ends in .py")
-    tables = [table for table in TABLES.values() if table_names(file, table)]
-    if not tables:
-        raise UsageError(
-            f"{file}: this is no plugin, it has none of the tables {', '.join(TABLES.values())}",
-            help='for example TRANSFORMERS = {"my_name": build_it}; docs/extending.md shows how',
-        )
-    taken = keyword_arguments(file, "create")
-    missing = [name for name in keyword_arguments(_REGISTRY, "create_model") if name not in taken]
-    if "VARIANTS" in tables and missing:
-        raise UsageError(
-            f"{file}: VARIANTS needs a function create(name, *, ...), and it lacks {', '.join(missing)}",
-            help="see `create_model`, which passes these on to every model",
-        )
+def _rows(file: Path, module: ModuleType, table: str) -> dict[str, str]:
+    """{name: "module:attribute"} for the names in `table`."""
+    kind, things = TABLES[table], getattr(module, table)
+    if not isinstance(things, dict) or not all(isinstance(name, str) for name in things):
+        raise UsageError(f"{file}: {table} must be a dict with names as keys", help=f'{table} = {{"my_name": …}}')
+    for name, thing in things.items():
+        if name in catalog.names(kind):
+            raise UsageError(f"{file}: the name {name!r} in {table} is taken", help="choose another name")
+        if kind != "models" and not callable(thing):
+            raise UsageError(f"{file}: {table}[{name!r}] must be a function or a class, not {thing!r}")
+    if kind == "models" and not callable(getattr(module, "create", None)):
+        raise UsageError(f"{file}: VARIANTS needs a function `create`", help="see docs/extending.md")
+    return dict.fromkeys(things, f"{module.__name__}:{'create' if kind == 'models' else table}")
+
+
+def _forget(file: Path) -> None:
+    module = _given.pop(file)
+    for rows in catalog.TABLES.values():
+        for name in [name for name, row in rows.items() if str(row).startswith(f"{module.__name__}:")]:
+            del rows[name]
+    sys.modules.pop(module.__name__, None)
+    sys.path.remove(str(file.absolute().parent))

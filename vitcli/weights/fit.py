@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from vitcli.catalog import MODEL_ARGUMENTS, model_info
 from vitcli.errors import DataError, VitcliError
 from vitcli.layers.reparam import Fold, reparameterize
 from vitcli.models.registry import create_model, list_models
@@ -15,7 +16,6 @@ from vitcli.models.vit import VARIANTS
 from vitcli.models.vit_options import hidden_of, name_and_options, options_of, usual_options
 from vitcli.recipe import schema
 from vitcli.recipe.describe import expectation
-from vitcli.recipe.names import model_options
 from vitcli.weights.read import Weights
 
 #: what follows from the data and not from the model
@@ -110,7 +110,7 @@ def _fit_of_recipe(meta: Mapping[str, Any]) -> list[Fit]:
     recipe: dict[str, Any] = meta.get("recipe", {})
     if recipe.get("model") not in list_models():
         return []
-    names = [name for name in model_options(recipe["model"]) if name in schema.SECTION_OF]
+    names = [name for name in (*MODEL_ARGUMENTS, *model_info(recipe["model"]).options) if name in schema.SECTION_OF]
     options = {name: recipe[name] for name in names if recipe.get(name) not in (None, schema.default(name))}
     return [Fit(recipe["model"], options | {"img_size": recipe.get("image_resize")}, {})]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vitcli.models.registry import model_info
+from vitcli.catalog import model_info
 from vitcli.weights.fit import Fit
 from vitcli.weights.preprocessing import RESAMPLE, preprocessing_of
 from vitcli.weights.read import Weights

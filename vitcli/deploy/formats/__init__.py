@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
+from vitcli.catalog import nearest
 from vitcli.errors import UsageError
-from vitcli.recipe.names import nearest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

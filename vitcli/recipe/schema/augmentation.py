@@ -1,0 +1,100 @@
+"""How an image becomes the input of the network, in training and in evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+from vitcli.recipe.augment_policy import check_policy
+from vitcli.recipe.schema.key import Finding, PerView, Positive, Probability, Range, Section, key, without_effect
+
+if TYPE_CHECKING:
+    from vitcli.recipe.load import Recipe
+
+
+class Augmentation(Section):
+    image_resize: int = key(224, "Side of the network's input in pixels.", ge=8, le=8192)
+    train_crop: Literal["random_resized", "padded"] = key(
+        "random_resized",
+        "random_resized: a random part of the image, see scale and ratio. padded: a random square of the resized image "
+        "with 4 reflected pixels around it (CIFAR, DeiT III).",
+    )
+    scale: Range = key((0.08, 1.0), "Area of the random crop as a share of the image.")
+    ratio: Range = key((3 / 4, 4 / 3), "Aspect ratio of the random crop.")
+    hflip: Probability = key(0.5, "Probability of a horizontal flip.")
+    vflip: Probability = key(0.0, "Probability of a vertical flip.")
+    color_jitter: float | tuple[float, ...] | None = key(
+        None, "Strength of brightness, contrast and saturation jitter. No effect with auto_augment, except 3a."
+    )
+    color_jitter_prob: PerView = key(1.0, "Probability of color jitter; a list: one for each view.")
+    grayscale_prob: PerView = key(0.0, "Probability of conversion to gray; a list: one for each view.")
+    blur_prob: PerView = key(0.0, "Probability of Gaussian blur; a list: one for each view.")
+    blur_sigma: Range = key((0.1, 2.0), "Range of the standard deviation of the blur in pixels.")
+    solarize_prob: PerView = key(0.0, "Probability of solarization; a list: one for each view.")
+    solarize_threshold: int = key(128, "Solarization inverts values from this one on (0 to 256).", ge=0, le=256)
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "random"] = key(
+        "bicubic", "Interpolation of crop, resize and augmentation."
+    )
+    auto_augment: str | None = key(None, "Augmentation policy, such as rand-m9-mstd0.5-inc1, autoaug, trivialaugwide.")
+    aug_repeats: int = key(
+        0,
+        "Repeated augmentation: number of differently augmented copies of each image in a batch. "
+        "The number of images per epoch does not change. 0: off.",
+        ge=0,
+    )
+    re_prob: Probability = key(0.0, "Probability of random erasing.")
+    re_mode: Literal["const", "rand", "pixel"] = key(
+        "const", "Fill of the erased box. const: re_value; rand: one random color; pixel: noise per pixel."
+    )
+    re_value: float = key(0.0, "Fill of const erasing, after normalization. 0: the mean color.")
+    re_scale: Range = key((0.02, 0.33), "Area of the erased box as a share of the image.")
+    re_ratio: Range = key((0.3, 3.3), "Aspect ratio of the erased box.")
+    re_max_attempts: int = key(10, "Attempts to find a box that fits.", ge=1)
+    mixup: float = key(0.0, "Alpha of mixup's beta distribution. 0: off.", ge=0)
+    cutmix: float = key(0.0, "Alpha of cutmix's beta distribution. 0: off.", ge=0)
+    cutmix_prob: Probability = key(1.0, "Probability that a batch is mixed, by mixup or cutmix.")
+    mixup_switch_prob: Probability = key(0.5, "Probability of cutmix if both are on.")
+    mixup_off_epoch: int = key(0, "Epoch from which batches are no longer mixed. 0: never.", ge=0)
+    crop_pct: float = key(0.875, "Evaluation: share of the resized image that the center crop keeps.", ge=0.1, le=1)
+    mean: tuple[float, ...] = key((0.485, 0.456, 0.406), "Mean of each channel, in units of the full range.")
+    std: tuple[Positive, ...] = key((0.229, 0.224, 0.225), "Standard deviation of each channel.")
+
+    def problems(self, recipe: Recipe) -> Iterator[Finding]:
+        yield from self._ranges()
+        for name in ("mean", "std"):
+            given, channels = len(getattr(self, name)), recipe.model.in_channels
+            if given not in (1, channels):
+                yield (
+                    name,
+                    f"`{name}` has {given} values, but in_channels is {channels}",
+                    f"give 1 or {channels} values",
+                )
+        if self.auto_augment and (wrong := check_policy(self.auto_augment)):
+            yield "auto_augment", wrong, "for example rand-m9-mstd0.5-inc1, autoaug, trivialaugwide"
+        jitter = self.color_jitter if isinstance(self.color_jitter, tuple) else (self.color_jitter or 0.0,) * 3
+        if len(jitter) not in (3, 4) or min(jitter) < 0 or max(jitter[3:], default=0) > 0.5:
+            help = "give one number, three (brightness, contrast, saturation), or four with hue, which is at most 0.5"
+            yield "color_jitter", f"`color_jitter` cannot be {list(jitter)}", help
+
+    def _ranges(self) -> Iterator[Finding]:
+        for name in ("scale", "ratio", "re_scale", "re_ratio", "blur_sigma"):
+            low, high = getattr(self, name)
+            if low > high:
+                wrong = f"`{name}` is a range from low to high, not [{low:g}, {high:g}]"
+                yield name, wrong, f"write [{high:g}, {low:g}]"
+            elif name in ("scale", "re_scale") and high > 1:
+                yield name, f"`{name}` is a share of the image's area and cannot be above 1", None
+
+    def notes(self, recipe: Recipe) -> Iterator[str]:
+        if recipe.sets("color_jitter") and self.color_jitter and self.auto_augment and "3a" not in self.auto_augment:
+            yield "`color_jitter` has no effect with `auto_augment`"
+        switches = {"color_jitter_prob": "color_jitter", "blur_sigma": "blur_prob", "solarize_threshold": "solarize_prob"}
+        for name, switch in switches.items():
+            if recipe.sets(name) and not getattr(self, switch):
+                yield f"`{name}` has no effect without `{switch}`"
+        ignored = recipe.sets("cutmix_prob", "mixup_switch_prob", "mixup_off_epoch")
+        if ignored and not (self.mixup or self.cutmix):
+            yield f"{without_effect(ignored)}: mixup and cutmix are both 0"
+        ignored = recipe.sets("scale", "ratio")
+        if ignored and self.train_crop == "padded":
+            yield f"{without_effect(ignored)} with `train_crop: padded`"

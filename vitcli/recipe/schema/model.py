@@ -1,0 +1,124 @@
+"""The network: its architecture, the weights it starts from, and what only some architectures have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+from vitcli import catalog
+from vitcli.recipe.schema.key import Finding, Name, PathOrAddress, Probability, Section, key, without_effect
+
+if TYPE_CHECKING:
+    from vitcli.recipe.load import Recipe
+
+#: keys that describe the blocks of a plain ViT, and so have no effect on a `transformer` of another kind
+OF_THE_BLOCKS = (
+    "drop_path_rate", "drop_path_mode", "layer_scale_init", "qkv_bias", "attn_scale", "head_dim", "proj_drop_rate",
+    "attn_drop_rate", "grad_checkpointing", "layer_decay",
+)  # fmt: skip
+
+
+class Model(Section):
+    model: Name = key("fastvit_t8", "Architecture.", registry="models")
+    num_classes: int | None = key(None, "Number of classes. Default: that of the data.", ge=1)
+    in_channels: Literal[1, 3] = key(3, "Channels of the input image: 3 (color) or 1 (gray).")
+    drop_rate: Probability = key(0.0, "Dropout before the head.")
+    drop_path_rate: Probability = key(
+        0.0, "Stochastic depth: probability of dropping the last block. It grows linearly from 0 in the first block."
+    )
+    layer_scale_init: float | None = key(None, "Initial value of the layer scale. Default: that of the variant.", gt=0)
+    grad_checkpointing: bool = key(
+        False, "Recompute activations in the backward pass: less memory, more time.", free=True
+    )
+    quantize: Literal["none", "int8_qat"] = key(
+        "none",
+        "int8_qat: fine-tune ckpt_path for an int8 deployment, with simulated int8 arithmetic in training and "
+        "evaluation. `vitcli validate --quantize none` measures the float network of such a run.",
+    )
+    pretrained: bool = key(False, "Not supported, because nothing is downloaded automatically. Use ckpt_path.")
+    ckpt_path: PathOrAddress | None = key(
+        None,
+        "Weights to start from: a run, a checkpoint, a file (.safetensors, .pth, .npz, .ckpt), https://…, "
+        "hf-hub:org/name[/file][@revision], or timm:name.",
+        free=True,
+    )
+    reset_head: bool = key(False, "Start with a new classifier, even if the one in ckpt_path would fit.")
+    pos_resample: Literal["timm", "torchvision", "jax"] = key(
+        "timm", "How position embeddings in ckpt_path are resized to another image or patch size."
+    )
+
+    # of some models only
+    embed_dim: int | None = key(None, "Width of the tokens.", own=True, ge=1)
+    depth: int | None = key(None, "Number of blocks.", own=True, ge=1)
+    num_heads: int | None = key(None, "Attention heads of each block.", own=True, ge=1)
+    mlp_ratio: float | None = key(None, "Hidden width of a block's MLP, divided by embed_dim.", own=True, gt=0)
+    patch_size: int | None = key(None, "Side of a patch in pixels.", own=True, ge=1)
+    grid_size: int | None = key(None, "Number of patches along each side of the image.", own=True, ge=1)
+    patch_embed: Literal["linear", "conv", "spt", "hmlp"] | None = key(
+        None, "Patch embedding: one linear layer, a stem of convolutions, shifted patches, or hMLP.", own=True
+    )
+    patch_norm: bool | None = key(None, "LayerNorm before and after a linear patch embedding.", own=True)
+    pos_embed: Literal["learned", "sincos2d", "none"] | None = key(None, "Position embeddings.", own=True)
+    global_pool: Literal["token", "avg"] | None = key(
+        None, "Input of the head: the class token, or the mean of the patches.", own=True
+    )
+    class_token: bool | None = key(None, "Use a class token. Default: only with global_pool token.", own=True)
+    distilled: bool | None = key(None, "Add a distillation token with its own head (DeiT).", own=True)
+    reg_tokens: int | None = key(None, "Number of register tokens.", own=True, ge=0)
+    qkv_bias: bool | None = key(None, "Bias of queries, keys and values.", own=True)
+    attn_scale: Literal["head", "full", "learned"] | None = key(
+        None,
+        "Scale of the attention scores: from the width of a head, from the full width, or learned (LSA, where a token "
+        "does not attend to itself).",
+        own=True,
+    )
+    head_dim: int | None = key(None, "Width of an attention head. Default: embed_dim / num_heads.", own=True, ge=1)
+    norm_eps: float | None = key(None, "Epsilon of the LayerNorms.", own=True, gt=0)
+    final_norm: bool | None = key(None, "LayerNorm after the last block.", own=True)
+    pre_logits: int | None = key(None, "Width of a tanh layer before the head. 0: none.", own=True, ge=0)
+    head_hidden: int | None = key(None, "Hidden width of a two-layer head. 0: one layer.", own=True, ge=0)
+    head_bias_init: float | None = key(
+        None, "Initial value of the head's bias (for BCE about -log of the number of classes).", own=True
+    )
+    fine_tune_from: int | None = key(
+        None, "Keep a classifier with this many classes and add a linear layer from its logits to the classes of the "
+        "data.", own=True, ge=1,
+    )  # fmt: skip
+    pos_drop_rate: Probability | None = key(None, "Dropout after the position embeddings.", own=True)
+    proj_drop_rate: Probability | None = key(
+        None, "Dropout after each linear layer of a block, except queries, keys and values.", own=True
+    )
+    attn_drop_rate: Probability | None = key(None, "Dropout of the attention weights.", own=True)
+    drop_path_mode: Literal["zero", "skip"] | None = key(
+        None, "Stochastic depth. zero: compute a dropped branch and zero it; skip: do not compute it.", own=True
+    )
+    patch_drop_rate: float | None = key(None, "Share of the patches to drop in training.", own=True, ge=0, lt=1)
+    patch_drop_mode: Literal["drop", "zero"] | None = key(
+        None, "Remove dropped patches, which is faster, or set them to zero.", own=True
+    )
+    transformer: Name | None = key(
+        None, "Blocks of another kind, such as linformer or those of a plugin.", own=True, registry="transformers"
+    )
+
+    def problems(self, recipe: Recipe) -> Iterator[Finding]:
+        if self.pretrained:
+            help = "set `pretrained: false` and give the weights with ckpt_path"
+            yield "pretrained", "pretrained weights are not downloaded automatically", help
+        if self.quantize != "none" and recipe.system.amp in ("bf16", "fp16"):
+            message = f"int8 is simulated in float32, but amp {recipe.system.amp} would round the numbers again"
+            yield "amp", message, "set `amp: off` for this run; the run it starts from may use any amp"
+        yield from self._own_keys()
+
+    def _own_keys(self) -> Iterator[Finding]:
+        own = [name for name in type(self).model_fields if self.noted(name)["own"]]
+        given = [name for name in own if getattr(self, name) is not None]
+        options = catalog.model_info(self.model).options if given else ()
+        taken = ", ".join(name for name in own if name in options)
+        for name in given:
+            if name not in options:
+                yield name, f"{self.model} has no `{name}`", f"it has {taken}" if taken else f"remove `{name}`"
+
+    def notes(self, recipe: Recipe) -> Iterator[str]:
+        ignored = recipe.sets(*OF_THE_BLOCKS)
+        if ignored and self.transformer:
+            yield f"{without_effect(ignored)}: `transformer` replaces the blocks"
