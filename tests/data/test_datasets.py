@@ -12,9 +12,7 @@ from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, ImageFolder
 
 from tests.support.images import encoded, photo
-from vitcli import catalog
-from vitcli.data.datasets import build_split, build_splits, build_val
-from vitcli.data.source import ArrayImages
+from vitcli.data.datasets import build_splits, build_val
 from vitcli.data.sources.folder import PackedNames
 from vitcli.errors import DataError, UsageError, VitcliError
 from vitcli.recipe.schema import Dataset
@@ -52,7 +50,9 @@ def test_a_folder_is_read_as_torchvision_reads_it(make_image_folder):
 
 
 def test_class_missing_in_val_does_not_shift_labels(make_image_folder):
-    splits = build_splits(section(make_image_folder({"train/a": 2, "train/b": 2, "train/c": 2, "val/a": 1, "val/c": 1})))
+    splits = build_splits(
+        section(make_image_folder({"train/a": 2, "train/b": 2, "train/c": 2, "val/a": 1, "val/c": 1}))
+    )
     assert splits.val.class_names == ["a", "b", "c"]
     assert splits.val.targets.tolist() == [0, 2]
     assert splits.val.notes == ["1 of 3 classes have no validation images: 'b'"]

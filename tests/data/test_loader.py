@@ -29,7 +29,9 @@ def digits():
     return build_splits(Dataset(dataset="digits", num_samples=40)).train
 
 
-def load(images, *, plan=None, rank=0, start=0, total=9, workers=0, seed=3, on_bad_image="fail", num_views=1) -> list[Batch]:
+def load(
+    images, *, plan=None, rank=0, start=0, total=9, workers=0, seed=3, on_bad_image="fail", num_views=1
+) -> list[Batch]:
     plan = plan or BatchPlan(len(images), 4, accumulation=2, seed=3)
     options = {"seed": seed, "rank": rank, "start_step": start, "total_steps": total, "num_workers": workers}
     return list(build_train_loader(images, build_views(AUG, num_views), plan, **options, on_bad_image=on_bad_image))

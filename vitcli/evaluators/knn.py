@@ -67,9 +67,7 @@ class Knn(Evaluator):
         return [("kNN top-1", top1), ("kNN convention", convention)]
 
 
-def knn_votes(
-    queries: Tensor, bank: Tensor, labels: Tensor, *, num_classes: int, k: int, temperature: float
-) -> Tensor:
+def knn_votes(queries: Tensor, bank: Tensor, labels: Tensor, *, num_classes: int, k: int, temperature: float) -> Tensor:
     """(B, num_classes): the share of the k most similar rows of `bank` that votes for each class.
 
     Args:

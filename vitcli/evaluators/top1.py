@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitcli.data.batch import Batch
-from vitcli.data.crops import Crops
 from vitcli.distributed import all_sum
 from vitcli.evaluators.evaluator import Answers, Evaluator, Setting, ShouldStop, never, with_labels
 from vitcli.evaluators.images import EvalImages

@@ -88,7 +88,11 @@ class Augmentation(Section):
     def notes(self, recipe: Recipe) -> Iterator[str]:
         if recipe.sets("color_jitter") and self.color_jitter and self.auto_augment and "3a" not in self.auto_augment:
             yield "`color_jitter` has no effect with `auto_augment`"
-        switches = {"color_jitter_prob": "color_jitter", "blur_sigma": "blur_prob", "solarize_threshold": "solarize_prob"}
+        switches = {
+            "color_jitter_prob": "color_jitter",
+            "blur_sigma": "blur_prob",
+            "solarize_threshold": "solarize_prob",
+        }
         for name, switch in switches.items():
             if recipe.sets(name) and not getattr(self, switch):
                 yield f"`{name}` has no effect without `{switch}`"
