@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vitcli.commands.export import ExportPlan, export
+    from vitcli.commands.export import export
     from vitcli.commands.train import TrainResult, train
     from vitcli.commands.validate import validate
     from vitcli.deploy.artifact import open_artifact
     from vitcli.deploy.classify import Classifier
+    from vitcli.deploy.plan import ExportPlan
     from vitcli.layers.reparam import reparameterize
     from vitcli.models.registry import create_model, list_models
     from vitcli.recipe.load import Recipe, load_recipe
@@ -18,7 +19,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Classifier": "vitcli.deploy.classify",
-    "ExportPlan": "vitcli.commands.export",
+    "ExportPlan": "vitcli.deploy.plan",
     "Recipe": "vitcli.recipe.load",
     "TrainResult": "vitcli.commands.train",
     "create_model": "vitcli.models.registry",

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from vitcli.cli import main
-from vitcli.commands.bench import Row, Worker, bench_infer
-from vitcli.commands.bench_worker import Order, memory_bytes, open_network
+from vitcli.commands.bench import bench_infer
+from vitcli.deploy.measure import Row, Worker
+from vitcli.deploy.measure_worker import Candidate, memory_bytes, open_network
 from vitcli.errors import UsageError
 
 
@@ -54,7 +55,7 @@ def test_the_ratio_is_taken_within_rounds():
     """A machine that becomes slower from round to round does not change it."""
     first, second = (object.__new__(Worker) for _ in range(2))
     for worker, times in ((first, [[4.0, 4.0, 9.0], [8.0, 8.0, 8.0]]), (second, [[2.0, 2.0, 2.0], [4.0, 4.0, 90.0]])):
-        worker.order = Order("x", 10, 1)
+        worker.candidate = Candidate("x", 10, 1)
         worker.times_ms = times
         worker.facts = {"format": "f", "precision": "p", "size_bytes": 2_500_000, "memory_bytes": None, "packages": []}
     row = second.row(compared_with=first)
@@ -65,8 +66,8 @@ def test_the_ratio_is_taken_within_rounds():
 
 
 def test_a_worker_that_dies_is_told_apart_from_one_that_refuses(artifact):
-    order = Order(str(artifact()), 1, 1)
-    killed, missing = Worker(order), Worker(Order(str(artifact("gone")), 1, 1, plugins=("no_such_plugin.py",)))
+    order = Candidate(str(artifact()), 1, 1)
+    killed, missing = Worker(order), Worker(Candidate(str(artifact("gone")), 1, 1, plugins=("no_such_plugin.py",)))
     try:
         killed.listen()
         os.kill(killed.process.pid, signal.SIGKILL)
@@ -117,7 +118,7 @@ def test_models_by_name(artifact, monkeypatch: pytest.MonkeyPatch):
     timm = pytest.importorskip("timm")
     threads: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
-    orders = [Order(item, 2, 3, img_size=64) for item in ("vit_ti_patch16", "timm:vit_tiny_patch16_224")]
+    orders = [Candidate(item, 2, 3, img_size=64) for item in ("vit_ti_patch16", "timm:vit_tiny_patch16_224")]
     theirs = timm.create_model("vit_tiny_patch16_224", img_size=64)
     for network in map(open_network, orders):
         assert network.size_bytes == pytest.approx(4 * sum(p.numel() for p in theirs.parameters()), rel=0.003)
@@ -125,10 +126,10 @@ def test_models_by_name(artifact, monkeypatch: pytest.MonkeyPatch):
         assert (network.format, network.precision) == ("pytorch", "fp32")
     assert threads == [3, 3]
     with pytest.raises(UsageError, match="vit_ti_patch61") as wrong:
-        open_network(Order("vit_ti_patch61", 1, 1))
+        open_network(Candidate("vit_ti_patch61", 1, 1))
     assert "did you mean 'vit_ti_patch16'" in str(wrong.value)
     with pytest.raises(UsageError, match="timm has no model 'vit_x'"):
-        open_network(Order("timm:vit_x", 1, 1))
+        open_network(Candidate("timm:vit_x", 1, 1))
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UsageError, match="needs timm"):
         open_network(orders[1])
@@ -139,7 +140,7 @@ def test_counts_are_positive_numbers(text: str, capsys):
     with pytest.raises(SystemExit) as end:
         main(["bench", "infer", "x", "--batch", text])
     assert end.value.code == 2
-    assert "is no list of counts" in capsys.readouterr().err
+    assert "is not a list of counts" in capsys.readouterr().err
 
 
 def test_memory_is_told_in_bytes():

@@ -174,8 +174,8 @@ def test_bad_sources(weights: Path, data_dir: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--to", "fused", "--precision", "fp32", "--num_images", "9"], "--precision, --num_images has no meaning"),
-        (["--to", "onnx", "--fold", "full"], "--fold has no meaning with --to onnx"),
+        (["--to", "fused", "--precision", "fp32", "--num_images", "9"], "--precision, --num_images has no effect"),
+        (["--to", "onnx", "--fold", "full"], "--fold has no effect with --to onnx"),
     ],
 )
 def test_an_option_that_does_nothing_is_refused(options: list[str], says: str, tmp_path: Path, capsys: Any):

@@ -16,12 +16,12 @@ from torch import nn
 
 from tests.commands.conftest import NAMES, SIZE, expected
 from tests.conftest import environment
-from vitcli.commands.image_files import find_images
-from vitcli.commands.model_classifier import ModelClassifier
 from vitcli.commands.predict import predict
-from vitcli.commands.prediction_files import Answer, text_of
+from vitcli.data.find_images import find_images
 from vitcli.deploy.artifact import open_artifact
 from vitcli.deploy.classify import Classifier
+from vitcli.deploy.model_classifier import ModelClassifier
+from vitcli.deploy.predictions import Answer, text_of
 from vitcli.errors import DataError, DiskError, UsageError
 from vitcli.networks.opened import Opened
 from vitcli.recipe.load import load_recipe
@@ -76,7 +76,7 @@ def test_a_run_answers_as_its_model_does(pictures: list[Path]):
 
 def test_nonsense_from_a_network_is_refused(artifact, pictures: list[Path]):
     wrong = artifact("wrong", names=["too", "few"])
-    with pytest.raises(DataError, match=r"gives \(1, 4\) for 1 images and 2 classes"):
+    with pytest.raises(DataError, match=r"returns \(1, 4\) for 1 images and 2 classes"):
         Classifier(open_artifact(wrong))([Image.open(pictures[0])])
     classify = Classifier(open_artifact(artifact()))
     classify._session = lambda images: [np.full((len(images), 4), np.nan, dtype=np.float32)]

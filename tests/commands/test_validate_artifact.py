@@ -1,4 +1,4 @@
-"""`vitcli validate OUT`: every image counted once, by the artifact's own classes; what it cannot be told is refused."""
+"""`vitcli validate OUT`: every image counted once, by the artifact's own classes; what cannot be changed is refused."""
 
 import json
 import math
@@ -6,14 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from tests.commands.conftest import NAMES, SIZE, expected
+from tests.commands.conftest import SIZE, expected
 from vitcli.cli import main
-from vitcli.commands.validate_artifact import validate_artifact
-from vitcli.data.source import ArrayImages
+from vitcli.commands.validate import validate
+from vitcli.data.mixing import Normalizer
 from vitcli.deploy.artifact import open_artifact
+from vitcli.deploy.exported_network import ExportedNetwork, fed_pixels
 from vitcli.errors import DataError
+from vitcli.recipe.load import load_recipe
 
 CLASSES = ["blue", "dark", "green", "red"]
 
@@ -52,19 +55,33 @@ def test_counts_are_those_computed_by_hand(kind: dict, artifact, colors, tmp_pat
         assert words in printed
 
 
-def test_a_probability_of_zero_does_not_outweigh_all_others(artifact, monkeypatch: pytest.MonkeyPatch):
+def test_a_probability_of_zero_does_not_outweigh_all_others(artifact, colors, monkeypatch: pytest.MonkeyPatch):
     from vitcli.deploy.classify import Classifier
 
-    sure = np.array([0, 0, 1, 0], dtype=np.float32)
+    sure = np.array([0, 0, 1, 0], dtype=np.float32)  # of the green images right, of the five others wrong
     monkeypatch.setattr(Classifier, "_probabilities", lambda self, pixels: np.tile(sure, (len(pixels), 1)))
-    images = ArrayImages(np.zeros((2, SIZE, SIZE, 3), np.uint8), np.array([2, 0]), NAMES, "two")
-    found = validate_artifact(open_artifact(artifact()), images, batch_size=2, num_workers=0)
-    assert (found.correct1, found.num_images) == (1, 2)
+    root, _ = colors
+    recipe = load_recipe(ckpt_path=artifact(names=CLASSES), data_dir=root, num_parallel_workers=0)
+    found = validate(recipe)
+    assert (found.correct1, found.num_images) == (5, 10)
     assert found.nll == pytest.approx(-math.log(np.finfo(np.float32).tiny) / 2)
 
 
+@pytest.mark.parametrize("channels", [3, 1])
+def test_the_network_of_an_artifact_gets_the_pixels_unchanged(channels: int, artifact):
+    """All 256 values survive the normalization of an evaluation, in both image formats."""
+    opened = open_artifact(artifact(channels=channels))
+    network, recipe = ExportedNetwork(opened), fed_pixels(load_recipe(), opened)
+    pixels = torch.arange(4 * SIZE * SIZE).remainder(256).to(torch.uint8).view(4, 1, SIZE, SIZE)
+    pixels = pixels.repeat(1, channels, 1, 1)
+    normalize = Normalizer(recipe.augmentation.mean, recipe.augmentation.std, channels)
+    assert torch.equal(normalize(pixels).round(), pixels.float())
+    images = [Image.fromarray(one.permute(1, 2, 0).squeeze(-1).numpy()) for one in pixels]
+    np.testing.assert_allclose(network(normalize(pixels)).exp(), [expected(i, channels) for i in images], atol=1e-6)
+
+
 def test_the_recipe_in_the_artifact_knows_the_data(artifact, colors, capsys):
-    """As a run does; a word on the command line, or another recipe, counts more."""
+    """As a run does; an option or another recipe overrides it."""
     root, _ = colors
     recipe = f"data_dir: {root}\nval_split: val\nval_batch_size: 4\nmodel: of_a_plugin\n"
     out = artifact(names=CLASSES, recipe=recipe)
@@ -76,7 +93,7 @@ def test_the_recipe_in_the_artifact_knows_the_data(artifact, colors, capsys):
 
 
 def test_labels_of_others(artifact, colors, capsys):
-    """The hub's names, for people, stand for the folders in sorted order; ours must be those of the folders."""
+    """Descriptions are taken in the sorted order of the folders; the names of a run must be those of the folders."""
     root, _ = colors
     (root / "val" / "dark").mkdir()
     Image.new("RGB", (SIZE, SIZE)).save(root / "val" / "dark" / "0.png")
@@ -95,16 +112,19 @@ def test_labels_of_others(artifact, colors, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--crop_pct", "1.0", "--model", "vit_b16"], "--crop_pct, --model: an artifact is as it was exported"),
-        (["--fold", "full", "--eval-crops", "5"], "--fold, --eval_crops: an artifact is as it was exported"),
-        (["--use_ema", "False"], "--use_ema: an artifact"),
-        (["--ckpt_path", "run"], "and --ckpt_path: one of them is to be validated"),
+        (
+            ["--crop_pct", "1.0", "--model", "vit_b_patch16"],
+            "--crop_pct, --model: an exported network",
+        ),
+        (["--fold", "full", "--eval-crops", "5"], "--fold, --eval_crops: an exported network cannot be changed"),
+        (["--use_ema", "False"], "--use_ema: an exported network"),
+        (["--ckpt_path", "run"], "and --ckpt_path name what to validate"),
         (["another"], "unexpected argument 'another'"),
-        (["--bacth_size", "3"], "--bacth_size: an artifact"),
+        (["--bacth_size", "3"], "did you mean `--batch_size`?"),
         (["--json", "no/such/folder.json"], "there is no folder no/such"),
     ],
 )
-def test_what_an_artifact_cannot_be_told(words: list[str], message: str, artifact, capsys):
+def test_what_cannot_be_changed_about_an_artifact(words: list[str], message: str, artifact, capsys):
     assert run("validate", artifact(), *words) == 2
     assert message in " ".join(capsys.readouterr().err.replace("│", "").split())
 

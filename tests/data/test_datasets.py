@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, ImageFolder
 
 from tests.support.images import encoded, photo
-from vitcli.data.datasets import build_splits, build_val
+from vitcli.data.datasets import build_named, build_split, build_splits
 from vitcli.data.sources.folder import PackedNames
 from vitcli.errors import DataError, UsageError, VitcliError
 from vitcli.recipe.schema import Dataset
@@ -72,12 +72,12 @@ def test_class_only_in_val_is_refused_with_a_table(make_image_folder):
 
 def test_val_alone_is_numbered_by_the_checkpoints_classes(make_image_folder):
     data_dir = make_image_folder({"val/cat": 1, "val/ant": 2})
-    assert build_val(section(data_dir)).class_names == ["ant", "cat"]
-    val = build_val(section(data_dir), ["dog", "cat", "ant"])
+    assert build_split(section(data_dir), "val").class_names == ["ant", "cat"]
+    val = build_named(section(data_dir), "val", ["dog", "cat", "ant"])
     assert val.targets.tolist() == [2, 2, 1]
     assert val.class_names == ["dog", "cat", "ant"]
     with pytest.raises(DataError, match="'ant'"):
-        build_val(section(data_dir), ["dog", "cat"])
+        build_named(section(data_dir), "val", ["dog", "cat"])
 
 
 def test_validation_is_found_by_both_names(make_image_folder):

@@ -1,4 +1,4 @@
-"""`vitcli models`: which architectures there are, and how large one is."""
+"""`vitcli models`: the available architectures, and the sizes of one."""
 
 import fnmatch
 from itertools import groupby
@@ -17,8 +17,8 @@ _console = Console(highlight=False, emoji=False, soft_wrap=True)
 
 
 def _sizes(name: str, img_size: int, num_classes: int) -> tuple[int, int, int, float]:
-    """Parameters in training form, fused, fully folded; GMACs of the fused form (convolutions, matmuls)."""
-    with torch.device("meta"), torch.no_grad():  # sizes only, no memory
+    """Parameters in training form, fused, fully folded; GMACs of the fused form (convolutions and matrix products)."""
+    with torch.device("meta"), torch.no_grad():  # shapes only: no memory is used
         model = create_model(name, num_classes=num_classes, img_size=img_size).eval()
         fused, folded = reparameterize(model), reparameterize(model, fold="full")
         with FlopCounterMode(display=False) as counter:
@@ -28,7 +28,7 @@ def _sizes(name: str, img_size: int, num_classes: int) -> tuple[int, int, int, f
 
 
 def ls(pattern: str = "*") -> None:
-    """A table of the architectures whose names match `pattern`."""
+    """Print a table of the architectures whose names match `pattern`."""
     table = Table("model", "parameters", "fused", "GMACs", "input px")
     for name in fnmatch.filter(list_models(), pattern):
         size = model_info(name).img_size
@@ -38,7 +38,7 @@ def ls(pattern: str = "*") -> None:
 
 
 def show(name: str, img_size: int | None = None, num_classes: int = 1000) -> None:
-    """One architecture: sizes, stages, preprocessing of its published weights."""
+    """Print the sizes, stages and evaluation crop of one architecture."""
     info = model_info(name)
     size = img_size or info.img_size
     trained, fused, folded, gmacs = _sizes(name, size, num_classes)

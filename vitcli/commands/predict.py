@@ -1,6 +1,6 @@
 """`vitcli predict`: the most probable classes of images, by an exported network or a checkpoint.
 
-Nothing here imports torch: an artifact whose runtime does without it has answered before torch would be loaded.
+Nothing here imports torch: an artifact whose runtime does not need it is run without it.
 """
 
 import os
@@ -16,15 +16,15 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from vitcli.commands.image_files import find_images
-from vitcli.commands.prediction_files import Answer, Write, check_writable, csv_file, json_file, text_of
 from vitcli.data.decode import BadImage, open_image
+from vitcli.data.find_images import find_images
 from vitcli.deploy.artifact import is_artifact, open_artifact
 from vitcli.deploy.classify import Classifier, ImageClassifier, top_classes
+from vitcli.deploy.predictions import Answer, Write, check_writable, csv_file, json_file, text_of
 from vitcli.errors import DataError, DiskError, UsageError, is_disk_full
 from vitcli.log import SteadyConsole
 
-#: an image as the network sees it, or why it cannot be read
+#: the pixels that the network gets of an image, or why the image cannot be read
 Seen = np.ndarray | BadImage
 
 
@@ -45,11 +45,13 @@ def predict(
     Args:
         source: an artifact, or as `--ckpt_path`; class names and preprocessing travel with it.
         images: files, folders, patterns; "-" for a list on standard input.
-        csv, json: also write the result there.
+        top: number of classes.
+        csv, json: also write the result to these paths.
+        batch_size: images that are classified together.
         threads: of the network; None: all cores.
-        device: "cpu", "cuda", or for OpenVINO any that it has; None: the one it was exported for, of a run a GPU if
-            there is one.
-        on_bad_image: all others are classified in any case; "skip": and that is a success.
+        device: "cpu", "cuda", or for OpenVINO artifacts any of its devices; None: the device of the export, for a run a
+            GPU if there is one.
+        on_bad_image: the other images are classified in any case; "skip": unreadable images are not an error.
 
     Raises:
         VitcliError: see `errors.py`; DataError at the end, if an image could not be read.
@@ -73,14 +75,14 @@ def predict(
     if num_bad and on_bad_image == "fail":
         raise DataError(
             f"{num_bad:,} of {len(paths):,} images could not be read; the others are classified",
-            help="mend or remove those named above, or add --on_bad_image skip",
+            help="fix or remove the images named above, or add --on_bad_image skip",
         )
 
 
 def _open_classifier(source: str, threads: int | None, device: str | None, messages: Console) -> ImageClassifier:
     if is_artifact(source):
         return Classifier(open_artifact(source), threads=threads, device=device)
-    from vitcli.commands.model_classifier import ModelClassifier
+    from vitcli.deploy.model_classifier import ModelClassifier
     from vitcli.networks.opened import open_model
 
     opened = open_model(source)
@@ -119,7 +121,7 @@ def _answers(classifier: ImageClassifier, paths: Sequence[str], *, top: int, bat
 
 
 def _ahead(see: Callable[[str], Seen], paths: Iterable[str], *, num_ahead: int) -> Iterator[tuple[str, Seen]]:
-    """(path, see(path)) in order, computed by threads while the network works: decoding lets go of Python's lock."""
+    """(path, see(path)) in order, computed by threads while the network runs: decoding releases Python's lock."""
     waiting: deque[tuple[str, Future[Seen]]] = deque()
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         for path in paths:
@@ -133,15 +135,15 @@ def _ahead(see: Callable[[str], Seen], paths: Iterable[str], *, num_ahead: int) 
 
 @contextmanager
 def _outputs(csv: Path | None, json: Path | None) -> Iterator[list[Write]]:
-    """What takes each answer: the terminal, and the files that were asked for; these are replaced."""
+    """The functions that take each answer: for the terminal, and for the files that were given, which are replaced."""
     console = _console()
 
     def say(answer: Answer) -> None:
         if not answer.error:
-            text = text_of(answer).encode(console.encoding, "backslashreplace")  # a terminal may know few characters
+            text = text_of(answer).encode(console.encoding, "backslashreplace")  # a terminal may support few characters
             console.print(text.decode(console.encoding))
         if console.quiet and len(writes) == 1:
-            sys.exit(0)  # nobody reads on (`vitcli predict … | head`), and no file is wanted
+            sys.exit(0)  # the reader has ended (`vitcli predict … | head`), and no file is to be written
 
     writes: list[Write] = [say]
     try:
@@ -150,7 +152,7 @@ def _outputs(csv: Path | None, json: Path | None) -> Iterator[list[Write]]:
                 if file:
                     writes.append(files.enter_context(opened(file)))
             yield writes
-    except OSError as error:  # whatever is wrong with an image is a BadImage
+    except OSError as error:  # any fault of an image is a BadImage
         if is_disk_full(error):
             raise DiskError("the disk is full: not all predictions were written") from None
         raise UsageError(f"cannot write the predictions: {error.strerror} ({error.filename})") from None
@@ -158,7 +160,7 @@ def _outputs(csv: Path | None, json: Path | None) -> Iterator[list[Write]]:
 
 @contextmanager
 def _progress(total: int, messages: Console) -> Iterator[Callable[[], None]]:
-    """Call the function after each image; there is a bar where it does not run into the answers."""
+    """A progress bar where it does not mix with the answers; call the function after each image."""
     if not sys.stderr.isatty() or sys.stdout.isatty():
         yield lambda: None
         return

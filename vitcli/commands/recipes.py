@@ -16,16 +16,16 @@ _console = Console(highlight=False, emoji=False, soft_wrap=True)
 
 
 def ls() -> None:
-    """The shipped recipes, each with the first line of its header."""
+    """List the shipped recipes, each with the first line of its header."""
     recipes = shipped_recipes()
     width = max(map(len, recipes))
     for name, path in recipes.items():
         _console.print(f"[bold]{name:<{width}}[/bold]  {escape((header(path) or [''])[0])}")
-    _console.print("\nvitcli train -c NAME --data_dir DIR uses one as it is, vitcli recipes cp NAME copies it here")
+    _console.print("\nuse one: vitcli train -c NAME --data_dir DIR; copy one to this folder: vitcli recipes cp NAME")
 
 
 def show(source: str, overrides: Mapping[str, str]) -> None:
-    """Every value of the recipe and where it comes from, as YAML with a comment per line."""
+    """Print every value of the recipe and its origin, as YAML with a comment on each line."""
     recipe = load_recipe(source, overrides)
     flat = recipe.flat()
     _console.print(escape(f"# {find_recipe(source)}"), style="bold")
@@ -40,7 +40,7 @@ def show(source: str, overrides: Mapping[str, str]) -> None:
 
 
 def cp(source: str, target: Path | None) -> None:
-    """Copy a recipe into the present folder (or to `target`); nothing is overwritten."""
+    """Copy a recipe into the current folder (or to `target`); nothing is overwritten."""
     path = find_recipe(source)
     target = target / path.name if target and target.is_dir() else target or Path(path.name)
     try:
@@ -54,7 +54,7 @@ def cp(source: str, target: Path | None) -> None:
 
 
 def check(sources: list[str], overrides: Mapping[str, str]) -> None:
-    """Load each recipe; mistakes are raised, notes are printed."""
+    """Load each recipe; errors are raised, notes are printed."""
     for source in sources:
         recipe = load_recipe(source, overrides)
         for note in recipe.notes:
@@ -63,12 +63,12 @@ def check(sources: list[str], overrides: Mapping[str, str]) -> None:
 
 
 def diff(first: str, second: str) -> None:
-    """The keys in which two recipes differ."""
+    """Print the keys in which two recipes differ."""
     one, two = load_recipe(first).flat(), load_recipe(second).flat()
     rows = [("", first, second)]
     rows += [(name, yaml_value(one[name]), yaml_value(two[name])) for name in SECTION_OF if one[name] != two[name]]
     if len(rows) == 1:
-        _console.print("the two recipes say the same")
+        _console.print("the recipes have the same values")
         return
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for row in rows:

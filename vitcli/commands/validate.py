@@ -1,39 +1,60 @@
-"""`vitcli validate`: the accuracy of a checkpoint, counted image by image."""
+"""`vitcli validate`: the accuracy of a checkpoint or of an exported network, counted image by image."""
 
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+from torch import nn
+
+from vitcli import catalog
 from vitcli.data.crops import Crops
-from vitcli.data.datasets import build_val
 from vitcli.data.source import Source
-from vitcli.distributed import joined, num_launched
+from vitcli.deploy.artifact import RECIPE, Artifact, is_artifact, open_artifact
+from vitcli.deploy.exported_network import ExportedNetwork, fed_pixels
+from vitcli.deploy.predictions import check_writable
+from vitcli.distributed import World, joined, num_launched
 from vitcli.engine.failures import memory_in_words
 from vitcli.engine.precision import build_autocast
 from vitcli.engine.preflight import check_device, check_launch
 from vitcli.engine.run_dir import write_result
-from vitcli.errors import DataError, UsageError
-from vitcli.evaluators.evaluator import Setting
-from vitcli.evaluators.top1 import SINGLE_CROP, EvalResult, Top1
+from vitcli.errors import UsageError
+from vitcli.evaluators.evaluator import Evaluator, Setting
+from vitcli.evaluators.top1 import SINGLE_CROP, EvalResult
 from vitcli.layers.fake_quant import simulate_int8
 from vitcli.layers.reparam import reparameterize
 from vitcli.log import Reporter
 from vitcli.networks.build import float_layers
-from vitcli.networks.classes import check_num_classes
-from vitcli.networks.find import open_weights
-from vitcli.networks.opened import load_whole
-from vitcli.networks.preprocessing import PREPROCESSING, adopt_preprocessing
+from vitcli.networks.classes import NamedBy, check_num_classes, numbered
+from vitcli.networks.keys import DATA
+from vitcli.networks.opened import no_classifier, open_network
+from vitcli.networks.precedence import overlaid
 from vitcli.recipe.check import COMMAND_LINE
+from vitcli.recipe.flat_yaml import read_flat_yaml
 from vitcli.recipe.load import Recipe
-from vitcli.recipe.schema import OWN_KEYS
-from vitcli.weights.read import Weights
-
-#: what a checkpoint knows better than a recipe file: how the network was built and what it was fed
-_OF_THE_WEIGHTS = ("model", "quantize", "layer_scale_init", *OWN_KEYS, *PREPROCESSING)
-#: what it can also supply when no recipe file is given
-_OF_THE_DATA = ("dataset", "data_dir", "train_split", "val_split", "batch_size", "val_batch_size")
+from vitcli.tasks.task import Task
 
 Fold = Literal["none", "standard", "full"]
+
+#: the keys that apply to an exported network: which images, and how they are read
+OF_AN_ARTIFACT = (
+    "dataset", "data_dir", "val_split", "dataset_download", "batch_size", "val_batch_size", "num_parallel_workers",
+    "max_image_pixels", "device", "evaluate",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured, and what the table and the JSON file say about it."""
+
+    recipe: Recipe
+    network: nn.Module  #: in eval mode, on the device
+    source: str  #: where it was found
+    class_names: list[str]  #: of its outputs; empty: it returns features
+    named_by: NamedBy
+    rows: list[tuple[str, str]]
+    facts: dict[str, Any]
+    notes: list[str]
 
 
 def validate(
@@ -43,52 +64,71 @@ def validate(
     use_ema: bool | None = None,
     crops: Crops | None = None,
     json_file: Path | None = None,
-) -> EvalResult:
-    """Evaluate `recipe.model.ckpt_path` on the validation split.
+) -> dict[str, float]:
+    """Evaluate `recipe.model.ckpt_path`, weights of any kind or an exported folder, on the validation split.
 
     Args:
-        recipe: what the checkpoint knows itself (architecture, preprocessing, classes) wins over the recipe's file;
-            what was set on the command line wins over both.
-        fold: evaluate the training form, or reparameterized ("standard", "full").
-        use_ema: the average or the raw weights; None: the average where there is one.
-        crops: classify each image by the average of many crops; the single crop is reported beside it.
-        json_file: also write the result there.
+        recipe: what the user says; `networks/precedence.py` decides between it and what the weights say.
+        fold: evaluate the network in the form its weights have, or reparameterized ("standard", "full").
+        use_ema: the moving average or the raw weights; None: the average if there is one.
+        crops: classify each image by the average of many crops; the result by the single crop is reported too.
+        json_file: also write the result to this path.
+
+    Returns:
+        The numbers by name: for classification top1 and top5 in percent, nll, num_images, correct1, correct5.
 
     Raises:
         VitcliError: see `errors.py`.
     """
     if recipe.model.ckpt_path is None:
-        raise UsageError("nothing to validate", help="give --ckpt_path: a run, a checkpoint or a weights file")
-    if json_file and not json_file.parent.is_dir():
-        raise UsageError(f"cannot write {json_file}: there is no folder {json_file.parent}")
+        raise UsageError("nothing to validate", help="give --ckpt_path: a run, a checkpoint, weights, or an export")
+    check_writable(json_file)
+    exported = is_artifact(recipe.model.ckpt_path)
+    if exported:
+        _check_artifact_options(recipe, fold=fold, use_ema=use_ema, crops=crops)
     launch_notes = check_launch(recipe)
-    with joined(recipe.system.device, num_launched() > 1) as world:
+    with joined("cpu" if exported else recipe.system.device, num_launched() > 1) as world:
         reporter = Reporter(enabled=world.is_main)
-        reporter.notes(recipe.notes)
-        weights = open_weights(recipe.model.ckpt_path, use_ema=use_ema)
-        recipe, adopted = _adopt(recipe, weights)
-        recipe, preprocessing = adopt_preprocessing(recipe, weights)
-        reporter.notes(launch_notes, adopted, preprocessing, check_device(recipe, world.device))
-        images = _images(recipe, weights)
+        reporter.notes(recipe.notes, launch_notes)
+        subject = _artifact(recipe) if exported else _checkpoint(recipe, fold, use_ema, world.device)
+        reporter.notes(subject.notes)
+        images = numbered(subject.recipe.dataset, subject.class_names, subject.named_by)
         reporter.notes(images.notes)
-        num_classes = (
-            len(images.class_names) if "class_names" in weights.meta else check_num_classes(recipe, images.class_names)
-        )
-        model, loading = load_whole(recipe, num_classes, weights)
-        reporter.notes(loading)
-        if fold != "none":
-            model = reparameterize(model, fold=fold)
-        if recipe.model.quantize == "int8_qat":
-            reporter.say(simulate_int8(model, keep_float=float_layers(model)))
+        if subject.named_by == "number":
+            check_num_classes(recipe, images.class_names)
         with memory_in_words("lower --val_batch_size"):
-            evaluator = Top1(Setting(recipe, images, world, build_autocast(recipe, world.device), crops=crops))
-            numbers = evaluator(model.to(world.device).eval())
-        reporter.table("validation", [*_rows(recipe, weights, fold), *evaluator.rows(numbers)])
-        result = EvalResult.of(numbers)
+            numbers, rows = _measured(subject, images, world, crops)
+        reporter.table("validation", [*subject.rows, *rows])
         if json_file and world.is_main:
-            facts = result.as_dict() | {"ckpt_path": weights.source, "fold": fold, "quantize": recipe.model.quantize}
-            write_result(json_file, facts | (_crop_facts(crops, numbers) if crops else {}))
-        return result
+            write_result(json_file, numbers | subject.facts | (_crop_facts(crops, numbers) if crops else {}))
+        return numbers
+
+
+def _measured(
+    subject: Subject, images: Source, world: World, crops: Crops | None
+) -> tuple[dict[str, float], list[tuple[str, str]]]:
+    """The numbers of all evaluators, and their rows in the table."""
+    recipe = subject.recipe
+    numbers: dict[str, float] = {}
+    rows: list[tuple[str, str]] = []
+    for name in _evaluators(subject):
+        kind: type[Evaluator] = catalog.load("evaluators", name)
+        train = numbered(recipe.dataset, subject.class_names, subject.named_by, "train") if kind.needs_train else None
+        evaluator = kind(Setting(recipe, images, world, build_autocast(recipe, world.device), train, crops))
+        found = evaluator(subject.network)
+        numbers |= found
+        rows += [row for row in evaluator.rows(found) if row not in rows]
+    return numbers, rows
+
+
+def _evaluators(subject: Subject) -> tuple[str, ...]:
+    """What the user asks for, else the task's own."""
+    if chosen := subject.recipe.evaluation.evaluate:
+        return chosen
+    task: type[Task] = catalog.load("tasks", subject.recipe.learning.task)
+    if not subject.class_names and task.num_outputs(["a class"]):
+        raise no_classifier(subject.source)
+    return task.evaluators
 
 
 def _crop_facts(crops: Crops, numbers: dict[str, float]) -> dict[str, Any]:
@@ -101,43 +141,65 @@ def _crop_facts(crops: Crops, numbers: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def _adopt(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[str]]:
-    """The recipe with what the checkpoint knows better, and a note for each value of the file that it overrules."""
-    known = weights.meta.get("recipe")
-    if not isinstance(known, dict):  # not a checkpoint of ours
-        known = {}
-    names = _OF_THE_WEIGHTS if recipe.from_file else _OF_THE_WEIGHTS + _OF_THE_DATA
-    flat = recipe.flat()
-    better = {
-        name: known[name]
-        for name in names
-        if name in known and known[name] != flat[name] and recipe.origins.get(name) != COMMAND_LINE
-    }
-    if known.get("amp", "off") != "off" and not recipe.from_file and recipe.origins.get("amp") != COMMAND_LINE:
-        better["amp"] = "auto"  # mixed precision where this device has it
-    notes = [
-        f"`{name}`: the checkpoint was trained with {value}, the recipe says {flat[name]}; using {value}"
-        for name, value in better.items()
-        if recipe.from_file
-    ]
-    return replace(recipe.changed(weights.source, **better), notes=()), notes
-
-
-def _images(recipe: Recipe, weights: Weights) -> Source:
-    """The validation split, numbered as the weights number their classes."""
-    names = weights.meta.get("class_names")
-    try:
-        return build_val(recipe.dataset, names)
-    except DataError:
-        if names is None or "recipe" in weights.meta:
-            raise
-        images = build_val(recipe.dataset)  # the hub's names are for people: "tench, Tinca tinca" for n01440764
-        images.notes.append("the folders are not named as the classes of the weights: taken in sorted order instead")
-        return images
-
-
-def _rows(recipe: Recipe, weights: Weights, fold: Fold) -> list[tuple[str, str]]:
-    """The rows of the table that say what was measured."""
+def _checkpoint(recipe: Recipe, fold: Fold, use_ema: bool | None, device: torch.device) -> Subject:
+    """The network of a run, a checkpoint or a file of weights."""
+    assert recipe.model.ckpt_path is not None
+    opened = open_network(recipe.model.ckpt_path, use_ema=use_ema, recipe=recipe)
+    recipe, network = opened.recipe, opened.model
     form = "" if fold == "none" else f", reparameterized ({fold})"
-    form += ", simulated int8" if recipe.model.quantize == "int8_qat" else ""
-    return [("weights", weights.source), ("model", recipe.model.model + form)]
+    rows = [("weights", opened.source), ("model", recipe.model.model + form)]
+    if fold != "none":
+        network = reparameterize(network, fold=fold)
+    if recipe.model.quantize == "int8_qat":
+        said = simulate_int8(network, keep_float=float_layers(network))
+        rows.append(("int8", said.removeprefix("int8").strip()))
+    return Subject(
+        recipe,
+        network.to(device).eval(),
+        opened.source,
+        opened.class_names,
+        opened.named_by,
+        rows=rows,
+        facts={"ckpt_path": opened.source, "fold": fold, "quantize": recipe.model.quantize},
+        notes=[*opened.notes, *check_device(recipe, device)],
+    )
+
+
+def _artifact(recipe: Recipe) -> Subject:
+    """An exported network in its own runtime; the recipe it holds supplies the data unless the user gives another."""
+    artifact = open_artifact(str(recipe.model.ckpt_path))
+    device = None if recipe.system.device == "auto" else recipe.system.device
+    known = {} if recipe.from_file else _data_of(artifact)
+    recipe, _ = overlaid(recipe, known, str(artifact.folder), over_file=True)
+    return Subject(
+        fed_pixels(recipe, artifact),
+        ExportedNetwork(artifact, device=device).eval(),
+        str(artifact.folder),
+        artifact.class_names,
+        "data" if (artifact.folder / RECIPE).is_file() else "description",
+        rows=[("artifact", str(artifact.folder)), ("format", f"{artifact.format}, {artifact.precision}")],
+        facts={"artifact": str(artifact.folder), "format": artifact.format, "precision": artifact.precision},
+        notes=[],
+    )
+
+
+def _data_of(artifact: Artifact) -> dict[str, Any]:
+    """The keys about data in the recipe of the artifact, if it has one; the rest may need plugins that are not here."""
+    file = artifact.folder / RECIPE
+    entries = read_flat_yaml(file)[0] if file.is_file() else []
+    return {entry.key: entry.value for entry in entries if entry.key in DATA}
+
+
+def _check_artifact_options(recipe: Recipe, *, fold: Fold, use_ema: bool | None, crops: Crops | None) -> None:
+    """Refuse what cannot be changed about an exported network any more."""
+    if num_launched() > 1:
+        raise UsageError("an exported network is validated by one process", help="start without torchrun")
+    typed = [name for name, origin in recipe.origins.items() if origin == COMMAND_LINE and name != "ckpt_path"]
+    options = {"fold": fold != "none", "use_ema": use_ema is not None, "eval_crops": crops is not None}
+    others = [name for name in typed if name not in OF_AN_ARTIFACT] + [name for name, set_ in options.items() if set_]
+    if others:
+        raise UsageError(
+            f"{', '.join(f'--{name}' for name in others)}: an exported network cannot be changed any more, "
+            "nor can its preprocessing",
+            help=f"keys that apply: {', '.join(OF_AN_ARTIFACT)}",
+        )

@@ -1,4 +1,4 @@
-"""`vitcli weights`: what a file of weights is, the same for another project, and a fused one made trainable."""
+"""`vitcli weights`: describe weights, convert them for other projects, make fused ones trainable."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ from vitcli.weights.preprocessing import preprocessing_of
 from vitcli.weights.read import Weights
 from vitcli.weights.unfuse import BATCH_SIZE, Unfused, made_up_images, unfuse_weights, write_unfused
 
-#: how many images the statistics of an unfused network are measured on: of the user's, or of made-up ones
+#: images on which the statistics of an unfused network are measured: of the user's, or made-up ones
 NUM_REAL, NUM_MADE_UP = 256, 64
 _console = Console(highlight=False, emoji=False, soft_wrap=True)
 _PROJECTS = {
@@ -36,7 +36,7 @@ _PROJECTS = {
 
 
 def show(source: str) -> None:
-    """A table of what is known of the weights in `source`."""
+    """Print a table of what is known about the weights in `source`."""
     weights = open_weights(source)
     fit, tensors = find_fit(weights), weights.tensors
     table = Table(title=weights.source, show_header=False, title_justify="left", title_style="bold")
@@ -57,18 +57,18 @@ def show(source: str) -> None:
 
 
 def convert(source: str, to: Target, out: Path, num_heads: int | None = None) -> None:
-    """Write the weights in `source` for another project; says where they are and what is not kept."""
+    """Write the weights in `source` for another project; print where they are and what was not kept."""
     for note in convert_weights(open_weights(source), to, out, num_heads=num_heads):
         _console.print(f"note: {note}")
     _console.print(f"wrote {out}")
 
 
 def unfuse(source: str, out: Path, data_dir: Path | None = None) -> None:
-    """Write the fused weights in `source` in training form; says where they are and what stands behind them."""
+    """Write the fused weights in `source` in training form; print where they are and how exact they are."""
     check_out("vitcli", out)
     unfused = unfuse_weights(open_weights(source))
     if unfused.needs_images and not data_dir:
-        _console.print("note: statistics are measured on made-up images; real ones are better: --data_dir DIR")
+        _console.print("note: statistics are measured on made-up images; real images are better: --data_dir DIR")
     made_up = made_up_images(NUM_MADE_UP, in_chans=unfused.in_chans, img_size=unfused.img_size)
     images = _real_images(unfused, data_dir) if data_dir else made_up
     difference = write_unfused(unfused, images, out)
@@ -76,7 +76,7 @@ def unfuse(source: str, out: Path, data_dir: Path | None = None) -> None:
 
 
 def _real_images(unfused: Unfused, data_dir: Path) -> Iterator[Tensor]:
-    """Batches of the training split in `data_dir`, prepared as the weights want their images in evaluation."""
+    """Batches of the training split in `data_dir`, with the evaluation preprocessing of the weights."""
     wanted: dict[str, Any] = {"data_dir": data_dir, "image_resize": unfused.img_size, "in_channels": unfused.in_chans}
     wanted["crop_pct"] = model_info(unfused.name).crop_pct
     recipe = load_recipe(overrides=wanted | (preprocessing_of(unfused.weights) or {}))
@@ -96,7 +96,7 @@ def _origin(weights: Weights, fit: Fit | None) -> str:
         return _PROJECTS[family]
     if is_apple(weights.tensors):
         return "Apple (ml-fastvit)"
-    return "timm, as ours" if family or fit else "not recognized"
+    return "timm's, as in vitcli" if family or fit else "not recognized"
 
 
 def _classes(weights: Weights, fit: Fit | None) -> str:
@@ -111,6 +111,6 @@ def _classes(weights: Weights, fit: Fit | None) -> str:
 def _preprocessing(weights: Weights) -> str:
     found = preprocessing_of(weights)
     if found is None:
-        return "not known; give mean, std, interpolation, crop_pct"
+        return "not known; set mean, std, interpolation, crop_pct"
     shown = {name: [f"{x:g}" for x in value] if isinstance(value, tuple) else value for name, value in found.items()}
     return "; ".join(f"{name} {' '.join(value) if isinstance(value, list) else value}" for name, value in shown.items())

@@ -55,10 +55,13 @@ def build_split(section: Dataset, split: Literal["train", "val"], needs_labels: 
     return source
 
 
-def build_val(section: Dataset, class_names: list[str] | None = None) -> Source:
-    """The validation split alone, numbered by `class_names` (of a checkpoint) or by its own sorted classes."""
-    val = build_split(section, "val")
-    return val if class_names is None else _renumber(val, class_names, dict.fromkeys(class_names))
+def build_named(section: Dataset, split: Literal["train", "val"], class_names: list[str]) -> Source:
+    """One split alone, numbered by `class_names` (those of a checkpoint, for example).
+
+    Raises:
+        DataError: it has a class that is not among them.
+    """
+    return _renumber(build_split(section, split), class_names, dict.fromkeys(class_names))
 
 
 def _val_if_any(section: Dataset, train: Source) -> Source | None:

@@ -1,1 +1,1 @@
-"""From a checkpoint to an artifact that runs elsewhere, and the proof that it computes the same."""
+"""From a checkpoint to an artifact for another runtime, and the proof that it computes the same."""

@@ -1,4 +1,4 @@
-"""From images to the probabilities of the classes, by an exported network; numpy and Pillow only, without torch.
+"""From images to class probabilities by an exported network; numpy and Pillow only, without torch.
 
 classify = Classifier(open_artifact("exported"))
 probabilities = classify([open_image("photo.jpg")])[0]
@@ -19,12 +19,12 @@ from vitcli.deploy.formats import Session, Setting, open_format
 from vitcli.errors import DataError, UsageError, VitcliError
 from vitcli.recipe.schema import Augmentation
 
-#: a line of a runtime's message that tells only where in its source something happened
+#: a line of a runtime's message that contains only a position in its source
 _SOURCE_LINE = re.compile(r"\.cpp:\d+:?$")
 
 
 class ImageClassifier(ABC):
-    """Whatever gives each image a probability of each class; subclasses say how."""
+    """Gives each image a probability for each class; subclasses implement `_probabilities`."""
 
     def __init__(self, class_names: list[str], preprocessing: Augmentation, in_channels: int) -> None:
         self.class_names = class_names
@@ -32,15 +32,15 @@ class ImageClassifier(ABC):
         self._transform = build_eval_transform(preprocessing, in_channels=in_channels)
 
     def pixels(self, image: Image.Image) -> np.ndarray:
-        """What the network sees of `image`: (H, W, C) uint8. May be called from several threads at once."""
+        """The pixels of `image` that the network gets: (H, W, C) uint8. May be called from several threads at once."""
         pixels = np.asarray(self._transform(image))
         return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
     def __call__(self, images: Sequence[Image.Image] | np.ndarray) -> np.ndarray:
-        """Probabilities (B, num_classes) float32 of images of any size, or of an array (B, H, W, C) of their `pixels`.
+        """Probabilities (B, num_classes) float32 for images of any size, or for an array (B, H, W, C) of `pixels`.
 
         Raises:
-            DataError: the network gives something else.
+            DataError: the network returns something else.
         """
         pixels = images if isinstance(images, np.ndarray) else np.stack([self.pixels(image) for image in images])
         probabilities = self._probabilities(pixels)
@@ -48,7 +48,7 @@ class ImageClassifier(ABC):
         if probabilities.shape != expected or not np.isfinite(probabilities).all():
             what = "numbers that are not finite" if probabilities.shape == expected else f"{probabilities.shape}"
             raise DataError(
-                f"the network gives {what} for {expected[0]} images and {expected[1]} classes", help="export it anew"
+                f"the network returns {what} for {expected[0]} images and {expected[1]} classes", help="export it again"
             )
         return probabilities
 
@@ -58,7 +58,7 @@ class ImageClassifier(ABC):
 
 
 class Classifier(ImageClassifier):
-    """An artifact at work, in its format's own runtime.
+    """Classifies by an artifact, in its format's own runtime.
 
     Args:
         threads: of the runtime; None: all cores.
@@ -80,7 +80,7 @@ class Classifier(ImageClassifier):
         return np.concatenate(outputs)
 
     def _run(self, pixels: np.ndarray) -> np.ndarray:
-        """At most as many images as the network takes at a time; the rest of these are black and cut off again."""
+        """Run at most one batch; a fixed batch size is filled with black images, whose outputs are dropped."""
         missing = (self._batch or len(pixels)) - len(pixels)
         padded = np.pad(pixels, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else pixels
         if self._takes_pixels:
@@ -91,7 +91,7 @@ class Classifier(ImageClassifier):
 
 
 def open_session(artifact: Artifact, *, threads: int | None = None, device: str | None = None) -> Session:
-    """The network of `artifact` as a function; what its runtime cannot do is a UsageError, now or when it is called."""
+    """The network of `artifact` as a function; errors of its runtime become UsageErrors, now and when it is called."""
     chosen: str = device or artifact.facts.get("device", "cpu")
     setting = Setting(artifact.precision, threads=threads, device=chosen)
     runtime = open_format(artifact.format)
@@ -111,16 +111,16 @@ def _in_words(artifact: Artifact, device: str) -> Iterator[None]:
         yield
     except VitcliError:
         raise
-    except Exception as error:  # each runtime has its own kinds
+    except Exception as error:  # each runtime has its own types
         lines = [line for line in str(error).splitlines() if line.strip() and not _SOURCE_LINE.search(line)]
         raise UsageError(
             f"{artifact.format} cannot run {artifact.file} on {device}: {[*lines, type(error).__name__][0]}",
-            help="give another --device, or export for this one",
+            help="give another --device, or export again for this one",
         ) from None
 
 
 def normalize(pixels: np.ndarray, preprocessing: Augmentation) -> np.ndarray:
-    """(B, H, W, C) uint8 -> (B, C, H, W) float32, (x / 255 - mean) / std of each channel."""
+    """(B, H, W, C) uint8 -> (B, C, H, W) float32, (x / 255 - mean) / std for each channel."""
     mean, std = (255 * np.array(values, dtype=np.float32) for values in (preprocessing.mean, preprocessing.std))
     return ((pixels - mean) / std).transpose(0, 3, 1, 2)
 
@@ -132,6 +132,6 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def top_classes(probabilities: np.ndarray, class_names: list[str], top: int) -> list[tuple[str, float]]:
-    """The `top` most probable classes of one image (num_classes,) with their probabilities; all if there are fewer."""
+    """The `top` most probable classes for probabilities (num_classes,), each with its probability."""
     order = np.argsort(-probabilities, kind="stable")[:top]
     return [(class_names[index], float(probabilities[index])) for index in order]

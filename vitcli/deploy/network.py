@@ -1,4 +1,4 @@
-"""The network that is exported: folded, rewritten for runtimes, and with preprocessing and softmax inside if wanted."""
+"""The network that is exported: folded, rewritten for runtimes, with preprocessing and softmax inside if wanted."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,18 +10,18 @@ from vitcli.layers.reparam import reparameterize
 from vitcli.models.fastvit import FastViT
 from vitcli.models.fastvit_runtime import split_grouped
 
-#: precision of the artifact -> type in which the exported network computes; int8 is made of float32
+#: precision of the artifact -> data type of the exported network; int8 starts from float32
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Deployed(nn.Module):
-    """What an artifact computes; float32 outside, whatever it computes in.
+    """What an artifact computes; inputs and outputs are never in half precision.
 
     Args:
         model: (B, C, H, W) normalized -> (B, num_classes).
-        mean, std: if given, the input is pixels, uint8 (B, H, W, C), and the output probabilities; in units of the full
-            range, one of each per channel or one for all. Otherwise it is float32 (B, C, H, W) and logits.
-        dtype: in which the model computes.
+        mean, std: if given, the input is pixels, uint8 (B, H, W, C), and the output is probabilities; in units of the
+            full range, one per channel or one for all. Otherwise the input is float32 (B, C, H, W), the output logits.
+        dtype: data type of the model.
     """
 
     scale: Tensor
@@ -52,7 +52,7 @@ class Deployed(nn.Module):
 
 
 def for_runtime(model: nn.Module) -> nn.Module:
-    """A new model in eval mode that computes the same in fewer and quicker layers, under names of its own."""
+    """A new model in eval mode that computes the same with fewer and faster layers, under other names."""
     folded = reparameterize(model, fold="full")
     if isinstance(folded, FastViT):
         split_grouped(folded)
@@ -60,7 +60,7 @@ def for_runtime(model: nn.Module) -> nn.Module:
 
 
 def example_input(*, takes_pixels: bool, img_size: int, in_channels: int, batch: int | None, device: str) -> Tensor:
-    """Inputs of the right shape and type; two of them where the batch is free, which tracing could mistake one for."""
+    """An input of the right shape and type; two images if any batch size is allowed: tracing treats 1 as fixed."""
     shape = (batch or 2, img_size, img_size, in_channels)
     pixels = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     pixels = pixels.to(device)
@@ -68,5 +68,5 @@ def example_input(*, takes_pixels: bool, img_size: int, in_channels: int, batch:
 
 
 def dynamic_shapes(example: Tensor, batch: int | None) -> Any:
-    """What torch.export is told of the input: only the batch is free, and only if it has no fixed size."""
+    """The shapes for torch.export: only the batch size varies, and only if it is not fixed."""
     return None if batch else ({0: torch.export.Dim("batch", min=1, max=4096)},)

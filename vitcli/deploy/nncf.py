@@ -1,4 +1,4 @@
-"""Static int8 by NNCF, for ONNX and OpenVINO graphs: ranges are measured on real images, weights are per channel."""
+"""Static int8 by NNCF for ONNX and OpenVINO graphs: ranges from real images, weights per channel."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ def quantized(model: Any, batches: list[Any], kept_nodes: list[str]) -> Any:
 
     Args:
         batches: inputs of the model.
-        kept_nodes: names of the nodes that stay float.
+        kept_nodes: names of the nodes that stay in float.
     """
     need(("nncf",), extra="quantize", why="int8")
     no_telemetry()
@@ -31,7 +31,7 @@ def quantized(model: Any, batches: list[Any], kept_nodes: list[str]) -> Any:
 
 
 def _kinds(model: Any) -> set[str]:
-    """Types of the model's nodes; the softmax at its end is not attention."""
+    """Types of the model's nodes, without those at its end, where the softmax is not attention."""
     if hasattr(model, "get_ops"):
         return {op.get_type_name() for op in model.get_ordered_ops()[:-3]}
     return {node.op_type for node in model.graph.node[:-1]}

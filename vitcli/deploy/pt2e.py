@@ -1,7 +1,7 @@
-"""What the formats of the PyTorch family share: the graph, quantized if wanted by torchao, and how it is run.
+"""What the PyTorch formats share: the exported graph, quantized by torchao if wanted, and how it is run.
 
-int8: static, by PT2E for the runtime that will run it; ranges are measured on real images. int8_dynamic: weights and,
-as they come, the inputs of linear layers. int8_weight: weights of linear layers only.
+int8: static, by PT2E for the runtime that will run it; ranges are measured on real images. int8_dynamic: the weights
+of linear layers, and their inputs at run time. int8_weight: the weights of linear layers only.
 """
 
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +18,7 @@ Runtime = Literal["inductor", "xnnpack"]
 
 
 def exported_program(order: Order, runtime: Runtime) -> "torch.export.ExportedProgram":
-    """The network of `order` as torch.export sees it, in the precision that was ordered."""
+    """The network of `order` as torch.export returns it, in the precision of the order."""
     import torch
 
     from vitcli.deploy.network import dynamic_shapes
@@ -34,13 +34,13 @@ def exported_program(order: Order, runtime: Runtime) -> "torch.export.ExportedPr
 
 
 def register_quantized_operators() -> None:
-    """The operators that a quantized graph is written in exist once their package is imported."""
+    """Import torchao, which defines the operators of quantized graphs."""
     need(("torchao",), extra="quantize", why="int8")
     import torchao.quantization.pt2e  # noqa: F401
 
 
 def session_of(model: Any, setting: Setting) -> Session:
-    """`model`, which takes and returns tensors, as a session; threads are PyTorch's, set for the whole process."""
+    """`model`, which takes and returns tensors, as a session; the threads are PyTorch's, for the whole process."""
     import torch
 
     if setting.threads:

@@ -1,4 +1,4 @@
-"""Static int8, and what to do where it costs too much: the layers that suffer most stay in floating point."""
+"""Static int8; where it costs too much accuracy, the layers with the largest errors stay in floating point."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -15,16 +15,16 @@ from vitcli.layers.mobileone import SqueezeExcite
 
 #: images on which the layers are compared with each other
 NUM_SENSITIVITY = 100
-#: how many of the worst layers are left in float, one attempt after the other
+#: number of the worst layers that stay in float, one attempt after the other
 ATTEMPTS = (0, 1, 2, 4, 8, 16, 32)
 
 
 def always_float(network: nn.Module, ends: Iterable[str]) -> tuple[str, ...]:
-    """Names of the layers that int8 leaves alone: the first, the last, squeeze-excite's and depthwise ones.
+    """Names of the layers that are never int8: the first, the last, squeeze-excite's and depthwise ones.
 
     Args:
-        network: folded; its model is called `model`.
-        ends: names in the model of where the image enters and the logits leave, in any of its forms.
+        network: folded; its model is the submodule `model`.
+        ends: names in the model of the first and last layers, in any of its forms.
     """
     modules = dict(network.named_modules())
     gates = [name for name, module in modules.items() if isinstance(module, SqueezeExcite)]
@@ -35,12 +35,12 @@ def always_float(network: nn.Module, ends: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Fallback:
-    """The attempt that passed, or else the last one."""
+    """The attempt that passed, or the last one if none did."""
 
     order: Order
     verdict: Verdict
     layer_errors: dict[str, float]  #: worst first
-    tried: list[dict[str, Any]]  #: number of layers in float beside those that always are, and the top-1 it gave
+    tried: list[dict[str, Any]]  #: number of layers in float besides those that always are, and the resulting top-1
 
 
 def fall_back(
@@ -51,17 +51,17 @@ def fall_back(
     *,
     say: Callable[[str], Any],
 ) -> Fallback:
-    """Export in int8; while that costs more than the gate allows, leave more of the worst layers in float.
+    """Export in int8; while that costs more than the gate allows, keep more of the worst layers in float.
 
     Args:
         kept: names of the layers that always stay float.
-        export: writes what is ordered.
-        compare: judges what was written last.
+        export: writes an order.
+        compare: judges the file that was written last.
     """
     sample = order.calibration[: -(-NUM_SENSITIVITY // len(order.calibration[0]))]
     errors = layer_errors(order.network, sample, besides=kept)
     if not errors:
-        raise UsageError("int8: there is no layer to quantize between the first and the last", help="take bf16 or fp16")
+        raise UsageError("int8: there is no layer to quantize between the first and the last", help="use bf16 or fp16")
     worst, tried = list(errors), []
     counts = [count for count in ATTEMPTS if count < len(worst)]
     for count in counts:

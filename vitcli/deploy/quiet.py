@@ -1,4 +1,4 @@
-"""Keeps the chatter of exporters off the screen; what matters of it is an exception."""
+"""Suppresses the output of exporters; their errors are exceptions."""
 
 import contextlib
 import io
@@ -10,15 +10,15 @@ from collections.abc import Iterator
 
 
 def no_telemetry() -> None:
-    """OpenVINO and NNCF report each import and call to a server, by a package that they do without; call this first."""
+    """Stop OpenVINO and NNCF from reporting each import and call to a server; call this before importing them."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager
 def quiet(*, native: bool = False) -> Iterator[None]:
-    """No prints, warnings or log lines below errors. VITCLI_VERBOSE=1 lets all through.
+    """Suppress prints, warnings and log lines below errors, unless VITCLI_VERBOSE=1.
 
-    native: nor what compiled code writes to standard error past Python.
+    native: also what compiled code writes to standard error directly.
     """
     if os.environ.get("VITCLI_VERBOSE") == "1":
         yield
@@ -39,7 +39,7 @@ def quiet(*, native: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stderr_closed() -> Iterator[None]:
-    """The file descriptor 2 leads nowhere."""
+    """Redirect the file descriptor 2 to the null device."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:

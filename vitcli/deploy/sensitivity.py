@@ -1,4 +1,4 @@
-"""Which layers suffer most from int8: each is simulated alone, and the error it causes in the logits is measured."""
+"""How much int8 costs in each layer: each is simulated alone, and the error it causes in the logits is measured."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,22 +11,22 @@ from vitcli.layers.fake_quant import SIMULATED
 
 @torch.inference_mode()
 def layer_errors(network: nn.Module, inputs: Sequence[Tensor], *, besides: Iterable[str] = ()) -> dict[str, float]:
-    """Name of each convolution and linear layer -> error of the outputs when it alone computes in int8; worst first.
+    """Name of each convolution and linear layer -> error of the outputs if only this layer is int8; worst first.
 
-    The error is the root mean square of the differences as a share of the outputs' own spread.
+    The error is the root mean square of the differences divided by the standard deviation of the exact outputs.
 
     Args:
         network: in eval mode, folded.
-        inputs: batches of real images as it takes them.
-        besides: names of layers that stay float anyway.
+        inputs: batches of real images, as the network takes them.
+        besides: names of layers that stay in float anyway.
     """
-    left_out = set(besides)
+    skipped = set(besides)
     exact = [_logits(network, batch) for batch in inputs]
     spread = sum(float((logits - logits.mean(1, keepdim=True)).square().sum()) for logits in exact) or 1.0
     errors = {}
     for name, layer in network.named_modules():
         kind = type(layer)
-        if kind not in SIMULATED or not isinstance(layer, nn.Conv2d | nn.Linear) or name in left_out:
+        if kind not in SIMULATED or not isinstance(layer, nn.Conv2d | nn.Linear) or name in skipped:
             continue
         simulated: Any = layer
         simulated.__class__ = SIMULATED[kind]
@@ -37,6 +37,6 @@ def layer_errors(network: nn.Module, inputs: Sequence[Tensor], *, besides: Itera
 
 
 def _logits(network: nn.Module, batch: Tensor) -> Tensor:
-    """Outputs; of probabilities their logarithms, so that small ones count too."""
+    """The outputs; for probabilities their logarithms, so that small ones count too."""
     outputs = network(batch).to(torch.float64)
     return outputs.clamp_min(1e-12).log() if getattr(network, "takes_pixels", False) else outputs

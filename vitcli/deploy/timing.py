@@ -1,4 +1,4 @@
-"""Latency by turns: whatever disturbs the machine disturbs all candidates alike."""
+"""Latency of several candidates, measured in turns: whatever disturbs the machine disturbs all of them alike."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -9,13 +9,13 @@ Run = Callable[[], object]
 
 
 def by_turns(runs: Mapping[str, Run], *, rounds: int = 10, seconds: float = 0.1) -> dict[str, np.ndarray]:
-    """The time of each call in ms, for every candidate; in each round each has `seconds`, and at least three calls."""
+    """The time of each call in ms, for every candidate; in a round each runs for `seconds`, at least three times."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
-        run()  # what is compiled or laid out on first use
+        run()  # compilation and memory layout happen on first use
     for _ in range(rounds):
         for name, run in runs.items():
-            time.sleep(0.02)  # thread pools of the one before keep spinning for a while
+            time.sleep(0.02)  # thread pools of the previous candidate keep spinning for a while
             run()
             begun, calls = time.perf_counter(), 0
             while calls < 3 or time.perf_counter() - begun < seconds:

@@ -6,10 +6,10 @@ from typing import Any
 
 from vitcli.distributed import World, from_main
 from vitcli.engine import checkpoint, run_dir
-from vitcli.errors import ResumeError, VitcliError
+from vitcli.errors import DataError, ResumeError, VitcliError
 from vitcli.recipe import schema
 from vitcli.recipe.load import Recipe, load_recipe
-from vitcli.weights.checkpoint_folders import FORMAT, checkpoints, newest_valid
+from vitcli.weights.checkpoint_folders import check_format, checkpoints, newest_valid
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,10 @@ def find_resume(recipe: Recipe) -> tuple[Path | None, ResumePoint | None, list[s
         found = "; ".join(damaged) if damaged else "it holds no checkpoint"
         raise ResumeError(f"{folder} cannot be continued: {found}", help="nothing was changed; start a new run")
     state = checkpoint.load_state(newest)
-    if state["format"] > FORMAT:
-        raise ResumeError(f"{newest} was written by a newer version of vitcli", help="upgrade vitcli to continue it")
+    try:
+        check_format(state, newest)
+    except DataError as error:
+        raise ResumeError(error.message, help=error.help) from None
     return folder, ResumePoint(newest, state), damaged
 
 

@@ -1,4 +1,4 @@
-"""Builds the network that a recipe describes."""
+"""Builds the network that a recipe describes, with fresh weights."""
 
 from torch import nn
 
@@ -8,7 +8,7 @@ from vitcli.recipe.schema import OWN_KEYS
 
 
 def build_network(recipe: Recipe, num_classes: int) -> nn.Module:
-    """The recipe's model with fresh weights. `num_classes` 0 leaves the head out."""
+    """The recipe's model with fresh weights. num_classes 0: without a head, so that it returns features (B, D)."""
     section = recipe.model
     own = {name: value for name in OWN_KEYS if (value := recipe.get(name)) is not None}
     return create_model(
@@ -25,5 +25,5 @@ def build_network(recipe: Recipe, num_classes: int) -> nn.Module:
 
 
 def float_layers(model: nn.Module) -> tuple[str, ...]:
-    """The layers that int8 leaves in float, as is usual: the first one, and those that compute the logits."""
+    """Names of the layers that int8 keeps in float: the first one, and those that compute the logits."""
     return (*getattr(model, "first_convs", ()), *getattr(model, "classifiers", ()), "fine_tune")

@@ -1,7 +1,72 @@
-"""Which class is which output of a network."""
+"""Which class is which output of a network: names decide wherever both the weights and the data have them."""
 
-from vitcli.errors import DataError
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from vitcli.data.datasets import build_named, build_split, build_splits
+from vitcli.data.source import Source
+from vitcli.errors import DataError, WeightsError
 from vitcli.recipe.load import Recipe
+from vitcli.recipe.schema import Dataset
+
+#: what the names of the outputs are: the classes of the training data; descriptions, such as the hub's
+#: "tench, Tinca tinca" for the folder n01440764; or numbers, because the weights do not name their classes
+NamedBy = Literal["data", "description", "number"]
+
+
+def named_by(meta: Mapping[str, Any]) -> NamedBy:
+    """What the class names in the `meta` of weights are."""
+    if not meta.get("class_names"):
+        return "number"
+    return "data" if "recipe" in meta else "description"
+
+
+def numbered(
+    section: Dataset, class_names: list[str], named_by: NamedBy, split: Literal["train", "val"] = "val"
+) -> Source:
+    """A split with the class indices of a network's outputs.
+
+    Classes are matched by name; an equal count proves nothing. Only if the outputs have numbers for names, or
+    descriptions none of which is a class of the data, the sorted classes of the data are assumed to be in the order of
+    the outputs, and a note says so.
+
+    Args:
+        class_names: of the outputs, in order; empty: the network has no classifier, and the data keeps its own indices.
+
+    Raises:
+        DataError: the data has a class that the network does not know, or cannot be read.
+        WeightsError: the outputs have no names, and the data has another number of classes.
+    """
+    if not class_names:
+        return _of_both_splits(section, split)
+    if named_by == "number":
+        images = build_split(section, split)
+        if len(images.class_names) != len(class_names):
+            raise WeightsError(
+                f"the network has {len(class_names)} classes, the data has {len(images.class_names)} classes",
+                help="use the data that it was trained for, or fine-tune it: `vitcli train … --ckpt_path FILE`",
+            )
+        return _in_order(images, class_names, "the classes of the weights have no names")
+    try:
+        return build_named(section, split, class_names)
+    except DataError:
+        images = build_split(section, split) if named_by == "description" else None
+        if images is None or len(images.class_names) != len(class_names) or {*images.class_names} & {*class_names}:
+            raise
+        return _in_order(images, class_names, "the folders are not named as the classes of the weights")
+
+
+def _of_both_splits(section: Dataset, split: Literal["train", "val"]) -> Source:
+    """The split with the class indices of the training split, so that both splits agree."""
+    splits = build_splits(section)
+    assert splits.val is not None
+    return splits.train if split == "train" else splits.val
+
+
+def _in_order(images: Source, class_names: list[str], reason: str) -> Source:
+    images.notes = [*images.notes, f"{reason}: taken in sorted order instead"]
+    images.class_names = list(class_names)
+    return images
 
 
 def check_num_classes(recipe: Recipe, class_names: list[str]) -> int:
@@ -16,6 +81,6 @@ def check_num_classes(recipe: Recipe, class_names: list[str]) -> int:
         table = f"  recipe  {given:>6} classes (num_classes)\n  data    {found:>6} classes ({shown})"
         raise DataError(
             f"recipe and data disagree on the number of classes:\n{table}",
-            help="leave num_classes out: it follows from the data",
+            help="remove num_classes: it follows from the data",
         )
     return found

@@ -10,14 +10,14 @@ from vitcli.weights.read import Weights, read_weights
 
 
 def open_weights(source: str | Path, *, use_ema: bool | None = None) -> Weights:
-    """The weights a user means by `source`.
+    """The weights in `source`.
 
     Args:
-        source: a run (its best checkpoint, else its newest valid one), or whatever `read_weights` takes.
-        use_ema: the average or the raw weights; None: the average where there is one.
+        source: a run (its best checkpoint, else its newest valid one), or anything that `read_weights` accepts.
+        use_ema: the moving average or the raw weights; None: the average if there is one.
 
     Raises:
-        DataError: nothing there, or damaged. WeightsError: not loadable.
+        DataError: there is nothing, or it is damaged. WeightsError: it cannot be loaded.
     """
     path = Path(source)
     if is_remote(source) or not path.is_dir() or is_hub_folder(path):
@@ -36,8 +36,9 @@ def _checkpoint_of(folder: Path) -> Path:
         return best.resolve()
     newest, damaged = newest_valid(folder)
     if newest is None:
-        found = "; ".join(damaged) or "no checkpoint in it"
+        found = "; ".join(damaged) or "it has no checkpoint"
         raise DataError(
-            f"{folder} is no run with a checkpoint: {found}", help="give a run, a checkpoint folder, or a weights file"
+            f"{folder} is not a run with a checkpoint: {found}",
+            help="give a run, a checkpoint folder, or a weights file",
         )
     return newest

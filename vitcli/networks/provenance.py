@@ -1,4 +1,4 @@
-"""Where an artifact or a figure comes from: weights, data, machine, versions."""
+"""The origin of an artifact or a measurement: weights, data, machine, versions."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from vitcli.networks.opened import Opened
 
 
 def source_facts(opened: Opened) -> dict[str, Any]:
-    """Where the network comes from: weights, their training, their data."""
+    """The origin of the network: weights, their training, their data."""
     meta, file = opened.weights.meta, Path(opened.source)
     facts: dict[str, Any] = {"weights": opened.source, "license": meta.get("license", "not stated in the weights")}
     if file.is_file():
@@ -24,14 +24,14 @@ def source_facts(opened: Opened) -> dict[str, Any]:
         facts["best_top1"] = progress["best_top1"]
     data = file.parent.parent.parent / "data.json"
     if "recipe" in meta:
-        with suppress(OSError, ValueError, KeyError, TypeError):  # the run may have been moved, or be another's
+        with suppress(OSError, ValueError, KeyError, TypeError):  # moved, or of another form
             known = json.loads(data.read_text(encoding="utf-8"))["train"]
             facts["data"] = f"{known['num_images']:,} images, fingerprint {known['sha256'][:16]}"
     return facts
 
 
 def machine() -> str:
-    """The processor, as a person would name it."""
+    """The name of the processor, and its number of cores."""
     try:
         names = [
             line.split(":")[1].strip()
@@ -44,6 +44,7 @@ def machine() -> str:
 
 
 def versions(*packages: str) -> dict[str, str]:
+    """Package -> installed version, for those that are installed."""
     found = {}
     for name in packages:
         try:

@@ -12,6 +12,7 @@ from vitcli.tasks.task import Measurement, Task, TaskOutput
 class Classification(Task):
     """`network`: images (B, C, H, W) -> logits (B, num_classes)."""
 
+    evaluators = ("top1",)
     primary = "top1"
 
     def __init__(self, recipe: Recipe, network: nn.Module, class_names: list[str] | None) -> None:

@@ -40,6 +40,7 @@ class Task(nn.Module):
 
     num_views: int = 1  #: independently augmented views of each sample
     needs_labels: bool = True
+    evaluators: tuple[str, ...] = ()  #: those that measure the network alone, for `vitcli validate`
     primary: str | None = None  #: the number of its evaluators that chooses the best checkpoint; larger is better
 
     def __init__(self, recipe: Recipe, network: nn.Module, class_names: list[str] | None) -> None:

@@ -1,11 +1,22 @@
 """The checkpoint folders of a run, as they are found on the disk: RUN/checkpoints/step-00001234/."""
 
 from pathlib import Path
+from typing import Any
 
+from vitcli.errors import DataError
 from vitcli.weights.manifest import verify_manifest
 
-#: of a checkpoint. 1 had no state of the task: no task.safetensors, no `network.` in the optimizer's names
+#: version of what state.json holds; checkpoints without a number are of the first
 FORMAT = 2
+
+
+def check_format(state: dict[str, Any], checkpoint: Path) -> None:
+    """DataError if a newer vitcli wrote the checkpoint whose state.json holds `state`."""
+    if (number := state.get("format", 1)) > FORMAT:
+        raise DataError(
+            f"checkpoint {checkpoint} was written by a newer vitcli (format {number}, this one reads up to {FORMAT})",
+            help="upgrade vitcli: pip install --upgrade vitcli",
+        )
 
 
 def checkpoints(run_dir: Path) -> list[Path]:

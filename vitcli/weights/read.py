@@ -9,6 +9,7 @@ import safetensors
 from torch import Tensor
 
 from vitcli.errors import DataError, WeightsError
+from vitcli.weights.checkpoint_folders import check_format
 from vitcli.weights.fetch import WEB, fetch, is_remote
 from vitcli.weights.hub_folder import is_hub_folder, read_meta, weights_in
 from vitcli.weights.manifest import verify_manifest
@@ -92,6 +93,7 @@ def _read_checkpoint(directory: Path, *, use_ema: bool) -> Weights:
         meta = json.loads((directory / "state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"checkpoint {directory}: state.json cannot be read ({error})") from error
+    check_format(meta, directory)
     return Weights(tensors, meta, str(path))
 
 

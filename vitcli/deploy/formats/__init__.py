@@ -1,17 +1,17 @@
-"""The formats an artifact can have: one file each, with the same few names in it.
+"""The formats of artifacts: one file each, with the same names in it.
 
     FILE         name of the network's file in the artifact
-    PRECISIONS   which of fp32, bf16, fp16, int8, ... it offers
-    CASTS        those for which the network itself is cast; the others are the format's own doing
-    BATCH        the only batch size it offers; None: any
-    DEVICES      what it can be exported for
-    HOLDS_CODE   whether loading the file may run code that is in it
-    EXTRA        what `pip install 'vitcli[EXTRA]'` brings the packages in
-    TO_EXPORT, TO_RUN, TO_QUANTIZE   packages that must be there
+    PRECISIONS   the precisions that it offers, of fp32, bf16, fp16, int8, ...
+    CASTS        those for which the network itself is cast; the format handles the others
+    BATCH        the only batch size that it offers; None: any
+    DEVICES      devices that it can be exported for
+    HOLDS_CODE   whether loading the file may run code in it
+    EXTRA        `pip install 'vitcli[EXTRA]'` installs its packages
+    TO_EXPORT, TO_RUN, TO_QUANTIZE   packages that are needed
     export(order)                writes FILE into order.folder
     open_session(path, setting)  a function from input batches to the list of outputs, by the format's own runtime
 
-A file must not import torch, nor the packages it needs, until one of its functions is called.
+A file must not import torch or its packages before one of its functions is called.
 """
 
 import importlib
@@ -29,13 +29,13 @@ from vitcli.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-#: a batch as the network takes it -> its outputs, the first of which are the logits or probabilities
+#: an input batch of the network -> its outputs, the first of which are the logits or probabilities
 Session = Callable[[np.ndarray], list[np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How a session is to run. device: "cpu", "cuda", or a device name of OpenVINO's such as "GPU"."""
+    """How a session runs. device: "cpu", "cuda", or one of OpenVINO's device names, such as "GPU"."""
 
     precision: str
     threads: int | None = None  #: None: all cores
@@ -44,16 +44,16 @@ class Setting:
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be exported, and how."""
+    """What to export, and how."""
 
     network: "nn.Module"  #: in eval mode; takes `example`
-    example: "Tensor"  #: two inputs or more, unless `batch` says otherwise
+    example: "Tensor"  #: at least two images, unless `batch` is given
     folder: Path
     precision: str
     output: str  #: name of the output
     batch: int | None = None  #: the only batch size; None: any
     device: str = "cpu"
-    calibration: "list[Tensor]" = field(default_factory=list)  #: inputs that show the ranges, for static int8
+    calibration: "list[Tensor]" = field(default_factory=list)  #: inputs from which static int8 takes value ranges
     keep_float: tuple[str, ...] = ()  #: names of layers that are not quantized
 
 
@@ -75,12 +75,12 @@ class Format(Protocol):
 
 
 def formats() -> list[str]:
-    """Names of the formats, in alphabetical order."""
+    """Names of the formats, sorted."""
     return sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
 
 
 def format_of(name: str) -> Format:
-    """The format `name`; UsageError where there is none."""
+    """The format `name`; UsageError if there is none."""
     if name not in formats():
         likely = nearest(name, formats())
         help = f"did you mean {likely}?" if likely else f"known formats: {', '.join(formats())}"
@@ -89,14 +89,14 @@ def format_of(name: str) -> Format:
 
 
 def open_format(name: str, *, to: str = "run") -> Format:
-    """The format `name`, once the packages it needs `to` "run" or "export" are found."""
+    """The format `name`; UsageError unless the packages that it needs `to` "run" or "export" are installed."""
     found = format_of(name)
     need(found.TO_RUN if to == "run" else found.TO_EXPORT, extra=found.EXTRA, why=f"the format {name}")
     return found
 
 
 def need(packages: Iterable[str], *, extra: str, why: str) -> None:
-    """UsageError unless all `packages` are installed; the text names what to install."""
+    """UsageError unless all `packages` are installed; its help says how to install them."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         cure = "pip install torch torchvision" if "torch" in missing else f"pip install 'vitcli[{extra}]'"
@@ -104,5 +104,5 @@ def need(packages: Iterable[str], *, extra: str, why: str) -> None:
 
 
 def plain(value: Any) -> np.ndarray:
-    """A C-contiguous array, as runtimes like it."""
+    """`value` as a C-contiguous array, which runtimes need."""
     return np.ascontiguousarray(value)

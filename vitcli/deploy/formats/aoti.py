@@ -1,7 +1,6 @@
-"""AOTInductor: PyTorch's own compiler makes native code, which C++ loads without Python. For this kind of machine only.
+"""AOTInductor: native code from PyTorch's compiler, which C++ loads without Python. For the same kind of machine only.
 
-The `.pt2` holds code that was compiled for the CPU or GPU it was exported on. Only an artifact whose manifest matches
-is loaded.
+The `.pt2` holds code for the CPU or GPU on which it was exported. It is loaded only if the manifest matches.
 """
 
 import os
@@ -30,13 +29,13 @@ def export(order: Order) -> None:
     from vitcli.deploy.quiet import quiet
 
     if not any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++")):
-        raise UsageError("the format aoti needs a C++ compiler, and there is none", help="apt install g++")
+        raise UsageError("the format aoti needs a C++ compiler, and none was found", help="apt install g++")
     with quiet(), torch.no_grad():
         program = exported_program(order, "inductor")
         torch._inductor.aoti_compile_and_package(
             program,
             package_path=str(order.folder / FILE),
-            inductor_configs={"freezing": True},  # weights are constants: they are laid out as the kernels like them
+            inductor_configs={"freezing": True},  # weights are constants, in the layout that the kernels prefer
         )
 
 

@@ -1,4 +1,4 @@
-"""ExecuTorch `.pte` for phones and small devices, with the XNNPACK delegate; one image at a time."""
+"""ExecuTorch `.pte` for phones and small devices, with the XNNPACK delegate; batch size 1."""
 
 from pathlib import Path
 
@@ -35,15 +35,13 @@ def export(order: Order) -> None:
 
 
 def open_session(path: Path, setting: Setting) -> Session:
-    """Threads are those of XNNPACK's own pool."""
+    """The threads are those of XNNPACK's own pool."""
     import torch
 
     from vitcli.deploy.quiet import quiet
 
     if setting.device != "cpu":
-        raise UsageError(
-            f"executorch knows no device {setting.device!r}", help="leave --device out: it runs on the CPU"
-        )
+        raise UsageError(f"executorch has no device {setting.device!r}", help="remove --device: it runs on the CPU")
     with quiet(native=True):
         from executorch.runtime import Runtime
 

@@ -22,13 +22,13 @@ TO_QUANTIZE = ("nncf",)
 TO_EXPORT = ("onnx", "onnxscript", "onnxruntime")
 TO_RUN = ("onnxruntime",)
 INPUT = "images"
-LARGEST_BYTES = 2**31 - 2**20  # of a protocol buffer, less what is not weights
-#: where the exporter notes the modules that a node comes from, outermost first
+LARGEST_BYTES = 2**31 - 2**20  # limit of a protocol buffer, less room for what is not weights
+#: property in which the exporter records the modules that a node comes from, outermost first
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def export(order: Order) -> None:
-    """Write the network by PyTorch's exporter; int8 is quantized from the float file."""
+    """Write the network with PyTorch's exporter; int8 is quantized from the float graph."""
     path = order.folder / FILE
     graph = to_onnx(order)
     if order.precision == "int8":
@@ -48,7 +48,7 @@ def to_onnx(order: Order) -> "onnx.ModelProto":
 
     if sum(t.numel() * t.itemsize for t in order.network.state_dict().values()) >= LARGEST_BYTES:
         raise UsageError(
-            "a network of 2 GB and more does not fit into one ONNX file", help="--to aoti, or a smaller one"
+            "a network of 2 GB or more does not fit into one ONNX file", help="use --to aoti, or a smaller network"
         )
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
@@ -67,12 +67,12 @@ def to_onnx(order: Order) -> "onnx.ModelProto":
 
 
 def kept_nodes(graph: "onnx.ModelProto", order: Order) -> list[str]:
-    """Names of the nodes that belong to the layers that stay float."""
+    """Names of the nodes of the layers that stay in float."""
     return [node.name for node in graph.graph.node if module_of(node) in order.keep_float]
 
 
 def module_of(node: Any) -> str:
-    """Name of the innermost module that `node` comes from, as `named_modules` has it."""
+    """Name of the innermost module that `node` comes from, as in `named_modules`."""
     for entry in node.metadata_props:
         if entry.key == _SCOPES:
             scopes = [word.strip(" '\"") for word in entry.value.strip("[]").split(",")]
@@ -88,13 +88,13 @@ def open_session(path: Path, setting: Setting) -> Session:
     if setting.threads:
         options.intra_op_num_threads = setting.threads
     if setting.device not in ("cpu", "cuda"):
-        raise UsageError(f"onnx knows no device {setting.device!r}", help="give cpu or cuda")
+        raise UsageError(f"onnx has no device {setting.device!r}", help="give cpu or cuda")
     wanted = "CUDAExecutionProvider" if setting.device == "cuda" else "CPUExecutionProvider"
     if wanted not in onnxruntime.get_available_providers():
-        raise UsageError(f"ONNX Runtime here has no {wanted}", help="install onnxruntime-gpu, or leave --device out")
+        raise UsageError(f"this ONNX Runtime has no {wanted}", help="install onnxruntime-gpu, or remove --device")
     session = onnxruntime.InferenceSession(str(path), options, providers=[wanted])
-    if wanted not in session.get_providers():  # it falls back to the CPU with no more than a warning
-        raise UsageError("ONNX Runtime cannot use the GPU here", help="leave --device out")
+    if wanted not in session.get_providers():  # it falls back to the CPU with only a warning
+        raise UsageError("ONNX Runtime cannot use the GPU of this machine", help="remove --device")
 
     def run(images: np.ndarray) -> list[np.ndarray]:
         return session.run(None, {INPUT: plain(images)})  # type: ignore[return-value]

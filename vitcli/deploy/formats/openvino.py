@@ -1,7 +1,7 @@
-"""OpenVINO IR: the fastest on Intel and AMD CPUs, and the one for Intel GPUs.
+"""OpenVINO IR: the fastest format on Intel and AMD CPUs, and the one for Intel GPUs.
 
-bf16 and fp16 are hints: the file holds half-precision weights, and the device computes in the wanted type where it has
-it (bf16: CPUs with AVX512_BF16 or AMX; fp16: GPUs), else in float32.
+bf16 and fp16 are hints: the file holds half-precision weights, and the device computes in that type if it supports it
+(bf16: CPUs with AVX512_BF16 or AMX; fp16: GPUs), else in float32.
 """
 
 from functools import lru_cache
@@ -23,14 +23,14 @@ HOLDS_CODE = False
 TO_QUANTIZE = ("nncf",)
 TO_EXPORT = ("openvino", "onnx", "onnxscript")
 TO_RUN = ("openvino",)
-#: what the layers that are not int8 compute in; of an int8 artifact those that stayed float
+#: data type in which layers compute; in an int8 artifact, those that stay in float
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "bf16"}
-#: so many compiled networks are kept
+#: number of compiled networks that are kept
 _MAX_SHAPES = 4
 
 
 def export(order: Order) -> None:
-    """Through ONNX, whose nodes keep the names of the modules they come from."""
+    """Export through ONNX, whose nodes keep the names of the modules they come from."""
     from vitcli.deploy.formats.onnx import kept_nodes, to_onnx
 
     graph = to_onnx(order)
@@ -39,14 +39,14 @@ def export(order: Order) -> None:
     if order.precision == "int8":
         from vitcli.deploy.nncf import quantized
 
-        kept = set(kept_nodes(graph, order))  # a node becomes several: NODE and NODE/WithoutBiases
+        kept = set(kept_nodes(graph, order))  # a node may become several: NODE and NODE/WithoutBiases
         names = [name for op in model.get_ops() if (name := op.get_friendly_name()).split("/")[0] in kept]
         model = quantized(model, [plain(batch) for batch in order.calibration], names)
     ov.save_model(model, order.folder / FILE, compress_to_fp16=order.precision in ("bf16", "fp16"))
 
 
 def import_openvino() -> Any:
-    """The package without its telemetry, which reports each import to a server unless it was told not to."""
+    """The package without its telemetry, which reports each import to a server."""
     no_telemetry()
     import openvino
 
@@ -54,8 +54,8 @@ def import_openvino() -> Any:
 
 
 def open_session(path: Path, setting: Setting) -> Session:
-    """Compiles for each batch size that comes: fixed shapes run fastest, and int8 networks with a free batch give wrong
-    numbers for a single image (OpenVINO 2026.4.1)."""
+    """Compiles the network for each batch size: fixed shapes are fastest, and int8 networks with a variable batch size
+    return wrong numbers for a single image (OpenVINO 2026.4.1)."""
     ov = import_openvino()
     core = ov.Core()
     device = "CPU" if setting.device == "cpu" else setting.device.upper()
@@ -79,7 +79,7 @@ def open_session(path: Path, setting: Setting) -> Session:
 
 
 def _hint(core: Any, device: str, precision: str) -> str:
-    """The type to compute in, float32 where the device lacks the wanted one."""
+    """The data type to compute in: float32 if the device does not support the wanted one."""
     hint = _HINTS[precision]
     names = {"bf16": "BF16", "f16": "FP16", "f32": "FP32"}
     return hint if names[hint] in core.get_property(device, "OPTIMIZATION_CAPABILITIES") else "f32"

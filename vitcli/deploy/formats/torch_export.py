@@ -1,6 +1,6 @@
-"""torch.export: a graph of ATen operators in a file, for other tools of PyTorch to compile or to take apart.
+"""torch.export: a graph of ATen operators, for other PyTorch tools to compile or inspect.
 
-PyTorch may unpickle parts of such a file when it loads it, so that it counts as code.
+PyTorch may unpickle parts of such a file when it loads it, so it counts as code.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Images classified by a run or a checkpoint, as an artifact does it: for `vitcli predict` before any export."""
+"""Classifies images by a run or a checkpoint, as `Classifier` does by an artifact."""
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ class ModelClassifier(ImageClassifier):
     """The model of `opened`, fully folded.
 
     Args:
-        threads: of PyTorch, for the whole process; None: as it is.
+        threads: of PyTorch, for the whole process; None: unchanged.
         device: "auto", "cpu", "cuda" or "mps".
 
     Raises:

@@ -1,4 +1,4 @@
-"""What `vitcli predict` leaves behind: text for people, CSV for spreadsheets, JSON for programs; image by image."""
+"""The results of `vitcli predict`: text for people, CSV for spreadsheets, JSON for programs; image by image."""
 
 import csv
 import json
@@ -9,13 +9,13 @@ from pathlib import Path
 
 from vitcli.errors import UsageError
 
-#: how a cell begins that a spreadsheet would compute instead of showing it
+#: first characters of a cell that a spreadsheet would compute instead of showing it
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found out about one image."""
+    """The result for one image."""
 
     path: str
     predictions: list[tuple[str, float]]  #: class, probability; most probable first
@@ -26,7 +26,7 @@ Write = Callable[[Answer], None]
 
 
 def check_writable(file: Path | None) -> None:
-    """Refuse, before anything is computed, a file that could not be written in the end."""
+    """UsageError, before anything is computed, if a result cannot be written to `file`."""
     if file and (file.is_dir() or not file.parent.is_dir()):
         reason = "it is a folder" if file.is_dir() else f"there is no folder {file.parent}"
         raise UsageError(f"cannot write {file}: {reason}")
@@ -36,8 +36,8 @@ def check_writable(file: Path | None) -> None:
 def csv_file(file: Path) -> Iterator[Write]:
     """RFC 4180 with the columns path, rank, class, probability; images that could not be read have no row.
 
-    What a spreadsheet would take for a formula is disarmed: a path gets a `./` in front, which names the same file,
-    and the name of a class an apostrophe, unless it is a number. JSON has all names as they are.
+    Text that a spreadsheet would take for a formula is made harmless: a path gets the prefix `./`, which names the same
+    file, and a class name that is not a number gets an apostrophe. JSON has all names unchanged.
     """
     with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
         row = csv.writer(stream).writerow
@@ -46,14 +46,14 @@ def csv_file(file: Path) -> Iterator[Write]:
         def write(answer: Answer) -> None:
             path = f"./{answer.path}" if answer.path.startswith(_FORMULA) else answer.path
             for rank, (name, probability) in enumerate(answer.predictions, start=1):
-                row([path, rank, _disarmed(name), f"{probability:.6g}"])
+                row([path, rank, _harmless(name), f"{probability:.6g}"])
 
         yield write
 
 
 @contextmanager
 def json_file(file: Path) -> Iterator[Write]:
-    """A list of {"path", "predictions": [{"class", "probability"}]}; "error" too where an image could not be read."""
+    """A list of {"path", "predictions": [{"class", "probability"}]}; with "error" if an image could not be read."""
     with file.open("w", encoding="utf-8") as stream:
         separator = "[\n"
 
@@ -68,12 +68,12 @@ def json_file(file: Path) -> Iterator[Write]:
 
         try:
             yield write
-        finally:  # a whole list even when the command is stopped
+        finally:  # a complete list even if the command is stopped
             stream.write("[]\n" if separator == "[\n" else "\n]\n")
 
 
 def text_of(answer: Answer) -> str:
-    """One line for one prediction, otherwise a block with a line each; nothing in it moves the terminal's cursor."""
+    """One line if there is one prediction, else a block with a line for each; without control characters."""
     path = printable(answer.path)
     shown = [(printable(name), f"{100 * probability:6.2f} %") for name, probability in answer.predictions]
     if len(shown) == 1:
@@ -83,11 +83,11 @@ def text_of(answer: Answer) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` with whatever does not print, line ends included, as an escape sequence."""
+    """`text` with unprintable characters, line ends included, as escape sequences."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def _disarmed(name: str) -> str:
+def _harmless(name: str) -> str:
     return f"'{name}" if name.startswith(_FORMULA) and not _is_number(name) else name
 
 

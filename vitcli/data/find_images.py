@@ -1,4 +1,4 @@
-"""The images that a command line means: files, folders, patterns, and `-` for a list on standard input."""
+"""Finds the images that words of a command line name: files, folders, patterns, and `-` for standard input."""
 
 import glob
 import os
@@ -11,14 +11,14 @@ from vitcli.errors import DataError
 
 
 def find_images(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Paths of images in the order of `words`, and notes on words that brought none.
+    """Paths of images in the order of `words`, and notes on words that yielded none.
 
-    A file is taken whatever its name; of a folder, all files below it that are named like images, sorted; of a pattern
-    such as 'photos/**/*.jpg', the same for each match. `-` stands for the lines of standard input, each a file or a
-    folder; one that is missing there is for the reader of the images to report.
+    A file is accepted whatever its name; a folder yields all files below it that are named like images, sorted; a
+    pattern such as 'photos/**/*.jpg' yields the same for each match. `-` stands for the lines of standard input, each a
+    file or a folder; whoever reads the images reports one that is missing there.
 
     Raises:
-        DataError: a word stands for nothing that exists, or all words together for no image; a folder is closed to us.
+        DataError: a word names nothing that exists, all words together yield no image, or a folder cannot be listed.
     """
     found = [(word, _images_of(word)) for word in words]
     if missing := [word for word, paths in found if paths is None]:
@@ -31,7 +31,7 @@ def find_images(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _images_of(word: str) -> list[str] | None:
-    """None: nothing is there."""
+    """None: there is nothing of that name."""
     if word == "-":
         lines = os.fsdecode(sys.stdin.buffer.read()).split("\n")
         return [path for line in lines if line.rstrip("\r") for path in _below(line.rstrip("\r"))]
@@ -39,11 +39,11 @@ def _images_of(word: str) -> list[str] | None:
         return _below(word)
     matches = sorted(glob.glob(word, recursive=True)) if glob.has_magic(word) else []
     paths = [path for match in matches if os.path.isdir(match) or _named_like_image(match) for path in _below(match)]
-    return list(dict.fromkeys(paths)) if matches else None  # `**` matches folders, and what is in them too
+    return list(dict.fromkeys(paths)) if matches else None  # `**` matches folders and also what is in them
 
 
 def _below(path: str) -> list[str]:
-    """`path` itself, or the images in the folder it is, at any depth. Links are followed, no folder twice."""
+    """`path`, or if it is a folder the images in it at any depth. Links are followed; no folder is visited twice."""
     if not os.path.isdir(path):
         return [path]
     found: list[str] = []

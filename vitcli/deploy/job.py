@@ -1,4 +1,4 @@
-"""One export: the network in the form it is written in, the file, and the two sides of the comparison."""
+"""One export: the network in the form it is written in, its file, and both sides of the comparison."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitcli.commands.export_images import ExportImages
 from vitcli.data.mixing import Normalizer
 from vitcli.deploy import gate
 from vitcli.deploy.artifact import NewArtifact, size_bytes
 from vitcli.deploy.classify import open_session
+from vitcli.deploy.comparison_images import ComparisonImages
 from vitcli.deploy.formats import Format, Order, Session, Setting, plain
 from vitcli.deploy.locate import first_difference
 from vitcli.deploy.network import DTYPES, Deployed, example_input, for_runtime
+from vitcli.deploy.plan import ExportPlan
 from vitcli.deploy.quantize import Fallback, always_float, fall_back
 from vitcli.deploy.timing import by_turns, percentiles
 from vitcli.errors import DiskError, UsageError, VitcliError, is_disk_full
@@ -29,41 +30,31 @@ from vitcli.recipe.write import recipe_text
 
 
 class ExportJob:
-    """See the functions; the arguments are those of `export.ExportPlan`."""
+    """Writes `opened` into the folder of `new` and compares the file, run by its own runtime, with the source."""
 
     def __init__(
-        self,
-        opened: Opened,
-        form: Format,
-        images: ExportImages,
-        new: NewArtifact,
-        *,
-        to: str,
-        precision: str,
-        takes_pixels: bool,
-        batch: int | None,
-        device: str,
+        self, opened: Opened, form: Format, images: ComparisonImages, new: NewArtifact, plan: ExportPlan
     ) -> None:
-        self.opened, self.form, self.images, self.new, self.to = opened, form, images, new, to
+        self.opened, self.form, self.images, self.new, self.plan = opened, form, images, new, plan
         self.aug, self.in_channels = opened.recipe.augmentation, opened.recipe.model.in_channels
-        self.takes_pixels = takes_pixels
+        self.takes_pixels = plan.takes_pixels
         self.logits: list[Tensor] = []  # of the source, for each batch of real images
         self.normalize = Normalizer(self.aug.mean, self.aug.std, self.in_channels)
-        self.setting = Setting(precision, device=device)
+        self.setting = Setting(plan.precision, device=plan.device)
         self.order = Order(
-            network=self._network(DTYPES[precision] if precision in form.CASTS else torch.float32),
+            network=self._network(DTYPES[plan.precision] if plan.precision in form.CASTS else torch.float32),
             example=example_input(
-                takes_pixels=takes_pixels,
+                takes_pixels=plan.takes_pixels,
                 img_size=self.aug.image_resize,
                 in_channels=self.in_channels,
-                batch=batch,
-                device=device,
+                batch=plan.batch,
+                device=plan.device,
             ),
             folder=new.folder,
-            precision=precision,
-            output="probabilities" if takes_pixels else "logits",
-            batch=batch,
-            device=device,
+            precision=plan.precision,
+            output="probabilities" if plan.takes_pixels else "logits",
+            batch=plan.batch,
+            device=plan.device,
         )
 
     def _network(self, dtype: torch.dtype) -> nn.Module:
@@ -71,7 +62,7 @@ class ExportJob:
         return Deployed(for_runtime(self.opened.model), dtype=dtype, **bake).eval().to(self.setting.device)
 
     def write_and_compare(self, *, say: Callable[[str], Any]) -> tuple[gate.Verdict, dict[str, Any] | None]:
-        """Write the network and see what became of it; int8 may take attempts, and tells what was quantized."""
+        """Write the network and judge it; int8 may take several attempts, and also returns what was quantized."""
         if self.order.precision != "int8":
             self._write(self.order)
             return self.compare(), None
@@ -82,26 +73,26 @@ class ExportJob:
         return found.verdict, self._quantization(found)
 
     def _write(self, order: Order) -> None:
-        """The network's file; whatever its exporter stumbles over is told in a line."""
+        """Write the network's file; an error of its exporter becomes one line."""
         try:
             self.form.export(order)
         except VitcliError:
             raise
         except Exception as error:  # each exporter has its own kinds
             if is_disk_full(error):
-                raise DiskError("the disk is full: nothing was exported", help="make room, or another -o") from None
+                raise DiskError("the disk is full: nothing was exported", help="free space on it") from None
             lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
             raise UsageError(
-                f"{self.to} cannot be made of {self.opened.recipe.model.model}: {lines[0][:300]}",
-                help="VITCLI_VERBOSE=1 shows all that its exporter says; another --to or --precision may do",
+                f"{self.opened.recipe.model.model} cannot be exported to {self.plan.to}: {lines[0][:300]}",
+                help="VITCLI_VERBOSE=1 shows the exporter's own messages; try another --to or --precision",
             ) from (error if os.environ.get("VITCLI_VERBOSE") == "1" else None)
 
     def compare(self) -> gate.Verdict:
-        """The file as it stands now beside the source."""
+        """Compare the file as it is now with the source."""
         sides = {"gives_probabilities": self.takes_pixels, "batch": self.order.batch}
         session = self._session()
         pixels = gate.made_up_pixels(self.aug.image_resize, self.in_channels)
-        alone = [(one, self._source(one), None) for one in pixels.split(1)]  # runtimes treat a single image apart
+        alone = [(one, self._source(one), None) for one in pixels.split(1)]  # a single image may be a special case
         together = [(pixels, self._source(pixels), None)]
         made_up = gate.compare(session, [*together, *alone], self._to_input, **sides)
         real = gate.compare(session, self._real(), self._to_input, **sides) if self.images.val else None
@@ -115,11 +106,11 @@ class ExportJob:
             yield pixels, self.logits[number], labels
 
     def first_difference(self) -> str | None:
-        """The layer where the file begins to differ from the source."""
+        """The layer at which the file begins to differ from the source."""
         return first_difference(self.form, self.order, self.setting, self._network(torch.float32))
 
     def speed(self) -> dict[str, Any]:
-        """Latency and size beside the reparameterized source in PyTorch, by turns."""
+        """Latency and size next to the reparameterized source in PyTorch, measured in turns."""
         batch = self.order.batch or 1
         threads = torch.get_num_threads()
         eager, session = reparameterize(self.opened.model).to(self.setting.device), self._session(threads=threads)
@@ -142,10 +133,10 @@ class ExportJob:
         }
 
     def facts(self) -> dict[str, Any]:
-        """artifact.json, but for what was measured."""
+        """The content of artifact.json, except what was measured."""
         recipe = self.opened.recipe
         return {
-            "format": self.to,
+            "format": self.plan.to,
             "file": self.form.FILE,
             "precision": self.order.precision,
             "device": self.order.device,
@@ -163,7 +154,7 @@ class ExportJob:
         }
 
     def _session(self, *, threads: int | None = None) -> Session:
-        """The file by its own runtime, from a folder that could be shipped as it is."""
+        """The file opened by its own runtime, from a folder that is complete."""
         recipe = recipe_text(self.opened.recipe) if "recipe" in self.opened.weights.meta else None
         artifact = self.new.write(self.facts(), self.opened.class_names, recipe)
         return open_session(artifact, threads=threads, device=self.setting.device)
@@ -173,11 +164,11 @@ class ExportJob:
         return self.opened.model(self.normalize(pixels))
 
     def _inputs(self, pixels: Tensor) -> Tensor:
-        """(B, C, H, W) uint8 as the network takes it."""
+        """(B, C, H, W) uint8 -> the input of the network."""
         return pixels.permute(0, 2, 3, 1).contiguous() if self.takes_pixels else self.normalize(pixels)
 
     def _calibration(self) -> list[Tensor]:
-        """Inputs in batches that the network takes; what is left over of a fixed size is made whole by repetition."""
+        """Inputs in batches that the network accepts; with a fixed batch size, the last one is filled by repetition."""
         batches = [self._inputs(pixels) for pixels in self.images.calibration()]
         if self.order.batch is None:
             return batches

@@ -1,0 +1,70 @@
+"""Classes are matched by name; the order is assumed only where one side has no names that could match, and is noted."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitcli.errors import DataError, WeightsError
+from vitcli.networks.classes import named_by, numbered
+from vitcli.recipe.schema import Dataset
+
+
+def data(root: Path, *names: str) -> Dataset:
+    """One image in each of the folders `names`."""
+    for name in names:
+        (root / "val" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(root / "val" / name / "0.png")
+    return Dataset(data_dir=root)
+
+
+def targets(images) -> list[int]:
+    return np.asarray(images.targets).tolist()
+
+
+@pytest.mark.parametrize("named_by", ["data", "description"])
+def test_names_decide_and_not_the_order(named_by, tmp_path: Path):
+    images = numbered(data(tmp_path, "bee", "ant"), ["wasp", "bee", "ant"], named_by)
+    assert targets(images) == [2, 1]  # ant, bee
+    assert images.class_names == ["wasp", "bee", "ant"]
+    assert images.notes == ["1 of 3 classes have no validation images: 'wasp'"]
+
+
+def test_the_names_of_a_run_are_binding(tmp_path: Path):
+    with pytest.raises(DataError, match="2 validation classes are not among the 2"):
+        numbered(data(tmp_path, "bee", "ant"), ["an ant", "a bee"], "data")
+
+
+def test_descriptions_are_taken_in_sorted_order_and_that_is_said(tmp_path: Path):
+    images = numbered(data(tmp_path, "n01440764", "n01443537"), ["tench, Tinca tinca", "goldfish"], "description")
+    assert targets(images) == [0, 1]
+    assert images.class_names == ["tench, Tinca tinca", "goldfish"]
+    assert ["sorted order" in note for note in images.notes] == [True]
+
+
+def test_an_equal_count_is_no_proof_where_a_name_is_known(tmp_path: Path):
+    """`ant` is an output of the network: the order of the folders would give it the index of `bee`."""
+    with pytest.raises(DataError, match="cat"):
+        numbered(data(tmp_path, "ant", "cat"), ["bee", "ant"], "description")
+    with pytest.raises(DataError, match="not among the 3"):
+        numbered(data(tmp_path / "b", "n1", "n2"), ["tench", "goldfish", "shark"], "description")
+
+
+def test_outputs_without_names_are_counted(tmp_path: Path):
+    images = numbered(data(tmp_path, "bee", "ant"), ["class 0", "class 1"], "number")
+    assert targets(images) == [0, 1]
+    assert ["no names" in note for note in images.notes] == [True]
+    with pytest.raises(WeightsError, match="3 classes, the data has 2 classes"):
+        numbered(data(tmp_path / "b", "bee", "ant"), ["class 0", "class 1", "class 2"], "number")
+
+
+def test_without_a_classifier_the_data_keeps_its_own_indices(tmp_path: Path):
+    images = numbered(data(tmp_path, "bee", "ant"), [], "number")
+    assert (images.class_names, images.notes) == (["ant", "bee"], [])
+
+
+def test_what_names_are():
+    assert named_by({"class_names": ["a"], "recipe": {}}) == "data"
+    assert named_by({"class_names": ["tench, Tinca tinca"], "config": {}}) == "description"
+    assert named_by({"recipe": {}, "class_names": None}) == "number"

@@ -1,0 +1,76 @@
+"""The `vitcli` program: its groups of commands, and how an outcome becomes an exit code."""
+
+import multiprocessing
+import os
+import sys
+from typing import NoReturn
+
+import typer
+
+from vitcli.cli.deployment import deployment_app
+from vitcli.cli.models import models_app
+from vitcli.cli.recipes import recipes_app
+from vitcli.cli.training import training_app
+from vitcli.cli.weights import weights_app
+from vitcli.errors import UsageError, VitcliError, show, show_brief
+
+app = typer.Typer(
+    name="vitcli",
+    help="Train, validate and deploy vision transformers from YAML recipes.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(training_app)
+app.add_typer(deployment_app)
+app.add_typer(recipes_app, name="recipes")
+app.add_typer(models_app, name="models")
+app.add_typer(weights_app, name="weights")
+
+
+def main(words: list[str] | None = None) -> None:
+    """Run the command line `words` (default: this process's) and exit with the code of its outcome."""
+    try:
+        app(_underscored(sys.argv[1:] if words is None else words))
+    except VitcliError as error:
+        leave(show(error) if os.environ.get("RANK", "0") == "0" else show_brief(error))
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "torchvision"):
+            raise
+        help = "pip install torch torchvision; without them only `predict` works, on ONNX and OpenVINO artifacts"
+        leave(show(UsageError(f"this command needs {error.name}", help=help)))
+
+
+def train_main() -> None:
+    """`python train.py …`."""
+    main(["train", *sys.argv[1:]])
+
+
+def validate_main() -> None:
+    """`python validate.py …`."""
+    main(["validate", *sys.argv[1:]])
+
+
+def leave(code: int) -> NoReturn:
+    """End this process; one of several ranks ends at once, because a regular exit would wait for the others."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        sys.exit(code)
+    for child in multiprocessing.active_children():
+        child.kill()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _underscored(words: list[str]) -> list[str]:
+    """Options may be written with dashes or underscores; typer's own keep their dashes."""
+    kept = ("--install-completion", "--show-completion")
+
+    def spell(word: str) -> str:
+        if not word.startswith("--") or word.startswith(kept):
+            return word
+        name, equals, value = word.partition("=")
+        return "--" + name[2:].replace("-", "_") + equals + value
+
+    return [spell(word) for word in words]

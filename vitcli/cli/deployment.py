@@ -1,0 +1,210 @@
+"""`export`, `predict` and `bench infer`: from a trained network to one that runs elsewhere."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from vitcli.cli.options import ANY_SOURCE, JsonOption, PluginOption, SourceArgument
+from vitcli.errors import UsageError
+
+deployment_app = typer.Typer()
+bench_app = typer.Typer(no_args_is_help=True, help="Measure speed and memory on this machine.")
+deployment_app.add_typer(bench_app, name="bench")
+
+
+_PRECISIONS = (
+    "fp32, bf16, fp16 or int8, as the format supports; aoti and torch_export also have int8_dynamic and int8_weight."
+)
+_INPUTS = "pixels: uint8 (B, H, W, C) in, probabilities out. normalized: float32 (B, C, H, W) in, logits out."
+
+
+@deployment_app.command()
+def export(
+    ctx: typer.Context,
+    source: SourceArgument,
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="FORMAT", help="onnx, openvino, aoti, executorch or torch_export; fused writes a file of weights."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="New folder; with --to fused, a new .safetensors file.")],
+    precision: Annotated[str, typer.Option(metavar="NAME", help=_PRECISIONS)] = "fp32",
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--data_dir", metavar="DIR", help="Labeled images for the comparison with the source and for int8."
+        ),
+    ] = None,
+    val_split: Annotated[
+        str | None,
+        typer.Option("--val_split", metavar="NAME", help="Split to compare on. [default: the one used in training]"),
+    ] = None,
+    input: Annotated[Literal["pixels", "normalized"], typer.Option(help=_INPUTS)] = "pixels",
+    batch: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Fix the batch size. [default: any batch size]")
+    ] = None,
+    device: Annotated[
+        Literal["cpu", "cuda"], typer.Option(help="Device for which aoti and torch_export compile.")
+    ] = "cpu",
+    num_images: Annotated[
+        int, typer.Option("--num_images", min=0, metavar="N", help="Images in the comparison; 0: all.")
+    ] = 2000,
+    num_calibration: Annotated[
+        int, typer.Option("--num_calibration", min=1, metavar="N", help="Images for the calibration of int8.")
+    ] = 300,
+    use_ema: Annotated[
+        bool | None,
+        typer.Option(
+            "--use_ema/--no_use_ema", help="Use the moving average of the weights. [default: yes if there is one]"
+        ),
+    ] = None,
+    fold: Annotated[
+        Literal["standard", "full"],
+        typer.Option(help="With --to fused: standard is the form that timm and Apple publish, full folds more."),
+    ] = "full",
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Write the artifact even if it is out of tolerance.")
+    ] = False,
+    plugin: PluginOption = None,
+) -> None:
+    """Export a network to another runtime, and verify that it computes the same.
+
+    Example: `vitcli export runs/… --to openvino --precision int8 --data_dir DIR -o exported`.
+    """
+    from vitcli.commands import export as story
+    from vitcli.deploy.plan import ExportPlan
+
+    if to == "fused":
+        _refuse_others(ctx, "source", "to", "out", "fold", "use_ema", "plugin")
+        story.export_fused(source, out, fold=fold, use_ema=use_ema)
+        return
+    _refuse_others(ctx, *(name for name in ctx.params if name != "fold"))
+    plan = ExportPlan(
+        to=to,
+        precision=precision,
+        input=input,
+        batch=batch,
+        device=device,
+        data_dir=data_dir,
+        val_split=val_split,
+        num_images=num_images,
+        num_calibration=num_calibration,
+        accept=accept,
+    )
+    story.export(source, out, plan, use_ema=use_ema)
+
+
+def _refuse_others(ctx: typer.Context, *allowed: str) -> None:
+    """UsageError for an option that was typed and is not `allowed`."""
+    typed = [name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+    if others := [f"--{name}" for name in typed if name not in allowed]:
+        raise UsageError(f"{', '.join(others)} has no effect with --to {ctx.params['to']}", help="remove it")
+
+
+@deployment_app.command()
+def predict(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help=ANY_SOURCE),
+    ],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGES", help="Files, folders or patterns; - reads a list from standard input."),
+    ],
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="Number of classes to show.")] = 5,
+    csv: Annotated[
+        Path | None,
+        typer.Option("--csv", metavar="FILE", help="Also write path, rank, class, probability to this file."),
+    ] = None,
+    json: JsonOption = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch_size", min=1, metavar="N", help="Images that are classified together.")
+    ] = 16,
+    threads: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Threads of the network. [default: all cores]")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="cpu, cuda, or for OpenVINO artifacts any OpenVINO device, such as GPU. "
+            "[default: the device of the export; for a run, a GPU if there is one]",
+        ),
+    ] = None,
+    on_bad_image: Annotated[
+        Literal["fail", "skip"],
+        typer.Option(
+            "--on_bad_image",
+            help="If images are unreadable, exit with code 3 (fail) or 0 (skip) after the others are classified.",
+        ),
+    ] = "fail",
+    plugin: PluginOption = None,
+) -> None:
+    """Print the most probable classes of images.
+
+    `vitcli predict exported photo.jpg` is enough: class names and preprocessing are stored with the network.
+    """
+    from vitcli.commands.predict import predict as run
+
+    run(
+        source,
+        images,
+        top=top,
+        csv=csv,
+        json=json,
+        batch_size=batch_size,
+        threads=threads,
+        device=device,
+        on_bad_image=on_bad_image,
+    )
+
+
+@bench_app.command("infer")
+def bench_infer(
+    items: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ITEM", help="An exported folder, a run, a model name, or timm:NAME for a comparison with timm."
+        ),
+    ],
+    batch: Annotated[str, typer.Option(metavar="LIST", help="Batch sizes.")] = "1,16",
+    threads: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Numbers of threads. [default: 1 and the number of cores]")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Number of turns of each item.")] = 10,
+    seconds: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Length of a turn.")] = 1.0,
+    img_size: Annotated[
+        int | None, typer.Option("--img_size", min=8, metavar="N", help="Input side in pixels of models given by name.")
+    ] = None,
+    json: JsonOption = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Measure latency, throughput and memory of several networks on the CPU.
+
+    Models given by name have random weights and are fully reparameterized. All items are compared with the first one.
+    """
+    from vitcli.commands.bench import bench_infer as run
+
+    counts = _counts(batch), _counts(threads) if threads else None
+    run(
+        items,
+        batches=counts[0],
+        threads=counts[1],
+        rounds=rounds,
+        seconds=seconds,
+        img_size=img_size,
+        json_file=json,
+    )
+
+
+def _counts(text: str) -> list[int]:
+    """`1,16` -> [1, 16]"""
+    try:
+        numbers = [int(word) for word in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise typer.BadParameter(f"{text!r} is not a list of counts such as 1,16")
+    return numbers

@@ -1,0 +1,48 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitcli.recipe.plugins import use_plugin
+
+#: for commands that pass unknown options on to the recipe check, which reports all mistakes at once
+COLLECT_UNKNOWN = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def _use_plugins(files: list[Path] | None) -> None:
+    for file in files or ():
+        use_plugin(file)
+
+
+ConfigOption = Annotated[
+    str | None, typer.Option("-c", "--config", metavar="RECIPE", help="YAML file, or the name of a shipped recipe.")
+]
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin", metavar="FILE", callback=_use_plugins, help="Python file with models or other parts of your own."
+    ),
+]
+JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to this file.")]
+#: what `validate` and `predict` accept
+ANY_SOURCE = "An exported folder, a run, a checkpoint, a file of weights, or an address."
+SourceArgument = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="A run, a checkpoint, a file of weights, or an address.")
+]
+
+
+def unknown_options(words: list[str]) -> dict[str, str]:
+    """`--key value` pairs that no option took; any other word is an argument too many."""
+    found: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise typer.BadParameter(f"unexpected argument {word!r}")
+        name, _, value = word[2:].partition("=")
+        if not value and rest and not rest[0].startswith("--"):
+            value = rest.pop(0)
+        found[name] = value
+    return found

@@ -1,0 +1,100 @@
+"""`train` and `validate`: every recipe key is an option of both."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from vitcli.cli.options import COLLECT_UNKNOWN, ConfigOption, JsonOption
+from vitcli.cli.recipe_keys import with_recipe_keys
+from vitcli.errors import UsageError
+from vitcli.recipe.load import Recipe, load_recipe
+
+training_app = typer.Typer()
+
+
+@training_app.command(context_settings=COLLECT_UNKNOWN)
+@with_recipe_keys
+def train(ctx: typer.Context, config: ConfigOption = None, *, recipe_keys: dict[str, str]) -> None:
+    """Train a model, or continue a run.
+
+    On this machine: `vitcli train -c fastvit_t8 --data_dir DIR`.
+    On 8 GPUs: `torchrun --nproc_per_node 8 -m vitcli train …`.
+    Every recipe key is an option; options override the recipe file.
+    """
+    recipe = _recipe(config, recipe_keys)
+    from vitcli.commands.train import train as run
+
+    run(recipe)
+
+
+def _recipe(config: str | None, keys: dict[str, str]) -> Recipe:
+    """The recipe of the command; a run that is continued supplies its own."""
+    if config is None and (resumed := keys.get("resume")):
+        folder = Path(keys.get("run_dir", "") if resumed == "auto" else resumed)
+        if (folder / "recipe.yaml").is_file():
+            config = str(folder / "recipe.yaml")
+    return load_recipe(config, keys)
+
+
+@training_app.command(context_settings=COLLECT_UNKNOWN)
+@with_recipe_keys
+def validate(
+    ctx: typer.Context,
+    source: str | None = None,
+    config: ConfigOption = None,
+    fold: Annotated[
+        Literal["none", "standard", "full"],
+        typer.Option(help="Reparameterize the network first; none: evaluate it in the form its weights have."),
+    ] = "none",
+    use_ema: Annotated[
+        str | None,
+        typer.Option(
+            "--use_ema", metavar="BOOL", help="Use the moving average of the weights. [default: true if there is one]"
+        ),
+    ] = None,
+    eval_crops: Annotated[
+        Literal["1", "5", "10", "144"],
+        typer.Option(
+            "--eval_crops", help="Crops per image and scale; the result by the single center crop is reported too."
+        ),
+    ] = "1",
+    crop_scales: Annotated[
+        str | None,
+        typer.Option(
+            "--crop_scales",
+            metavar="LIST",
+            help="Shorter side of the image / side of the crop, such as 1.0,1.5: crops are taken at each scale. "
+            "[default: 1.5 for 5 crops; 256/224 for 10; 256, 288, 320, 352 / 224 for 144]",
+        ),
+    ] = None,
+    crop_average: Annotated[
+        Literal["prob", "logit"], typer.Option("--crop_average", help="What to average over the crops.")
+    ] = "prob",
+    json: JsonOption = None,
+    *,
+    recipe_keys: dict[str, str],
+) -> None:
+    """Measure the accuracy of a checkpoint or an exported network on the validation split.
+
+    For a run, `vitcli validate runs/…` is enough: its recipe, preprocessing and class names are stored with it.
+    """
+    if source and "ckpt_path" in recipe_keys:
+        raise UsageError(f"both {source} and --ckpt_path name what to validate", help="give only one of them")
+    if source:
+        recipe_keys["ckpt_path"] = source
+    averaged = _bool("--use_ema", use_ema)
+    recipe = load_recipe(config, recipe_keys)
+    from vitcli.commands.validate import validate as run
+    from vitcli.data.crops import Crops, read_scales
+
+    many = eval_crops != "1" or crop_scales is not None
+    crops = Crops(eval_crops, read_scales(crop_scales) if crop_scales is not None else None, crop_average)
+    run(recipe, fold=fold, use_ema=averaged, crops=crops if many else None, json_file=json)
+
+
+def _bool(option: str, text: str | None) -> bool | None:
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text is not None and text.lower() not in words:
+        raise typer.BadParameter(f"{option} must be true or false")
+    return None if text is None else words[text.lower()]

@@ -1,0 +1,54 @@
+"""`vitcli weights`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from vitcli.cli.options import PluginOption, SourceArgument
+
+weights_app = typer.Typer(no_args_is_help=True, help="Describe weights, and convert them for other projects.")
+
+
+@weights_app.command("show")
+def weights_show(source: SourceArgument, plugin: PluginOption = None) -> None:
+    """Show which project's weights they are, which model and options they fit, and which preprocessing they expect."""
+    from vitcli.commands import weights
+
+    weights.show(source)
+
+
+@weights_app.command("convert")
+def weights_convert(
+    source: SourceArgument,
+    to: Annotated[
+        Literal["vitcli", "timm", "torchvision", "hf", "google", "apple"],
+        typer.Option(help="The project whose names are written."),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="New file; for timm and hf, a new folder.")],
+    num_heads: Annotated[
+        int | None,
+        typer.Option("--num_heads", min=1, help="Attention heads of a ViT, if the weights do not state their number."),
+    ] = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Write the same tensors under another project's names, with the configuration that it needs."""
+    from vitcli.commands import weights
+
+    weights.convert(source, to, out, num_heads)
+
+
+@weights_app.command("unfuse")
+def weights_unfuse(
+    source: SourceArgument,
+    out: Annotated[Path, typer.Option("-o", "--out", help="New .safetensors file.")],
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data_dir", metavar="DIR", help="Image folder; statistics are measured on its training images."),
+    ] = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Turn weights that were fused for deployment into equivalent ones that can be trained."""
+    from vitcli.commands import weights
+
+    weights.unfuse(source, out, data_dir)

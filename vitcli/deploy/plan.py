@@ -1,0 +1,69 @@
+"""What an export is asked for, and what is refused before any work begins."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from vitcli.deploy.formats import Format, need
+from vitcli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """The options of `vitcli export`.
+
+    to: name of a format. precision: one that the format offers.
+    input: "pixels": uint8 (B, H, W, C) in, probabilities out; "normalized": float32 (B, C, H, W) in, logits out.
+    batch: the only batch size that the artifact accepts; None: any.
+    device: where the artifact is to run, if the format compiles for a device.
+    data_dir, val_split: labeled images for the comparison and for int8 calibration; None: no images.
+    num_images: images of the validation split in the comparison; 0: all.
+    num_calibration: images of the training split from which int8 ranges are measured.
+    accept: write an artifact that is out of tolerance; its card records the deviation.
+    """
+
+    to: str
+    precision: str = "fp32"
+    input: Literal["pixels", "normalized"] = "pixels"
+    batch: int | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
+    data_dir: Path | None = None
+    val_split: str | None = None
+    num_images: int = 2000
+    num_calibration: int = 300
+    accept: bool = False
+
+    @property
+    def takes_pixels(self) -> bool:
+        return self.input == "pixels"
+
+
+def checked(plan: ExportPlan, form: Format) -> ExportPlan:
+    """The plan with what the format fixes.
+
+    Raises:
+        UsageError: the format or this machine cannot do it.
+    """
+    if plan.precision not in form.PRECISIONS:
+        others = ", ".join(form.PRECISIONS)
+        raise UsageError(f"the format {plan.to} has no {plan.precision}", help=f"--precision is one of {others}")
+    if plan.precision == "int8" and plan.data_dir is None:
+        raise UsageError(
+            "int8 needs images: the value ranges of all layers are measured on them",
+            help="give --data_dir with train/CLASS/... and val/CLASS/..., or a --precision that needs no images",
+        )
+    if plan.precision.startswith("int8"):
+        need(form.TO_QUANTIZE, extra="quantize", why=plan.precision)
+    if plan.device == "cuda" and plan.precision == "int8":
+        raise UsageError("static int8 is for CPUs", help="on a GPU use bf16 or fp16")
+    if plan.device not in form.DEVICES:
+        raise UsageError(f"{plan.to} is exported on the CPU, wherever it will run", help="remove --device")
+    if plan.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            "--device cuda: this machine has no GPU", help="export on the kind of machine that will run the network"
+        )
+    if form.BATCH and plan.batch not in (None, form.BATCH):
+        raise UsageError(f"the format {plan.to} takes {form.BATCH} image at a time", help="remove --batch")
+    return replace(plan, batch=form.BATCH or plan.batch)

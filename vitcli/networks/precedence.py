@@ -1,0 +1,123 @@
+"""Whose value of a recipe key is used where a recipe meets trained weights. Strongest first:
+
+To use a network (validate, export, predict, bench):
+    command line > stated by the weights > recipe file > shown by the shapes of the tensors > default
+To start a training from weights, whose recipe describes the new network and its images:
+    command line > recipe file > stated by the weights > default
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from vitcli.errors import Place, WeightsError
+from vitcli.models.registry import model_info
+from vitcli.networks.keys import ARCHITECTURE, ARITHMETIC, DATA, PREPROCESSING
+from vitcli.recipe.check import COMMAND_LINE, MINDCV_DEFAULT
+from vitcli.recipe.load import Recipe
+from vitcli.recipe.schema import OWN_KEYS
+from vitcli.weights.fit import find_fit
+from vitcli.weights.preprocessing import preprocessing_of
+from vitcli.weights.read import Weights
+
+
+def overlaid(recipe: Recipe, known: Mapping[str, Any], source: str, *, over_file: bool) -> tuple[Recipe, list[str]]:
+    """`recipe` with the values in `known` for all keys that are set nowhere stronger, and the names of these keys.
+
+    Args:
+        known: recipe key -> value.
+        source: where the values come from.
+        over_file: whether they are stronger than the recipe's file.
+    """
+    flat = recipe.flat()
+    changed = {
+        name: plain(value)
+        for name, value in known.items()
+        if plain(value) != flat[name] and _yields(recipe.origins.get(name, MINDCV_DEFAULT), over_file)
+    }
+    return recipe.changed(source, **changed) if changed else recipe, list(changed)
+
+
+def _yields(origin: Place | str, over_file: bool) -> bool:
+    return origin == MINDCV_DEFAULT or (over_file and origin != COMMAND_LINE)
+
+
+def plain(value: Any) -> Any:
+    """`value` as a recipe's flat form has it."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def settled(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[str]]:
+    """The recipe by which the network of `weights` is built and given its images, and notes on what was not obvious.
+
+    Raises:
+        WeightsError: neither recipe nor weights tell the architecture.
+    """
+    stated = _stated(weights, with_data=not recipe.from_file)
+    after, changed = overlaid(recipe, stated, weights.source, over_file=True)
+    overruled = [name for name in changed if isinstance(recipe.origins.get(name), Place)]
+    before, now = recipe.flat(), after.flat()
+    notes = [
+        f"`{name}`: the checkpoint was trained with {now[name]}, the recipe says {before[name]}; using {now[name]}"
+        for name in overruled
+    ]
+    if _recipe_of(weights):
+        return after, notes
+    notes += adopted_note(after, [name for name in changed if name not in overruled])
+    if recipe.origins.get("model", MINDCV_DEFAULT) == MINDCV_DEFAULT:  # a model that the user names is meant as it is
+        shown = {name: value for name, value in _shown(recipe, weights).items() if name not in stated}
+        after, _ = overlaid(after, shown, weights.source, over_file=False)
+    return after, notes
+
+
+def adopted_note(recipe: Recipe, names: list[str]) -> list[str]:
+    """One note on the preprocessing that was taken from weights; none where that changed nothing."""
+    said = ", ".join(f"{name} {plain(recipe.get(name))}" for name in names)
+    return [f"preprocessing of the weights: {said}"] if said else []
+
+
+def _recipe_of(weights: Weights) -> dict[str, Any] | None:
+    """The recipe in a checkpoint of this project; None for any other file. Newer keys may be among its own."""
+    recipe = weights.meta.get("recipe")
+    return recipe if isinstance(recipe, dict) and "model" in recipe else None
+
+
+def _stated(weights: Weights, *, with_data: bool) -> dict[str, Any]:
+    """What comes with the weights in words: the recipe they were trained by, a configuration of another project.
+
+    with_data: also which images the network was trained on, and mixed precision if it was trained with it.
+    """
+    found, recipe = preprocessing_of(weights) or {}, _recipe_of(weights) or {}
+    names = (*ARCHITECTURE, *PREPROCESSING, *ARITHMETIC, *(DATA if with_data else ()))
+    found |= {name: recipe[name] for name in names if name in recipe}
+    if with_data and recipe.get("amp", "off") != "off":
+        found["amp"] = "auto"  # mixed precision if this device supports it
+    return found
+
+
+def _shown(recipe: Recipe, weights: Weights) -> dict[str, Any]:
+    """What the shapes of the tensors show; `recipe` may name the number of attention heads, which they do not show.
+
+    Raises:
+        WeightsError: they fit no model of the registry, or do not show enough.
+    """
+    fit = find_fit(weights, num_heads=recipe.model.num_heads)
+    if fit is None:
+        raise WeightsError(
+            f"{weights.source} fits no model of the registry",
+            help="`vitcli weights show` prints what is known about it",
+        )
+    if fit.options.get("num_heads", 1) is None:
+        raise WeightsError(
+            f"the number of attention heads of {weights.source} is not known",
+            help="`vitcli weights convert SOURCE --to vitcli --num_heads N -o FILE` writes a file that states it",
+        )
+    own = {name: value for name, value in fit.options.items() if name in OWN_KEYS}
+    seen = fit.seen | {name: fit.options[name] for name in ("img_size", "in_chans") if fit.options.get(name)}
+    info, stated, channels = model_info(fit.name), weights.meta.get("preprocessing", {}), seen.get("in_chans", 3)
+    return {
+        "model": fit.name,
+        "image_resize": seen.get("img_size") or stated.get("image_resize") or info.img_size,
+        "in_channels": channels,
+        "crop_pct": info.crop_pct,
+        **own,
+    }
