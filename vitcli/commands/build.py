@@ -19,7 +19,8 @@ from vitcli.engine.evaluation import build_evaluate
 from vitcli.engine.precision import build_autocast, chosen_amp
 from vitcli.engine.training import Meter, Training
 from vitcli.layers.fake_quant import simulate_int8
-from vitcli.layers.memory import keep_freed_memory
+from vitcli.layers.cpu import use_cpu_kernels
+from vitcli.layers.cpu.memory import keep_freed_memory
 from vitcli.log import Reporter
 from vitcli.networks import build as networks
 from vitcli.networks.build import float_layers
@@ -55,6 +56,8 @@ def build_training(
     model = build_network(recipe, num_classes, reporter, weights).to(device)
     if optim.freeze:
         reporter.say(freeze(model, optim.freeze))
+    if device.type == "cpu":
+        use_cpu_kernels(model)
     channels_last = recipe.system.channels_last and device.type != "cpu"
     if channels_last:
         model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
