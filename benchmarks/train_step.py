@@ -22,7 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vitcli.layers.memory import keep_freed_memory
+from vitcli.layers.cpu import use_cpu_kernels
+from vitcli.layers.cpu.memory import keep_freed_memory
 from vitcli.models.registry import create_model
 
 BATCH_SIZES = {64: 64, 256: 8}  # images by side in px
@@ -78,10 +79,11 @@ def measure(options: argparse.Namespace, size_px: int, batch_size: int) -> tuple
 
 
 def models(options: argparse.Namespace, size_px: int) -> tuple[nn.Module, nn.Module]:
+    """The other model and ours, which is prepared for the CPU as in a run."""
     given = {name: float(number) for name, number in (option.split("=") for option in options.options)}
-    ours = create_model(options.model, img_size=size_px, **given)
+    ours = use_cpu_kernels(create_model(options.model, img_size=size_px, **given))
     if options.against == "ours":
-        return create_model(options.model, img_size=size_px), ours
+        return use_cpu_kernels(create_model(options.model, img_size=size_px)), ours
     if not options.model.startswith("vit_"):
         return timm.create_model(options.model), ours
     _, size, patch = options.model.split("_")

@@ -115,14 +115,17 @@ def test_without_rounding_it_is_the_folded_network(name: str, monkeypatch: pytes
 
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_rounds_what_the_folded_network_rounds(name: str):
-    """The branches round as the folded network: its layers but the first, the last, gates and depthwise ones."""
-    model, x = NETWORKS[name](), images(4, 3, 64, 64)
+    """The branches round like the folded network: its layers except the first, the last, gates and depthwise ones."""
+    model = NETWORKS[name]()
     folded = reparameterize(model, fold="full")
-    exact = folded(x)
-    of_branches, of_folded = simulated(model)(x), simulated(folded)(x)
-    error = (of_folded - exact).norm()
-    assert error > 1e-3 * exact.norm()
-    assert (of_branches - of_folded).norm() < 0.05 * error  # a number between two levels may go either way
+    differences = []
+    for seed in range(3):  # a value exactly between two levels may be rounded either way: one batch must have none
+        x = images(4, 3, 64, 64, seed=seed)
+        exact, of_branches, of_folded = folded(x), simulated(model)(x), simulated(folded)(x)
+        error = (of_folded - exact).norm()
+        assert error > 1e-3 * exact.norm()
+        differences.append((of_branches - of_folded).norm() / error)
+    assert min(differences) < 1e-3
     rounded = [m for m in simulated(folded).modules() if isinstance(m, Int8Conv2d | Int8Linear)]
     plain = [
         module
@@ -165,7 +168,8 @@ def test_resumes_to_the_last_bit_and_validates_as_trained(tmp_path: Path):
     assert {name for name in weights if torch.equal(weights[name], trained[name])} == {
         name for name in weights if name.endswith(("running_mean", "running_var", "num_batches_tracked"))
     }
-    found = load_recipe(ckpt_path=tmp_path / "whole", num_parallel_workers=0)
+    last = tmp_path / "whole" / "checkpoints" / "step-00000004"
+    found = load_recipe(ckpt_path=last, num_parallel_workers=0)
     as_trained, as_float = validate(found), validate(found.changed(quantize="none"))
     assert as_trained.as_dict().items() >= {k: metrics(tmp_path / "whole")[-1][k] for k in ("top1", "nll")}.items()
     assert as_float.nll != as_trained.nll

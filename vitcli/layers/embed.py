@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitcli.errors import UsageError
-from vitcli.layers.norm import BatchNorm2d
 from vitcli.layers.reparam import fold_layer_norm
 
 PatchEmbedKind = Literal["linear", "conv", "spt", "hmlp"]
@@ -94,7 +93,7 @@ class ConvStem(nn.Module):
         layers: list[nn.Module] = []
         for before, after in pairwise(dims):
             conv = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
-            layers += [conv, BatchNorm2d(after), nn.ReLU()]
+            layers += [conv, nn.BatchNorm2d(after), nn.ReLU()]
         self.proj = nn.Sequential(*layers, nn.Conv2d(dim, dim, 1))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -115,7 +114,7 @@ class HMLPStem(nn.Module):
         dims = [in_chans, *(dim // 4 for _ in kernels[1:]), dim]
         layers: list[nn.Module] = []
         for kernel, before, after in zip(kernels, dims[:-1], dims[1:], strict=True):
-            layers += [nn.Conv2d(before, after, kernel, stride=kernel), BatchNorm2d(after), nn.GELU()]
+            layers += [nn.Conv2d(before, after, kernel, stride=kernel), nn.BatchNorm2d(after), nn.GELU()]
         self.proj = nn.Sequential(*layers[:-1])
 
     def forward(self, images: Tensor) -> Tensor:

@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from vitcli.errors import UsageError
 from vitcli.layers.mobileone import ConvNorm, MobileOneBlock, SqueezeExcite
-from vitcli.layers.norm import BatchNorm2d
 from vitcli.layers.reparam import norm_scale_and_shift
 
 WEIGHT_LEVEL = 127  # weights are -127 .. 127 times their scale
@@ -54,7 +53,7 @@ def simulate_int8(model: nn.Module, *, keep_float: tuple[str, ...] = ()) -> str:
         UsageError: there is nothing to quantize.
     """
     for module in model.modules():
-        if type(module) in (BatchNorm2d, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d):
             module.__class__ = FixedNorm
     layers = list(_deployed(model, ""))
     spared = {name for name, _ in layers if any(f"{kept}.".startswith(f"{name}.") for kept in keep_float)}
@@ -162,7 +161,7 @@ class Int8MobileOneBlock(MobileOneBlock):
         return int8_conv2d(x, *self.kernel_and_bias(), like=self.main.conv)
 
 
-class FixedNorm(BatchNorm2d):
+class FixedNorm(nn.BatchNorm2d):
     """BatchNorm that uses and keeps its running statistics in training mode too."""
 
     def forward(self, input: Tensor) -> Tensor:

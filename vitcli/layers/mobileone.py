@@ -1,13 +1,11 @@
 """Convolutions that train as several parallel branches and run as one.
 
-MobileOne block: arXiv 2206.04040, section 3.2. Large kernel with a small one beside it: RepLKNet, arXiv 2203.06717.
-The names of the sub-modules are timm's, so that weights are exchanged without conversion.
+MobileOne block: arXiv 2206.04040, section 3.2. Large kernel with a parallel small one: RepLKNet, arXiv 2203.06717.
+The names of the sub-modules are timm's, so weights can be exchanged without conversion.
 """
 
 from torch import Tensor, nn
 
-from vitcli.layers.depthwise import DepthwiseConv2d
-from vitcli.layers.norm import BatchNorm2d
 from vitcli.layers.reparam import (
     Norm,
     fold_norm,
@@ -24,9 +22,8 @@ class ConvNorm(nn.Module):
 
     def __init__(self, in_chs: int, out_chs: int, kernel_size: int, *, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
-        conv = DepthwiseConv2d if groups == in_chs > 1 else nn.Conv2d
-        self.conv = conv(in_chs, out_chs, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
-        self.bn = BatchNorm2d(out_chs)
+        self.conv = nn.Conv2d(in_chs, out_chs, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(out_chs)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(self.conv(x))
@@ -39,7 +36,7 @@ class ConvNorm(nn.Module):
         set_scale_and_shift(self.bn, 1.0, bias)
 
     def silence(self) -> None:
-        """Makes the output zero, with a gradient by which the norm leaves zero."""
+        """Make the output zero, with a gradient by which the norm can leave zero."""
         set_scale_and_shift(self.bn, 0.0, 0.0)
 
     def fold_in_place(self) -> None:
@@ -55,7 +52,7 @@ class ConvNorm(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Weighs each channel by a number that is computed from the means of all channels (arXiv 1709.01507)."""
+    """Multiplies each channel by a weight computed from the means of all channels (arXiv 1709.01507)."""
 
     def __init__(self, channels: int, *, reduction: int = 16) -> None:
         super().__init__()
@@ -68,7 +65,7 @@ class SqueezeExcite(nn.Module):
 
 
 class FusedConv(nn.Module):
-    """What the blocks of this file become: one convolution with bias, squeeze-excite, activation."""
+    """The folded form of the blocks in this file: one convolution with bias, squeeze-excite, activation."""
 
     def __init__(self, conv: nn.Conv2d, *, se: nn.Module | None = None, act: nn.Module | None = None) -> None:
         super().__init__()
@@ -83,7 +80,7 @@ class FusedConv(nn.Module):
 class MobileOneBlock(nn.Module):
     """act(se(sum of branches)); the branches are k x k, 1 x 1 and skip, each followed by its own BatchNorm.
 
-    The 1 x 1 branch exists for kernels larger than 1, the skip where shape and number of channels stay the same.
+    The 1 x 1 branch exists for kernels larger than 1, the skip if the shape and the number of channels stay the same.
     """
 
     def __init__(
@@ -101,7 +98,7 @@ class MobileOneBlock(nn.Module):
         same_shape = in_chs == out_chs and stride == 1
         conv = {"stride": stride, "groups": groups}
         self.se = SqueezeExcite(out_chs) if use_se else nn.Identity()
-        self.identity = BatchNorm2d(in_chs) if same_shape else None
+        self.identity = nn.BatchNorm2d(in_chs) if same_shape else None
         self.conv_kxk = nn.ModuleList([ConvNorm(in_chs, out_chs, kernel_size, **conv)])
         self.conv_scale = ConvNorm(in_chs, out_chs, 1, **conv) if kernel_size > 1 else None
         self.act = act()
@@ -125,7 +122,7 @@ class MobileOneBlock(nn.Module):
         return out
 
     def kernel_and_bias(self) -> tuple[Tensor, Tensor]:
-        """The one kernel (C_out, C_in/groups, k, k) and bias (C_out,) that equal the sum of the branches."""
+        """The kernel (C_out, C_in/groups, k, k) and bias (C_out,) that equal the sum of the branches."""
         kernel, bias = self.main.kernel_and_bias()
         if self.conv_scale is not None:
             kernel_1x1, bias_1x1 = self.conv_scale.kernel_and_bias()
@@ -137,7 +134,7 @@ class MobileOneBlock(nn.Module):
         return kernel, bias
 
     def set_kernel_and_bias(self, kernel: Tensor, bias: Tensor) -> None:
-        """All in the k x k branch; the others are silent."""
+        """Put everything into the k x k branch; the others become zero."""
         self.main.set_kernel_and_bias(kernel, bias)
         if self.conv_scale is not None:
             self.conv_scale.silence()
@@ -150,7 +147,7 @@ class MobileOneBlock(nn.Module):
 
 
 class LargeKernelConv(nn.Module):
-    """Sum of a 7 x 7 and a 3 x 3 convolution, each with its BatchNorm; no activation, as in the published weights."""
+    """Sum of a 7 x 7 and a 3 x 3 convolution, each with its BatchNorm; no activation, like the published weights."""
 
     def __init__(self, in_chs: int, out_chs: int, *, stride: int, groups: int) -> None:
         super().__init__()
@@ -166,7 +163,7 @@ class LargeKernelConv(nn.Module):
         return kernel + pad_kernel(small_kernel, kernel.shape[-1]), bias + small_bias
 
     def set_kernel_and_bias(self, kernel: Tensor, bias: Tensor) -> None:
-        """All in the 7 x 7 branch; the other is silent."""
+        """Put everything into the 7 x 7 branch; the other becomes zero."""
         self.large_conv.set_kernel_and_bias(kernel, bias)
         self.small_conv.silence()
 

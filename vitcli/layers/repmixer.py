@@ -1,30 +1,28 @@
 """Token mixing and positions by depthwise convolutions: two residuals that become one convolution each (FastViT).
 
-The names of the sub-modules are timm's, so that weights are exchanged without conversion.
+The names of the sub-modules are timm's, so weights can be exchanged without conversion.
 """
 
 from torch import Tensor, nn
 
-from vitcli.layers.depthwise import DepthwiseConv2d
 from vitcli.layers.mobileone import FusedConv, MobileOneBlock
-from vitcli.layers.norm import BatchNorm2d, Term, is_quick, quick_norm, sum_of_norms
 from vitcli.layers.regularize import LayerScale2d
 from vitcli.layers.reparam import fused_conv, identity_kernel, norm_scale_and_shift, set_scale_and_shift
 
 
 class SkipNorm(nn.Module):
-    """A BatchNorm under the name that the weights give it."""
+    """A BatchNorm under the name it has in the weights."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.identity = BatchNorm2d(dim)
+        self.identity = nn.BatchNorm2d(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.identity(x)
 
 
 class RepMixer(nn.Module):
-    """Mixes neighboring positions: x + layer_scale * (mixer(x) - norm(x)); one depthwise 3 x 3 once folded."""
+    """Mixes neighboring positions: x + layer_scale * (mixer(x) - norm(x)); one depthwise 3 x 3 when folded."""
 
     def __init__(self, dim: int, *, layer_scale_init: float) -> None:
         super().__init__()
@@ -33,16 +31,7 @@ class RepMixer(nn.Module):
         self.layer_scale = LayerScale2d(dim, init=layer_scale_init)
 
     def forward(self, x: Tensor) -> Tensor:
-        norm, skip, scale, conv = self.norm.identity, self.mixer.identity, self.mixer.conv_scale, self.mixer.main
-        if scale is None or not is_quick(x, [norm, skip, scale.bn, conv.bn]):
-            return x + self.layer_scale(self.mixer(x) - self.norm(x))
-        assert isinstance(skip, BatchNorm2d)
-        assert isinstance(scale.bn, BatchNorm2d)
-        assert isinstance(conv.bn, BatchNorm2d)
-        # The same, with the three norms of x in one.
-        gain = self.layer_scale.gamma.flatten()
-        terms = [Term(scale.bn, gain, scale.conv.weight.flatten()), Term(skip, gain), Term(norm, -gain)]
-        return x + sum_of_norms(x, terms) + quick_norm(conv.conv(x), conv.bn, gain)
+        return x + self.layer_scale(self.mixer(x) - self.norm(x))
 
     def kernel_and_bias(self) -> tuple[Tensor, Tensor]:
         conv = self.mixer.main.conv
@@ -54,7 +43,7 @@ class RepMixer(nn.Module):
         return kernel, gamma * (bias - shift)
 
     def set_kernel_and_bias(self, kernel: Tensor, bias: Tensor) -> None:
-        """All but the skip in the mixer's k x k branch; of its branches, the norm of x cancels the one behind it."""
+        """Put all but the skip into the mixer's k x k branch; its norm of x and the outer one cancel."""
         conv = self.mixer.main.conv
         skip = identity_kernel(conv.out_channels, conv.groups, 3, like=kernel)
         self.mixer.set_kernel_and_bias(kernel - skip, bias)
@@ -71,7 +60,7 @@ class ConditionalPosEnc(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.pos_enc = DepthwiseConv2d(dim, dim, 7, padding=3, groups=dim)
+        self.pos_enc = nn.Conv2d(dim, dim, 7, padding=3, groups=dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.pos_enc(x)

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from vitcli.errors import WeightsError
 from vitcli.layers.mobileone import FusedConv
-from vitcli.layers.norm import channel_statistics
 from vitcli.layers.reparam import Norm, norm_scale_and_shift, set_scale_and_shift
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -146,8 +145,8 @@ class _Moments:
 
     def add(self, x: Tensor) -> None:
         count = x.numel() // x.shape[1]
-        mean, var = channel_statistics(x)
-        step = mean.double() - self.mean
+        var, mean = torch.var_mean(x.double(), (0, 2, 3), correction=0)
+        step = mean - self.mean
         total = self.count + count
-        self.squares = self.squares + var.double() * count + step**2 * (self.count * count / total)
+        self.squares = self.squares + var * count + step**2 * (self.count * count / total)
         self.mean, self.count = self.mean + step * (count / total), total

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from vitcli.layers.attention import Attention2d
 from vitcli.layers.mobileone import ConvNorm, LargeKernelConv, MobileOneBlock
-from vitcli.layers.norm import BatchNorm2d
 from vitcli.layers.recompute import recompute
 from vitcli.layers.regularize import LayerScale2d, drop_path
 from vitcli.layers.reparam import Norm, fold_scale, norm_scale_and_shift, set_scale_and_shift
@@ -268,7 +267,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, dim: int, *, mlp_ratio: float, drop_path_rate: float, layer_scale_init: float) -> None:
         super().__init__()
-        self.norm = BatchNorm2d(dim)
+        self.norm = nn.BatchNorm2d(dim)
         self.token_mixer = Attention2d(dim)
         self.layer_scale_1 = LayerScale2d(dim, init=layer_scale_init)
         self.drop_path1 = drop_path(drop_path_rate)

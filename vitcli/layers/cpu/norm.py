@@ -1,18 +1,16 @@
-"""Batch normalization that trains quickly on a CPU, alone and where several of them look at the same map.
+"""Batch normalization that trains fast on a CPU, alone and where several norms see the same map.
 
 PyTorch spends 90 % of the forward pass of a float32 BatchNorm on the CPU on mean and variance, in a loop that is not
-vectorised (torch 2.15). Two remedies, which give the same numbers:
+vectorized (torch 2.15). Two measures, which give the same values up to rounding:
 
-- the statistics are computed by vectorised sums, in two passes, so that a large mean costs no digits;
-- norms of the same map x, or of x times a number per channel, share one computation of them, for
+- the statistics are computed by vectorized sums, in two passes, so that a large mean costs no precision;
+- norms of the same map x, or of x times a number per channel, share one computation of them, because
   mean(w x) = w mean(x) and var(w x) = w^2 var(x), and their weighted sum is one affine map of x.
 
-Other devices and data types, autocast, torch.compile and eval mode get PyTorch's own code. The gradient has a closed
-form; it cannot be differentiated once more.
+The gradient has a closed form; it cannot be differentiated again.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,46 +18,46 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-FEW_PIXELS = 16  # maps up to this size gain nothing
+FEW_PIXELS = 16  # maps up to this size are not faster
 
 
-class BatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` with the same numbers and names."""
+class CpuBatchNorm2d(nn.BatchNorm2d):
+    """`nn.BatchNorm2d` with the same values and names."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return quick_norm(input, self) if is_quick(input, [self]) else super().forward(input)
+        return normalize(input, self) if is_fast(input, [self]) else super().forward(input)
 
 
 class Term(NamedTuple):
-    """gain * norm(weight * x), with (C,) vectors; a weight of None is 1."""
+    """gain * norm(weight * x), with vectors (C,); a weight of None is 1."""
 
     norm: nn.BatchNorm2d
     gain: Tensor
     weight: Tensor | None = None
 
 
-def is_quick(x: Tensor, norms: Sequence[nn.Module | None]) -> bool:
-    """Whether `quick_norm` and `sum_of_norms` may and should replace the modules for the map x (B, C, H, W)."""
+def is_fast(x: Tensor, norms: Sequence[nn.Module | None]) -> bool:
+    """Whether `normalize` and `sum_of_norms` are valid for the modules and the map x (B, C, H, W), and faster."""
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and x.shape[-2] * x.shape[-1] > FEW_PIXELS
         and not torch.compiler.is_compiling()
-        and all(type(norm) is BatchNorm2d and norm.training and norm.momentum is not None for norm in norms)
+        and all(type(norm) is CpuBatchNorm2d and norm.training and norm.momentum is not None for norm in norms)
     )
 
 
-def quick_norm(x: Tensor, norm: nn.BatchNorm2d, gain: Tensor | None = None) -> Tensor:
-    """gain * norm(x) in training mode, running statistics included; only where `is_quick`."""
+def normalize(x: Tensor, norm: nn.BatchNorm2d, gain: Tensor | None = None) -> Tensor:
+    """gain * norm(x) in training mode, including the update of the running statistics; only if `is_fast`."""
     mean, var = channel_statistics(x)
-    note_statistics(norm, mean, var, x)
+    update_statistics(norm, mean, var, x)
     weight, bias = (norm.weight, norm.bias) if gain is None else (gain * norm.weight, gain * norm.bias)
     return _Norm.apply(x, weight, bias, mean, var, norm.eps)
 
 
 def sum_of_norms(x: Tensor, terms: Sequence[Term]) -> Tensor:
-    """The sum of `terms` for one map (B, C, H, W) in training mode, running statistics included; where `is_quick`."""
+    """The sum of `terms` for one map (B, C, H, W) in training mode, with updates of the statistics; only if `is_fast`."""
     assert len({term.norm.eps for term in terms}) == 1
     mean, var = channel_statistics(x)
     one = torch.ones_like(mean)
@@ -68,13 +66,13 @@ def sum_of_norms(x: Tensor, terms: Sequence[Term]) -> Tensor:
     shift = torch.stack([term.gain * term.norm.bias for term in terms]).sum(0)  # (C,)
     with torch.no_grad():
         for term, weight in zip(terms, weights, strict=True):
-            note_statistics(term.norm, weight * mean, weight**2 * var, x)
+            update_statistics(term.norm, weight * mean, weight**2 * var, x)
     return _SumOfNorms.apply(x, gains, weights, shift, mean, var, terms[0].norm.eps)
 
 
 @torch.no_grad()
 def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance (divided by the count, not by one less) of each channel of (B, C, H, W)."""
+    """Mean and biased variance (C,) of each channel of (B, C, H, W)."""
     count = x.numel() // x.shape[1]
     mean = x.sum((0, 2, 3)) / count
     centered = _affine(x, mean, torch.ones_like(mean))
@@ -82,8 +80,8 @@ def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def note_statistics(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, x: Tensor) -> None:
-    """Moves the running statistics of `norm` as its own forward does."""
+def update_statistics(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, x: Tensor) -> None:
+    """Update the running statistics of `norm` as its own forward does."""
     if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
         return
     assert norm.momentum is not None
@@ -93,22 +91,8 @@ def note_statistics(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, x: Tensor) 
     norm.running_var.lerp_(var * (count / max(count - 1, 1)), norm.momentum)
 
 
-@contextmanager
-def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Batch statistics are used, running ones do not move: for a second forward pass over the same batch."""
-    norms = [norm for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
-    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for norm, (momentum, count) in zip(norms, before, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, count
-
-
 class _Norm(torch.autograd.Function):
-    """BatchNorm with given statistics of x, whose gradient knows that they are those of x."""
+    """BatchNorm with given statistics of x; the gradient accounts for their dependence on x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
@@ -125,7 +109,7 @@ class _Norm(torch.autograd.Function):
 class _SumOfNorms(torch.autograd.Function):
     """sum over k of gain_k w_k r_k (x - mean), plus shift, with r_k = 1 / sqrt(w_k^2 var + eps).
 
-    With s(var) = sum of gain_k w_k r_k, g the gradient and sums over the N numbers of a channel:
+    With s(var) = sum of gain_k w_k r_k, g the gradient and sums over the N values of a channel:
       dx      = s (g - sum(g) / N) + 2 s'(var) sum(g (x - mean)) (x - mean) / N,   s' = -1/2 sum of gain_k w_k^3 r_k^3
       dgain_k = w_k r_k sum(g (x - mean))
       dw_k    = gain_k eps r_k^3 sum(g (x - mean)),   since r_k - w_k^2 var r_k^3 = eps r_k^3
@@ -162,12 +146,12 @@ class _SumOfNorms(torch.autograd.Function):
 
 
 def _affine(x: Tensor, mean: Tensor, slope: Tensor, shift: Tensor | None = None) -> Tensor:
-    """slope * (x - mean) + shift by channel; BatchNorm in eval mode is the quickest way to say so."""
+    """slope * (x - mean) + shift per channel; BatchNorm in eval mode computes this fastest."""
     return F.batch_norm(x, mean, torch.ones_like(mean), slope, shift, False, 0.0, 0.0)
 
 
 def _backward(
     grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse_std: Tensor, wanted: tuple[bool, bool, bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of BatchNorm in training mode for (x, weight, bias), those that are wanted."""
+    """Gradients of BatchNorm in training mode for those of (x, weight, bias) that are wanted."""
     return torch.ops.aten.native_batch_norm_backward(grad, x, weight, None, None, mean, inverse_std, True, 0.0, wanted)

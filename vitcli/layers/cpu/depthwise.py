@@ -1,28 +1,36 @@
-"""Depthwise convolution that is fast to train on a CPU.
+"""Depthwise convolution that trains fast on a CPU.
 
-oneDNN has quick kernels for the weight gradient of depthwise convolutions up to 3 columns wide, and for one output per
-input channel; all else falls to reference code that is ten times slower (torch 2.15, measured with AVX-512). The same
-numbers are computed here by way of the quick kernels:
+oneDNN has fast kernels for the weight gradient of depthwise convolutions up to 3 columns wide with one output per
+input channel. Everything else runs in reference code that is ten times slower (torch 2.15, measured with AVX-512). The
+same values are computed here with the fast kernels:
 
 - several outputs per channel: one depthwise convolution for each, then interleaved;
-- a wide kernel: the weight gradient of its columns in groups of 3 at most, with the stride undone by zeros;
+- a wide kernel: the weight gradient of its columns in groups of at most 3, with the stride undone by zeros;
 - a map of few pixels: a small dense matrix per channel.
-
-Other devices, torch.compile (which chooses another memory layout) and eval mode get PyTorch's own convolution.
 """
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-DENSE_ENTRIES = 1024  # pixels in * pixels out, up to which a matrix is quicker than a convolution
-QUICK_COLUMNS = 3  # widest kernel whose weight gradient oneDNN computes quickly
+DENSE_ENTRIES = 1024  # pixels in * pixels out, up to which a matrix is faster than a convolution
+FAST_COLUMNS = 3  # widest kernel whose weight gradient oneDNN computes fast
 
 
-class DepthwiseConv2d(nn.Conv2d):
-    """`nn.Conv2d` with groups=in_channels, odd square kernel, same-size padding; quick in training mode."""
+def is_depthwise(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether `CpuDepthwiseConv2d` computes what `module` does: depthwise, odd square kernel, same-size padding."""
+    if type(module) is not nn.Conv2d or not module.groups == module.in_channels > 1:
+        return False
+    side, stride = module.kernel_size[0], module.stride[0]
+    same_size = module.kernel_size == (side, side) and side % 2 == 1 and module.padding in ("same", (side // 2,) * 2)
+    plain = module.dilation == (1, 1) and module.padding_mode == "zeros"
+    return same_size and plain and module.stride == (stride, stride)
+
+
+class CpuDepthwiseConv2d(nn.Conv2d):
+    """`nn.Conv2d` with the same values and names, for a layer of which `is_depthwise` holds."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or torch.compiler.is_compiling():
@@ -31,7 +39,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1) -> Tensor:
-    """Each channel convolved with kernels of its own: (B, C, H, W) -> (B, M*C, H/stride, W/stride).
+    """Each channel convolved with its own kernels: (B, C, H, W) -> (B, M*C, H/stride, W/stride).
 
     Args:
         x: (B, C, H, W).
@@ -57,23 +65,23 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, s
 
 def _single(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     """One output per channel."""
-    if weight.shape[-1] <= QUICK_COLUMNS:
+    if weight.shape[-1] <= FAST_COLUMNS:
         return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2, groups=x.shape[1])
     return _WideKernel.apply(x, weight, stride)
 
 
 def _dense(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """By a matrix (P_in, M*P_out) per channel, for P pixels: its rows are the kernel's answers to single pixels."""
+    """With a matrix (P_in, M*P_out) per channel, for P pixels: its rows are the responses to single pixels."""
     batch, channels, height, width = x.shape
     pixels = torch.eye(height * width, dtype=weight.dtype).view(-1, 1, height, width)
-    answers = F.conv2d(pixels, weight, None, stride, weight.shape[-1] // 2)  # (P_in, M*C, H_out, W_out)
-    matrix = answers.view(len(pixels), channels, -1).transpose(0, 1)  # (C, P_in, M*P_out)
+    responses = F.conv2d(pixels, weight, None, stride, weight.shape[-1] // 2)  # (P_in, M*C, H_out, W_out)
+    matrix = responses.view(len(pixels), channels, -1).transpose(0, 1)  # (C, P_in, M*P_out)
     out = x.flatten(2).transpose(0, 1) @ matrix  # (C, B, M*P_out)
-    return out.transpose(0, 1).reshape(batch, -1, *answers.shape[-2:])
+    return out.transpose(0, 1).reshape(batch, -1, *responses.shape[-2:])
 
 
 class _WideKernel(torch.autograd.Function):
-    """A depthwise convolution with one output per channel, whose weight gradient is put together from columns."""
+    """A depthwise convolution with one output per channel, whose weight gradient is assembled from columns."""
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, stride: int) -> Tensor:
@@ -97,7 +105,7 @@ class _WideKernel(torch.autograd.Function):
 
 
 def _undo_stride(grad: Tensor, x: Tensor, stride: int) -> Tensor:
-    """The gradient of the convolution with stride 1 (B, C, H, W) out of which the strided one picks pixels."""
+    """The gradient (B, C, H, W) of the same convolution with stride 1, from which the strided one takes pixels."""
     if stride == 1:
         return grad
     full = torch.zeros_like(x)
@@ -106,11 +114,11 @@ def _undo_stride(grad: Tensor, x: Tensor, stride: int) -> Tensor:
 
 
 def _grad_of_wide_kernel(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """(C, 1, k, k) from groups of columns; each group is seen as a kernel without the other columns."""
+    """(C, 1, k, k) from groups of columns; each group is treated as a kernel without the other columns."""
     kernel_size, width = weight.shape[-1], x.shape[-1]
     gradients = []
-    for start in range(0, kernel_size, QUICK_COLUMNS):
-        columns = weight[..., start : start + QUICK_COLUMNS].contiguous()
+    for start in range(0, kernel_size, FAST_COLUMNS):
+        columns = weight[..., start : start + FAST_COLUMNS].contiguous()
         left = kernel_size // 2 - start
         shifted = F.pad(x, (left, columns.shape[-1] - 1 - left))  # the pixels these columns see
         assert shifted.shape[-1] == width + columns.shape[-1] - 1
@@ -121,7 +129,7 @@ def _grad_of_wide_kernel(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 def _backward(
     grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: tuple[int, ...], wanted: tuple[bool, bool, bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the depthwise convolution for (x, weight, bias), those that are wanted."""
+    """Gradients of the depthwise convolution for those of (x, weight, bias) that are wanted."""
     return torch.ops.aten.convolution_backward(
         grad, x, weight, None, (stride, stride), padding, (1, 1), False, (0, 0), x.shape[1], wanted
     )

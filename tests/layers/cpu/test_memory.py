@@ -1,11 +1,11 @@
-"""The allocator's setting lasts for the process, so it is tried in another one."""
+"""The allocator's setting lasts until the process ends, so the test runs it in another process."""
 
 import subprocess
 import sys
 
 PROGRAM = """
 import resource, torch
-from vitcli.layers.memory import keep_freed_memory
+from vitcli.layers.cpu.memory import keep_freed_memory
 assert keep_freed_memory() is True
 def page_faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10): torch.ones(10_000_000)
