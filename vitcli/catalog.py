@@ -79,7 +79,7 @@ TRANSFORMERS = {
     "performer": "vitcli.models.transformers:build_performer",
 }
 OPTIMIZERS = dict.fromkeys(
-    ("adamw", "adam", "nadam", "sgd", "momentum", "nesterov", "rmsprop", "adagrad", "lamb", "muon"),
+    ("adamw", "adam", "nadam", "sgd", "momentum", "nesterov", "rmsprop", "adagrad", "lamb", "lars", "muon"),
     "vitcli.optim.optimizers:OPTIMIZERS",
 )
 SCHEDULES = dict.fromkeys(

@@ -124,7 +124,7 @@ def test_rates_of_layers(make, opt: str):
         model = training.task.network
         model.layer_of, model.num_layers = lambda name: int(name.split(".")[0]), 4  # type: ignore[assignment]
         groups = param_groups(training.task, weight_decay=0.05, weight_decay_filter="auto", layer_decay=0.5)
-        training.optimizer = build_optimizer(training.recipe.optimizer, groups, training.world.device)
+        training.optimizer = build_optimizer(training.recipe.optimizer, groups, training.world.device, training.task)
         return training
 
     training = layered(scheduler="cosine_decay")

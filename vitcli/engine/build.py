@@ -21,6 +21,8 @@ from vitcli.engine.meter import Meter
 from vitcli.engine.precision import build_autocast, chosen_amp
 from vitcli.engine.training import Training
 from vitcli.evaluators.evaluator import Evaluator, Setting
+from vitcli.layers.cpu import use_cpu_kernels
+from vitcli.layers.cpu.memory import keep_freed_memory
 from vitcli.layers.fake_quant import simulate_int8
 from vitcli.log import Reporter
 from vitcli.networks.build import build_network, float_layers
@@ -62,7 +64,8 @@ def build_training(
     plan = build_plan(recipe, world, len(splits.train))
     lr_factor, lr_text = scaled_lr(recipe.scheduler, plan.global_batch)
     reporter.say(lr_text)
-    task = build_task(recipe, splits.class_names, reporter, weights, network).to(world.device)
+    class_names = splits.class_names if splits.val is not None else None
+    task = build_task(recipe, class_names, world.device, reporter, weights, network)
     reporter.notes(task.notes(plan.accumulation, world.size))
     channels_last = recipe.system.channels_last and world.device.type != "cpu"
     if channels_last:
@@ -83,7 +86,7 @@ def build_training(
         run_dir=run_dir,
         task=task,
         wrapped=wrapped(task, world),
-        optimizer=build_optimizer(optim, groups, world.device),
+        optimizer=build_optimizer(optim, groups, world.device, task),
         scaler=torch.amp.GradScaler(world.device.type, enabled=chosen_amp(recipe, world.device) == "fp16"),
         ema=ExponentialMovingAverage(task.network, **average) if optim.ema else None,
         plan=plan,
@@ -101,6 +104,8 @@ def build_training(
 
 def prepare_device(recipe: Recipe, device: torch.device) -> None:
     """Settings of the process that hold for the whole run."""
+    if device.type == "cpu":
+        keep_freed_memory()
     if recipe.system.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
@@ -126,6 +131,7 @@ def build_plan(recipe: Recipe, world: World, num_samples: int) -> BatchPlan:
 def build_task(
     recipe: Recipe,
     class_names: list[str] | None,
+    device: torch.device,
     reporter: Reporter,
     weights: Weights | None = None,
     network: nn.Module | None = None,
@@ -144,7 +150,9 @@ def build_task(
         reporter.say(simulate_int8(network, keep_float=float_layers(network)))
     if recipe.optimizer.freeze:
         reporter.say(freeze(network, recipe.optimizer.freeze))
-    return kind(recipe, network, class_names)
+    if device.type == "cpu":
+        use_cpu_kernels(network)
+    return kind(recipe, network, class_names).to(device)
 
 
 def build_batches(
@@ -175,7 +183,7 @@ def build_evaluators(recipe: Recipe, world: World, splits: Splits, task: Task) -
     own = [measurement.evaluator for measurement in task.measurements(task.network)]
     setting = Setting(
         recipe=recipe,
-        val=splits.val or splits.train.subset(_UNSEEN),
+        val=splits.train.subset(_WITHOUT_VAL) if splits.val is None else splits.val,
         world=world,
         autocast=build_autocast(recipe, world.device),
         train=splits.train,
@@ -184,4 +192,4 @@ def build_evaluators(recipe: Recipe, world: World, splits: Splits, task: Task) -
     return {name: catalog.load("evaluators", name)(setting) for name in names}
 
 
-_UNSEEN = 2048  #: images of the training split that are evaluated where there is no validation split
+_WITHOUT_VAL = 2048  #: images of the training split that are evaluated where there is no validation split

@@ -20,8 +20,15 @@ class Optimizer(Section):
         "Parameters without weight decay. auto: biases and all one-dimensional parameters; norm_and_bias: biases and "
         "the weights of norms; disable: none.",
     )
-    momentum: float = key(0.9, "Momentum of sgd, momentum, nesterov, rmsprop and muon.", ge=0, lt=1)
-    use_nesterov: bool = key(False, "Nesterov momentum.")
+    momentum: float = key(0.9, "Momentum of sgd, momentum, nesterov, rmsprop, lars and muon.", ge=0, lt=1)
+    use_nesterov: bool = key(False, "Nesterov momentum of sgd, momentum and lars.")
+    lars_trust: float = key(0.001, "LARS: change of a tensor at learning rate 1, relative to its norm.", gt=0)
+    lars_exclude: Literal["no_decay", "vectors"] = key(
+        "no_decay",
+        "LARS: parameters that are neither scaled nor decayed. no_decay: those without weight decay; vectors: all of "
+        "one dimension.",
+    )
+    lars_clip_lr: bool = key(False, "LARS: limit the learning rate of a tensor to lr (LARC).")
     betas: tuple[Probability, Probability] = key((0.9, 0.999), "Decay rates of the moments of Adam and its relatives.")
     layer_decay: float | None = key(
         None, "Ratio of the learning rate of a layer to that of the next layer. null: one rate.", gt=0, le=1
