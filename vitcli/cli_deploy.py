@@ -154,6 +154,34 @@ def predict(
     )
 
 
+@deploy_app.command()
+def embed(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A run, a file, or an address; as --ckpt_path.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Images, at any depth; if all are in subfolders, these are classes.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="A .npz or .parquet file.")],
+    batch_size: Annotated[
+        int, typer.Option("--batch_size", min=1, metavar="N", help="Images the network sees at a time.")
+    ] = 64,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute; auto: a GPU if there is one.")
+    ] = "auto",
+    use_ema: Annotated[
+        bool | None,
+        typer.Option("--use_ema/--no_use_ema", help="Averaged or raw weights. [default: averaged if kept]"),
+    ] = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Write the features of every image in a folder to one file, with names and labels.
+
+    `vitcli embed runs/… photos -o features.npz`; each row is the output of the network before its classifier.
+    """
+    from vitcli.commands.embed import embed as run
+
+    run(source, folder, out, batch_size=batch_size, device=device, use_ema=use_ema)
+
+
 def _counts(text: str) -> list[int]:
     """`1,16` -> [1, 16]"""
     try:

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitcli.data.batch import Batch
-from vitcli.data.crops import Crops
 from vitcli.distributed import all_sum
 from vitcli.evaluators.evaluator import Answers, Evaluator, Setting, ShouldStop, never, with_labels
 from vitcli.evaluators.images import EvalImages
@@ -30,8 +29,10 @@ class EvalResult:
     @classmethod
     def of(cls, numbers: dict[str, float], prefix: str = "") -> "EvalResult":
         """The result in `numbers`, which `as_dict` made, with `prefix` in front of each name."""
-        counts = (int(numbers[prefix + name]) for name in ("num_images", "correct1", "correct5"))
-        return cls(*counts, numbers[prefix + "nll"])
+        num_images, correct1, correct5 = (
+            int(numbers[prefix + name]) for name in ("num_images", "correct1", "correct5")
+        )
+        return cls(num_images, correct1, correct5, numbers[prefix + "nll"])
 
     @property
     def top1(self) -> float:
