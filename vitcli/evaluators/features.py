@@ -21,7 +21,11 @@ def features(network: nn.Module, images: Tensor) -> Tensor:
     if not isinstance(latent, nn.Module):
         return network(images).float().flatten(1)
     seen: list[Tensor] = []
-    handle = latent.register_forward_hook(lambda module, inputs, output: seen.append(output))
+
+    def see(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        seen.append(output)
+
+    handle = latent.register_forward_hook(see)
     try:
         network(images)
     finally:

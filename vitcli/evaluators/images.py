@@ -26,7 +26,8 @@ class EvalImages:
     def __init__(self, setting: Setting, source: Source, *, crops: Crops | None = None) -> None:
         recipe, world = setting.recipe, setting.world
         augmentation, in_channels = recipe.augmentation, recipe.model.in_channels
-        self.device, self.autocast, self.num_images = world.device, setting.autocast, len(source)
+        self.device, self.autocast = world.device, setting.autocast
+        self.num_images, self.num_classes = len(source), len(source.class_names or ())
         self.batch_size = recipe.dataset.val_batch_size or recipe.dataset.batch_size
         self.normalize = Normalizer(augmentation.mean, augmentation.std, in_channels)
         if crops:

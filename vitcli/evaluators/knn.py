@@ -34,8 +34,8 @@ class Knn(Evaluator):
         val = with_labels(setting.val, "validation", "knn")
         train = train if section.knn_num_samples is None else train.subset(section.knn_num_samples)
         self.bank, self.images = EvalImages(setting, train), EvalImages(setting, val)
+        assert train.targets is not None
         self.labels = torch.from_numpy(train.targets).to(self.bank.device)
-        self.num_classes = len(train.class_names)
         self.k, self.temperature = min(section.knn_k, len(train)), section.knn_temperature
 
     def __call__(
@@ -47,7 +47,7 @@ class Knn(Evaluator):
 
         def vote(batch: Batch, found: Tensor) -> None:
             votes = knn_votes(
-                F.normalize(found, dim=1), bank, self.labels, num_classes=self.num_classes, k=self.k,
+                F.normalize(found, dim=1), bank, self.labels, num_classes=self.bank.num_classes, k=self.k,
                 temperature=self.temperature,
             )  # fmt: skip
             correct.add_((votes.argmax(1) == batch.targets).sum())

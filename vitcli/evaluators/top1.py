@@ -29,8 +29,10 @@ class EvalResult:
     @classmethod
     def of(cls, numbers: dict[str, float], prefix: str = "") -> "EvalResult":
         """The result in `numbers`, which `as_dict` made, with `prefix` in front of each name."""
-        counts = (int(numbers[prefix + name]) for name in ("num_images", "correct1", "correct5"))
-        return cls(*counts, numbers[prefix + "nll"])
+        num_images, correct1, correct5 = (
+            int(numbers[prefix + name]) for name in ("num_images", "correct1", "correct5")
+        )
+        return cls(num_images, correct1, correct5, numbers[prefix + "nll"])
 
     @property
     def top1(self) -> float:

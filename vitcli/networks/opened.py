@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from vitcli.catalog import model_info
 from vitcli.errors import WeightsError
 from vitcli.layers.reparam import reparameterize
 from vitcli.networks.build import build_network
