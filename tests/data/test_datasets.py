@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, ImageFolder
 
 from tests.data.pictures import encoded, photo
-from vitcli.data.datasets import DATASETS, build_splits, build_val
+from vitcli.data.datasets import build_splits, build_val
 from vitcli.data.folder import PackedNames
 from vitcli.errors import DataError, UsageError, VitcliError
 from vitcli.recipe.schema import Dataset
@@ -325,11 +325,6 @@ def test_torchvision_sets_that_are_not_there(tmp_path, name):
     assert "--dataset_download True" in error.help
     assert str(tmp_path) in error.help
     assert isinstance(refusal(None, dataset=name), UsageError)
-
-
-def test_every_declared_set_has_an_opener():
-    assert all(callable(opener) for opener in DATASETS.values())
-    assert "imagefolder" in DATASETS
 
 
 def test_unreadable_image_is_found_when_it_is_loaded(image_folder):
