@@ -57,6 +57,7 @@ FVIT = Family("vitcli.models.fvit:create", options=(
     "auto_encode",
 ))
 
+# Sizes and crops: Apple's released code for FastViT, timm's published weights for the ViTs.
 MODELS: dict[str, Model] = {
     #                              px   crop
     "fastvit_t8":   Model(FASTVIT, 256, 0.90),

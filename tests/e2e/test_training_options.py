@@ -49,4 +49,4 @@ def test_mistakes_are_explained(vitcli):
 
     assert "but the weights are random" in said("--freeze", "backbone")
     assert "'^steem' is in no parameter's name" in said("--freeze", "['^steem']")
-    assert "is no regular expression" in said("--freeze", "['(']")
+    assert "is not a regular expression" in said("--freeze", "['(']")

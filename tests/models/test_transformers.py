@@ -11,13 +11,14 @@ from torch import nn
 from vit_pytorch.efficient import ViT as EfficientViT
 
 import vitcli
+from vitcli import catalog
 from vitcli.errors import UsageError
 from vitcli.models.registry import create_model
-from vitcli.models.transformers import TRANSFORMERS, TransformerShape, build_transformer
+from vitcli.models.transformers import TransformerShape, build_transformer
 from vitcli.recipe.load import load_recipe
 from vitcli.weights.read import Weights
 
-NAMES = list(TRANSFORMERS)
+NAMES = list(catalog.TRANSFORMERS)
 TINY = {"embed_dim": 16, "depth": 2, "num_heads": 2, "patch_size": 8, "img_size": 32, "num_classes": 5}
 #: the digits, small enough for a second
 RUN = {
@@ -83,7 +84,7 @@ def test_linformer_from_the_command_line(tmp_path: Path, vitcli):
     done = vitcli("train", "-c", "quickstart", *words, "--transformer", "linformer", "--drop_path_rate", 0.1)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
-    assert "`transformer` brings its own blocks: `drop_path_rate` has no effect" in done.stdout
+    assert "`drop_path_rate` has no effect: `transformer` replaces the blocks" in done.stdout
     assert "best top-1" in done.stdout
 
 

@@ -1,4 +1,4 @@
-"""Recipes are strict: every mistake is found, placed and explained; YAML's traps are closed."""
+"""Recipes are strict: every mistake is reported with its place and a remedy; YAML 1.1's pitfalls are avoided."""
 
 import subprocess
 import sys
@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from vitcli.recipe.names import REGISTRIES, registered
 
 from tests.conftest import environment
 from vitcli.errors import Place, RecipeError
+from vitcli.recipe import describe
 from vitcli.recipe.describe import expectation, metavar
 from vitcli.recipe.load import load_recipe
-from vitcli.recipe.schema import SECTION_OF, SECTIONS, extra
+from vitcli.recipe.schema import SECTION_OF, SECTIONS, extra, key
 from vitcli.recipe.write import recipe_text
 
 
@@ -51,12 +51,12 @@ MISTAKES = [
     ("scale: [1.0, 0.08]", "write [0.08, 1]", 8),
     ("mean: [0.5, 0.5]", "`mean` has 2 values, but in_channels is 3", 7),
     ("auto_augment: rand-m9-zz3", "zz3", 15),
-    ("color_jitter: [0.4, 0.4]", "not understood", 15),
-    ("color_jitter: [0.1, -0.2, 0.3]", "not understood", 15),
+    ("color_jitter: [0.4, 0.4]", "cannot be [0.4, 0.4]", 15),
+    ("color_jitter: [0.1, -0.2, 0.3]", "give one number, three", 15),
     ("color_jitter: [0.4, 0.4, 0.4, 0.6]", "at most 0.5", 15),
     ("auto_augment: rnd-m9", "unknown policy 'rnd'", 15),
     ("in_channels: 4", "must be one of 1, 3", 14),
-    ("pretrained: true", "nothing is downloaded unasked", 13),
+    ("pretrained: true", "not downloaded automatically", 13),
     ("warmup_epochs: 90", "leave nothing of epoch_size 90", 16),
     ("resume: auto", "add --run_dir DIR", 9),
     ("optimizer: {lr: 1}", "a recipe is flat", 12),
@@ -118,7 +118,7 @@ def test_broken_file(tmp_path: Path, content: bytes, message: str):
 
 
 def test_yaml_1_2(tmp_path: Path):
-    """1e-3 is a number, `no` a word, 010 ten, 12:30 a text; a BOM and Windows line ends do no harm."""
+    """1e-3 is a number, `no` a word, 010 ten, 12:30 text; a BOM and Windows line ends are accepted."""
     path = tmp_path / "recipe.yaml"
     path.write_bytes("\ufefflr: 1e-3\r\nval_split: no\r\nseed: 010\r\ntrain_split: 12:30\r\nmin_lr: 5E-6\r\n".encode())
     recipe = load_recipe(path)
@@ -191,19 +191,52 @@ def test_every_key_is_described():
         assert set(extra(name)) == {"free", "registry", "own"}
 
 
-def test_names_equal_the_registries():
-    from vitcli.data.datasets import DATASETS
-    from vitcli.models.registry import list_models
-    from vitcli.models.transformers import TRANSFORMERS
-    from vitcli.optim.optimizers import OPTIMIZERS
-    from vitcli.optim.schedule import SCHEDULES
+@pytest.fixture
+def key_of_names(monkeypatch: pytest.MonkeyPatch):
+    """A schema that also has the key `orders`, a list of names of optimizers."""
 
-    assert sorted(registered("models")) == list_models()
-    assert registered("optimizers") == tuple(OPTIMIZERS)
-    assert registered("schedules") == tuple(SCHEDULES)
-    assert registered("datasets") == tuple(DATASETS)
-    assert registered("transformers") == tuple(TRANSFORMERS)
-    assert set(REGISTRIES) == {"models", "transformers", "optimizers", "schedules", "datasets"}
+    class WithOrders(SECTIONS["system"]):
+        orders: tuple[str, ...] | None = key(None, "For this test.", registry="optimizers")
+
+    monkeypatch.setitem(SECTIONS, "system", WithOrders)
+    monkeypatch.setitem(SECTION_OF, "orders", "system")
+    describe._properties.cache_clear()
+    yield
+    describe._properties.cache_clear()
+
+
+@pytest.mark.parametrize("typed", ["sgd,adamw", " sgd, adamw ", "[sgd, adamw]"])
+def test_a_list_of_names(tmp_path: Path, key_of_names: None, typed: str):
+    assert load_recipe(write(tmp_path, "orders: [sgd, adamw]\n")).get("orders") == ("sgd", "adamw")
+    assert load_recipe(None, {"orders": typed}).get("orders") == ("sgd", "adamw")
+    assert load_recipe(None, {"orders": "sgd"}).get("orders") == ("sgd",)
+    assert load_recipe(None, {"orders": "none"}).get("orders") is None
+    assert load_recipe(None, orders=("sgd",)).get("orders") == ("sgd",)
+    assert load_recipe(write(tmp_path, "orders: null\n")).get("orders") is None
+    assert metavar("orders") == "NAMES"
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "shown", "help"),
+    [
+        ("orders: [sgd, adamww]", 9, '["sgd", "adamww"]', "did you mean `adamw`?"),
+        ("orders: [nestrov, sgd]", 9, '["nestrov", "sgd"]', "did you mean `nesterov`?"),
+        ("orders: [sgd, 3]", 9, '["sgd", 3]', None),
+        ("orders: [[sgd]]", 9, '[["sgd"]]', None),
+        ("orders: sgd", 9, '"sgd"', None),
+    ],
+)
+def test_each_of_a_list_of_names_is_checked(
+    tmp_path: Path, key_of_names: None, line: str, column: int, shown: str, help: str | None
+):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(tmp_path, line + "\n"))
+    (problem,) = caught.value.problems
+    assert problem.message.startswith("`orders` must be a list of names from adamw, adam, nadam, sgd")
+    assert problem.message.endswith(f"or null, not {shown}")
+    assert problem.help == help
+    assert isinstance(problem.place, Place)
+    assert problem.place.column == column
 
 
 @pytest.mark.parametrize(

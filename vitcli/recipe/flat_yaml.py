@@ -1,7 +1,7 @@
-"""Reads a flat YAML file strictly: YAML 1.2's idea of numbers and booleans, no duplicates, no tags, every place kept.
+"""Reads a flat YAML file strictly: YAML 1.2's numbers and booleans, no duplicate keys, no tags; places are kept.
 
-PyYAML speaks YAML 1.1, where `1e-3` is a string, `no` is False, `010` is 8, `12:30` is 750, and the last of two equal
-keys wins in silence. Here the first is a number, the second a word, the third ten, the fourth text, the last a mistake.
+PyYAML implements YAML 1.1, where `1e-3` is a string, `no` is False, `010` is 8, `12:30` is 750, and the last of two
+equal keys silently wins. Here `1e-3` is a number, `no` a word, `010` ten, `12:30` text, and an equal key a mistake.
 """
 
 import re
@@ -23,7 +23,7 @@ _CONSTANTS = {"true": True, "false": False, "null": None, "~": None, "": None}
 
 @dataclass(frozen=True)
 class Entry:
-    """One line `key: value` of a file, and where both stand."""
+    """One line `key: value` of a file, and the places of both."""
 
     key: str
     value: Any
@@ -57,16 +57,16 @@ def command_line_value(text: str) -> Any:
 
 
 def _item(text: str) -> Any:
-    """A scalar of a list; one in quotes is a text, as in a file."""
+    """A scalar of a list; quotes make it text, as in a file."""
     quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
     return text[1:-1] if quoted else scalar(text)
 
 
 def read_flat_yaml(path: Path) -> tuple[list[Entry], list[Problem]]:
-    """All entries of the file and all that is wrong with its form.
+    """All entries of the file, and all problems with their form.
 
     Raises:
-        RecipeError: the file cannot be read or is no YAML mapping at all.
+        RecipeError: the file cannot be read, or is not a YAML mapping.
     """
     text = _read_text(path)
     lines = text.splitlines()
@@ -83,7 +83,7 @@ def read_flat_yaml(path: Path) -> tuple[list[Entry], list[Problem]]:
         if key in seen:
             first = seen[key].line
             problems.append(
-                Problem(f"key `{key}` is given twice", key_place, f"it is already set on line {first}; remove one")
+                Problem(f"the key `{key}` is given twice", key_place, f"it is already set on line {first}; remove one")
             )
             continue
         seen[key] = key_place
@@ -100,7 +100,7 @@ def _read_text(path: Path) -> str:
 
     try:
         if path.is_file() and path.stat().st_size > MAX_BYTES:
-            raise refuse(f"the file is larger than {MAX_BYTES:,} bytes: this is no recipe")
+            raise refuse(f"the file is larger than {MAX_BYTES:,} bytes and is not a recipe")
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise refuse(
@@ -109,22 +109,20 @@ def _read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise refuse(f"the file is not UTF-8 text (byte {error.start})", "save it as UTF-8") from None
     if bad := next((c for c in text if c < " " and c not in "\t\n\r"), None):
-        raise refuse(f"the file holds the control character {bad!r}: this is no text file")
+        raise refuse(f"the file contains the control character {bad!r} and is not a text file")
     return text
 
 
 def _compose(text: str, path: Path, lines: list[str]) -> yaml.Node | None:
-    """The node tree of the text; no values are built yet, so nothing in it can run."""
+    """The node tree of the text. No values are built yet, so nothing in it can run."""
     try:
-        if any(isinstance(token, (yaml.AliasToken, yaml.AnchorToken)) for token in yaml.scan(text)):
-            raise RecipeError(
-                [Problem("anchors (&) and aliases (*) are not allowed in a recipe", str(path), "write the value out")]
-            )
-        depth = deepest = 0
+        depth = 0
         for event in yaml.parse(text):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+                message = "anchors (&) and aliases (*) are not allowed in a recipe"
+                raise RecipeError([Problem(message, str(path), "write the value out")])
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            deepest = max(deepest, depth)
-            if deepest > MAX_DEPTH:
+            if depth > MAX_DEPTH:
                 raise RecipeError([Problem("the values are nested too deep", str(path), "recipes are flat")])
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
@@ -132,9 +130,9 @@ def _compose(text: str, path: Path, lines: list[str]) -> yaml.Node | None:
         message = " ".join(part for part in (getattr(error, "context", None), getattr(error, "problem", None)) if part)
         help = "indent with spaces; a value with `: ` or `#` needs quotes"
         if mark is None:
-            raise RecipeError([Problem(f"not YAML: {error}", str(path), help)]) from None
+            raise RecipeError([Problem(f"this is not YAML: {error}", str(path), help)]) from None
         raise RecipeError(
-            [Problem(f"not YAML: {message}", _at(path, lines, mark.line, mark.column, 1), help)]
+            [Problem(f"this is not YAML: {message}", _at(path, lines, mark.line, mark.column, 1), help)]
         ) from None
     except RecursionError:
         raise RecipeError([Problem("the values are nested too deep", str(path), "recipes are flat")]) from None
@@ -142,12 +140,12 @@ def _compose(text: str, path: Path, lines: list[str]) -> yaml.Node | None:
 
 def _value(node: yaml.Node) -> Any:
     if node.tag.startswith("tag:yaml.org,2002:python") or node.tag.startswith("!"):
-        raise ValueError(f"the tag {node.tag} is not allowed: a recipe holds plain values only")
+        raise ValueError(f"the tag {node.tag} is not allowed: a recipe contains plain values only")
     if isinstance(node, yaml.ScalarNode):
         return node.value if node.style in ("'", '"', "|", ">") else scalar(node.value)
     if isinstance(node, yaml.SequenceNode):
         return [_value(item) for item in node.value]
-    raise ValueError("nested keys are not allowed: a recipe is flat, move these keys to the left margin")
+    raise ValueError("nested keys are not allowed: a recipe is flat; move these keys to the left margin")
 
 
 def _place(node: yaml.Node, path: Path, lines: list[str]) -> Place:

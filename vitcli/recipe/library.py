@@ -1,4 +1,4 @@
-"""Finds recipes: a path the user gives, or one of those shipped with vitcli by its name."""
+"""Finds recipes: by a path, or by the name of a recipe that is shipped with vitcli."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ LIBRARY = next(
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Name -> file of every recipe that comes with vitcli."""
+    """Name -> file of every recipe that is shipped with vitcli."""
     return {path.stem: path for path in sorted(LIBRARY.glob("*.yaml"))}
 
 
@@ -21,7 +21,7 @@ def find_recipe(source: str | Path) -> Path:
     """The file `source` names: a path, or the name of a shipped recipe with or without `.yaml`.
 
     Raises:
-        RecipeError: there is none; with the nearest name.
+        RecipeError: there is no such recipe; the message has the nearest name.
     """
     path = Path(source)
     if path.is_file():

@@ -1,6 +1,6 @@
 """Builds a `Recipe` from a YAML file and the command line, or reports every mistake in them at once.
 
-Precedence: default of the schema < file < command line. Each value remembers where it came from.
+Precedence: default of the schema < file < command line. The origin of each value is kept.
 """
 
 import json
@@ -58,7 +58,7 @@ class Recipe:
         return [name for name in given if self.get(name) != schema.default(name)]
 
     def changed(self, source: str = COMMAND_LINE, /, **values: Any) -> "Recipe":
-        """This recipe with other values, which came from `source`.
+        """This recipe with other values, which come from `source`.
 
         Raises:
             RecipeError: a key or a value is not allowed.

@@ -1,13 +1,13 @@
-"""MindCV's recipe keys: what becomes of those that mean something in MindSpore only, and of those with another name.
+"""MindCV's recipe keys: what they become if they have another name here, or a meaning in MindSpore only.
 
-Every such key is accepted, and one line says what it turned into. A file that holds one is taken for a MindCV recipe:
-the keys it leaves out then have MindCV's defaults, not ours, so that it means here what it means there.
+Every such key is accepted, and one line says what became of it. A file with such a key counts as a MindCV recipe: keys
+that it does not set then have MindCV's defaults instead of ours, so that it means the same here as there.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-#: what a foreign key turns into: our keys with their values, and the sentence that is said
+#: what a foreign key becomes: our keys with their values, and the sentence that reports it
 Translation = tuple[dict[str, Any], str]
 
 
@@ -32,14 +32,14 @@ def _nothing(reason: str) -> Callable[[Any], Translation]:
 
 
 def _only(harmless: Any, otherwise: str) -> Callable[[Any], Translation]:
-    """A feature that is not there: its off value passes in silence, others are said aloud."""
-    return lambda value: ({}, "is off, as here" if value in (harmless, None) else f"is ignored: {otherwise}")
+    """A feature that vitcli does not have: off is accepted as it is, any other value is reported as ignored."""
+    return lambda value: ({}, "is off, as it is here" if value in (harmless, None) else f"is ignored: {otherwise}")
 
 
 _SCALER = "fp16 always uses PyTorch's dynamic loss scaler, bf16 and fp32 need none"
 
 TRANSLATIONS: dict[str, Callable[[Any], Translation]] = {
-    "mode": _nothing("PyTorch runs eagerly; `--compile True` is the nearest to MindSpore's graph mode"),
+    "mode": _nothing("PyTorch runs eagerly; `--compile True` comes closest to MindSpore's graph mode"),
     "dataset_sink_mode": _nothing("batches are prefetched and copied asynchronously"),
     "dataset_sink_size": _nothing("batches are prefetched and copied asynchronously"),
     "max_call_depth": _nothing("it bounds MindSpore's graph compiler"),
@@ -52,7 +52,7 @@ TRANSLATIONS: dict[str, Callable[[Any], Translation]] = {
     "dynamic_loss_scale": _nothing(_SCALER),
     "drop_overflow_update": _nothing("a step with infinite gradients is always dropped"),
     "filter_bias_and_bn": _filter,
-    "ckpt_save_dir": _nothing("checkpoints are kept in the run's folder; `--run_dir` chooses it"),
+    "ckpt_save_dir": _nothing("checkpoints are in the folder of the run; `--run_dir` sets it"),
     "resume_opt": _only(False, "`--resume auto` or `--resume RUN` continues a run exactly"),
     "aux_factor": _only(0.0, "no model here has an auxiliary classifier"),
     "aug_splits": _only(0, "augmentation splits are not implemented"),
@@ -64,7 +64,7 @@ TRANSLATIONS: dict[str, Callable[[Any], Translation]] = {
     "train_url": _nothing("it belongs to a cloud service"),
 }
 
-#: MindCV's defaults where they are not ours (mindcv config.py)
+#: MindCV's defaults where they differ from ours (mindcv config.py)
 DEFAULTS: dict[str, Any] = {
     "amp": "off",
     "dataset": "imagefolder",
@@ -81,7 +81,7 @@ DEFAULTS: dict[str, Any] = {
     "decay_epochs": 100,
 }
 
-#: values that MindCV spells otherwise: (key, MindCV's value) -> ours
+#: values that MindCV writes differently: (key, MindCV's value) -> ours
 VALUES: dict[tuple[str, Any], Any] = {
     ("dataset", "imagenet"): "imagefolder",
     ("dataset", ""): "imagefolder",

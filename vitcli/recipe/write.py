@@ -1,4 +1,4 @@
-"""Writes a recipe out: as a YAML file that repeats the run, and line by line for `recipes show`."""
+"""Writes a recipe: as a YAML file that repeats the run, and line by line for `recipes show`."""
 
 import json
 from pathlib import Path
@@ -11,8 +11,8 @@ from vitcli.recipe.schema import SECTIONS
 
 def recipe_text(recipe: Recipe) -> str:
     """A YAML file with every value, grouped by section."""
-    lines = [f"# {recipe.name}: every value of the run; `vitcli train -c` this file repeats it"]
-    flat = recipe.flat() | {"run_dir": None, "resume": None}  # a repetition is a run of its own
+    lines = [f"# {recipe.name}: every value of the run; `vitcli train -c FILE` with this file repeats it"]
+    flat = recipe.flat() | {"run_dir": None, "resume": None}  # a repetition is a new run
     for section, model in SECTIONS.items():
         lines += ["", f"# {section}"]
         lines += [f"{name}: {yaml_value(flat[name])}" for name in model.model_fields]
@@ -20,7 +20,7 @@ def recipe_text(recipe: Recipe) -> str:
 
 
 def yaml_value(value: Any) -> str:
-    """One value as YAML; JSON is YAML, and quotes every text."""
+    """One value as YAML: JSON is YAML, and quotes all text."""
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -64,11 +64,8 @@ class Augmentation(Section):
         for name in ("mean", "std"):
             given, channels = len(getattr(self, name)), recipe.model.in_channels
             if given not in (1, channels):
-                yield (
-                    name,
-                    f"`{name}` has {given} values, but in_channels is {channels}",
-                    f"give 1 or {channels} values",
-                )
+                help = f"give 1 or {channels} values" if channels > 1 else "give 1 value"
+                yield name, f"`{name}` has {given} values, but in_channels is {channels}", help
         if self.auto_augment and (wrong := check_policy(self.auto_augment)):
             yield "auto_augment", wrong, "for example rand-m9-mstd0.5-inc1, autoaug, trivialaugwide"
         jitter = self.color_jitter if isinstance(self.color_jitter, tuple) else (self.color_jitter or 0.0,) * 3
