@@ -64,17 +64,18 @@ def test_without_a_file_a_run_brings_its_data_too():
 
 
 def test_tensors_are_weaker_than_a_file(file: Path):
-    """torchvision's file states no size; that it is a ViT of 32 px shows in its tensors."""
-    weights = Weights(torchvision_vit().state_dict(), source="tv.pth")
-    recipe, notes = settled(load_recipe(None, {"num_heads": "2"}), weights)
+    """torchvision's file states no size; that it is a ViT for 32 px shows in its tensors."""
+    tensors = torchvision_vit().state_dict()
+    weights = Weights(tensors, {"options": {"num_heads": 2}}, "tv.safetensors")
+    recipe, notes = settled(load_recipe(), weights)
     assert values(recipe, "embed_dim", "depth", "num_heads", "image_resize") == [32, 2, 2, 32]
     assert values(recipe, "interpolation", "crop_pct") == ["bilinear", 0.875]
     assert notes == ["preprocessing of the weights: interpolation bilinear"]
-    mine, notes = settled(load_recipe(file, {"num_heads": "2"}), weights)
+    mine, notes = settled(load_recipe(file), weights)
     assert values(mine, "embed_dim", "image_resize", "crop_pct") == [32, 64, 0.875]
     assert notes[0] == "`crop_pct`: the checkpoint was trained with 0.875, the recipe says 0.9; using 0.875"
     with pytest.raises(WeightsError, match="number of attention heads"):
-        settled(load_recipe(), weights)
+        settled(load_recipe(), Weights(tensors))
 
 
 def test_a_model_that_the_user_names_is_meant_as_it_is():

@@ -49,12 +49,11 @@ def export(source: str | Path, out: Path, plan: ExportPlan, *, use_ema: bool | N
         job = ExportJob(opened, form, images, new, plan)
         verdict, quantization = job.write_and_compare(say=_console.print)
         _console.print(_summary(verdict))
-        where = job.first_difference() if verdict.problems else None
         if verdict.problems and not plan.accept:
-            raise _refusal(verdict, where)
+            raise _refusal(verdict)
         if images.calibration_split and images.calibration_split == images.val_split:
             _console.print("note: there is no training split: int8 was calibrated on images of the comparison")
-        facts = job.facts() | {"gate": _gate_facts(verdict, where), "speed": job.speed()}
+        facts = job.facts() | {"gate": _gate_facts(verdict), "speed": job.speed()}
         if quantization:
             facts["quantization"] = quantization
         artifact = new.finish(facts, model_card(facts, opened.class_names))
@@ -84,10 +83,9 @@ def export_fused(
     _console.print(f"next: vitcli validate --ckpt_path {out} --data_dir DATA")
 
 
-def _refusal(verdict: Verdict, where: str | None) -> UsageError:
-    starts = f"\n  the difference starts in the layer {where}" if where else ""
+def _refusal(verdict: Verdict) -> UsageError:
     return UsageError(
-        f"the artifact is out of tolerance: {'; '.join(verdict.problems)}{starts}",
+        f"the artifact is out of tolerance: {'; '.join(verdict.problems)}",
         help="nothing was written; --accept writes it anyway and records the deviation in its card",
     )
 
@@ -110,10 +108,8 @@ def _summary(verdict: Verdict) -> str:
     return "\n".join(lines)
 
 
-def _gate_facts(verdict: Verdict, where: str | None) -> dict[str, Any]:
+def _gate_facts(verdict: Verdict) -> dict[str, Any]:
     facts: dict[str, Any] = {"made_up": verdict.made_up.as_dict(), "problems": verdict.problems}
-    if where:
-        facts["first_difference"] = where
     if verdict.real:
         facts["real"] = verdict.real.as_dict()
         counted = EvalResult(verdict.real.num_labeled, verdict.real.correct_artifact, 0, 0.0)

@@ -89,14 +89,16 @@ def open_network(source: str | Path, *, use_ema: bool | None = None, recipe: Rec
     return Opened(model.eval(), recipe, names, weights, [*notes, *loading])
 
 
-def open_features(source: str | Path, *, use_ema: bool | None = None) -> Opened:
+def open_features(source: str | Path, *, use_ema: bool | None = None, recipe: Recipe | None = None) -> Opened:
     """The network that `source` names without its classifier: images (B, C, H, W) -> features (B, D).
+
+    The arguments are those of `open_network`.
 
     Raises:
         DataError, WeightsError: as `open_network`.
     """
     weights = open_weights(source, use_ema=use_ema)
-    recipe, notes = settled(load_recipe(), weights)
+    recipe, notes = settled(recipe or load_recipe(), weights)
     model, loading = load_whole(recipe, 0, weights)
     return Opened(model.eval(), recipe, [], weights, [*notes, *loading])
 

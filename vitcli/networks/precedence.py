@@ -64,7 +64,7 @@ def settled(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[str]]:
         return after, notes
     notes += adopted_note(after, [name for name in changed if name not in overruled])
     if recipe.origins.get("model", MINDCV_DEFAULT) == MINDCV_DEFAULT:  # a model that the user names is meant as it is
-        shown = {name: value for name, value in _shown(recipe, weights).items() if name not in stated}
+        shown = {name: value for name, value in _shown(weights).items() if name not in stated}
         after, _ = overlaid(after, shown, weights.source, over_file=False)
     return after, notes
 
@@ -94,13 +94,13 @@ def _stated(weights: Weights, *, with_data: bool) -> dict[str, Any]:
     return found
 
 
-def _shown(recipe: Recipe, weights: Weights) -> dict[str, Any]:
-    """What the shapes of the tensors show; `recipe` may name the number of attention heads, which they do not show.
+def _shown(weights: Weights) -> dict[str, Any]:
+    """What the names and shapes of the tensors show of the network.
 
     Raises:
         WeightsError: they fit no model of the registry, or do not show enough.
     """
-    fit = find_fit(weights, num_heads=recipe.model.num_heads)
+    fit = find_fit(weights)
     if fit is None:
         raise WeightsError(
             f"{weights.source} fits no model of the registry",
