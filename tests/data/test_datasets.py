@@ -329,11 +329,6 @@ def test_torchvision_sets_that_are_not_there(tmp_path, name):
     assert isinstance(refusal(None, dataset=name), UsageError)
 
 
-def test_every_declared_set_has_an_opener():
-    assert all(callable(opener) for opener in DATASETS.values())
-    assert "imagefolder" in DATASETS
-
-
 def test_unreadable_image_is_found_when_it_is_loaded(make_image_folder):
     data_dir = make_image_folder(CATS_AND_DOGS)
     (data_dir / "train/cat/1.png").write_bytes(b"")

@@ -1,11 +1,11 @@
-"""`train` and `validate`: every recipe key is an option of both."""
+"""`train` and `validate`, where every recipe key is an option, and `embed`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from vitcli.cli.options import COLLECT_UNKNOWN, ConfigOption, JsonOption
+from vitcli.cli.options import COLLECT_UNKNOWN, ConfigOption, JsonOption, PluginOption, SourceArgument
 from vitcli.cli.recipe_keys import with_recipe_keys
 from vitcli.errors import UsageError
 from vitcli.recipe.load import Recipe, load_recipe
@@ -98,3 +98,33 @@ def _bool(option: str, text: str | None) -> bool | None:
     if text is not None and text.lower() not in words:
         raise typer.BadParameter(f"{option} must be true or false")
     return None if text is None else words[text.lower()]
+
+
+@training_app.command()
+def embed(
+    source: SourceArgument,
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Images, at any depth; if all are in subfolders, these are classes.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="A .npz or .parquet file.")],
+    batch_size: Annotated[
+        int, typer.Option("--batch_size", min=1, metavar="N", help="Images that the network sees at a time.")
+    ] = 64,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute; auto: a GPU if there is one.")
+    ] = "auto",
+    use_ema: Annotated[
+        bool | None,
+        typer.Option(
+            "--use_ema/--no_use_ema", help="Use the moving average of the weights. [default: yes if there is one]"
+        ),
+    ] = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Write the features of every image in a folder to one file, with names and labels.
+
+    `vitcli embed runs/… photos -o features.npz`; each row is the output of the network before its classifier.
+    """
+    from vitcli.commands.embed import embed as run
+
+    run(source, folder, out, batch_size=batch_size, device=device, use_ema=use_ema)

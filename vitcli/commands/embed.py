@@ -12,8 +12,8 @@ import numpy as np
 from rich.progress import Progress
 
 from vitcli.data.find_images import find_images
-from vitcli.deploy.predictions import check_writable
 from vitcli.data.sources.folder import FolderImages
+from vitcli.deploy.predictions import check_writable
 from vitcli.distributed import joined
 from vitcli.engine.failures import memory_in_words
 from vitcli.engine.precision import build_autocast

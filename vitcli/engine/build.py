@@ -79,6 +79,9 @@ def build_training(
         weight_decay_filter=optim.weight_decay_filter,
         layer_decay=optim.layer_decay,
     )
+    optimizer = build_optimizer(optim, groups, world.device, task)
+    if describe := getattr(optimizer, "describe", None):
+        reporter.say(describe())
     average = {"decay": optim.ema_decay, "ramp_steps": optim.ema_ramp_steps}
     return Training(
         recipe=recipe,
@@ -86,7 +89,7 @@ def build_training(
         run_dir=run_dir,
         task=task,
         wrapped=wrapped(task, world),
-        optimizer=build_optimizer(optim, groups, world.device, task),
+        optimizer=optimizer,
         scaler=torch.amp.GradScaler(world.device.type, enabled=chosen_amp(recipe, world.device) == "fp16"),
         ema=ExponentialMovingAverage(task.network, **average) if optim.ema else None,
         plan=plan,
