@@ -95,7 +95,7 @@ def validate(
         images = numbered(subject.recipe.dataset, subject.class_names, subject.named_by)
         reporter.notes(images.notes)
         if subject.named_by == "number":
-            check_num_classes(recipe, images.class_names)
+            check_num_classes(recipe, images.class_names or [])
         with memory_in_words("lower --val_batch_size"):
             numbers, rows = _measured(subject, images, world, crops)
         reporter.table("validation", [*subject.rows, *rows])

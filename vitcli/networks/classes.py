@@ -41,17 +41,21 @@ def numbered(
         return _of_both_splits(section, split)
     if named_by == "number":
         images = build_split(section, split)
-        if len(images.class_names) != len(class_names):
+        found = images.class_names or []
+        if len(found) != len(class_names):
             raise WeightsError(
-                f"the network has {len(class_names)} classes, the data has {len(images.class_names)} classes",
+                f"the network has {len(class_names)} classes, the data has {len(found)} classes",
                 help="use the data that it was trained for, or fine-tune it: `vitcli train … --ckpt_path FILE`",
             )
         return _in_order(images, class_names, "the classes of the weights have no names")
     try:
         return build_named(section, split, class_names)
     except DataError:
-        images = build_split(section, split) if named_by == "description" else None
-        if images is None or len(images.class_names) != len(class_names) or {*images.class_names} & {*class_names}:
+        if named_by != "description":
+            raise
+        images = build_split(section, split)
+        found = images.class_names or []
+        if len(found) != len(class_names) or {*found} & {*class_names}:
             raise
         return _in_order(images, class_names, "the folders are not named as the classes of the weights")
 
