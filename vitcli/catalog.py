@@ -8,6 +8,7 @@ from typing import Any
 
 TASKS = {
     "classification": "vitcli.tasks.classification:Classification",
+    "byol": "vitcli.tasks.byol:Byol",
 }
 EVALUATORS = {
     "top1": "vitcli.evaluators.top1:Top1",

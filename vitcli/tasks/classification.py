@@ -17,9 +17,7 @@ class Classification(Task):
     def __init__(self, recipe: Recipe, network: nn.Module, class_names: list[str] | None) -> None:
         super().__init__(recipe, network, class_names)
         self.section = recipe.loss
-        self.preparer = BatchPreparer(
-            recipe.augmentation, len(class_names or ()), in_channels=recipe.model.in_channels
-        )
+        self.preparer = BatchPreparer(recipe.augmentation, len(class_names or ()), in_channels=recipe.model.in_channels)
 
     def prepare(self, batch: Batch, seed: int) -> Batch:
         """Normalize, erase, mix."""

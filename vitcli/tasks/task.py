@@ -62,6 +62,10 @@ class Task(nn.Module):
     def after_step(self, step: int, total_steps: int) -> None:
         """Called when `step` optimizer steps are done."""
 
+    def notes(self, *, accumulation: int, world_size: int) -> list[str]:
+        """What a user should know of this run before it starts, one sentence each."""
+        return []
+
     def lr_factor(self, name: str) -> float:
         """Multiplies the learning rate of the parameter `name` of this task."""
         return 1.0
