@@ -102,6 +102,7 @@ SOURCES = {
 }
 TASKS = {
     "classification": "vitcli.tasks.classification:Classification",
+    "byol": "vitcli.tasks.byol:Byol",
 }
 EVALUATORS = {
     "top1": "vitcli.evaluators.top1:Top1",

@@ -66,7 +66,7 @@ def build_training(
     reporter.say(lr_text)
     class_names = splits.class_names if splits.val is not None else None
     task = build_task(recipe, class_names, world.device, reporter, weights, network)
-    reporter.notes(task.notes(plan.accumulation, world.size))
+    reporter.notes(task.notes(accumulation=plan.accumulation, world_size=world.size))
     channels_last = recipe.system.channels_last and world.device.type != "cpu"
     if channels_last:
         task.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

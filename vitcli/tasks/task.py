@@ -63,13 +63,13 @@ class Task(nn.Module):
     def after_step(self, step: int, total_steps: int) -> None:
         """Called when `step` optimizer steps are done."""
 
+    def notes(self, *, accumulation: int, world_size: int) -> list[str]:
+        """What a user should know of this run before it starts, one sentence each."""
+        return []
+
     def lr_factor(self, name: str) -> float:
         """Multiplies the learning rate of the parameter `name` of this task."""
         return 1.0
-
-    def notes(self, accumulation: int, world_size: int) -> list[str]:
-        """What the user should know before the run starts, given micro-steps and processes."""
-        return []
 
     def next_command(self, run: str) -> str:
         """What a user does next with the finished run."""

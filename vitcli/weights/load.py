@@ -47,7 +47,9 @@ def load_weights(
     _check_form(tensors, own, weights.source)
 
     report = LoadReport()
-    adapt(tensors, model, report, reset_head=reset_head, pos_resample=pos_resample)
+    if learner := weights.meta.get("learner"):
+        report.notes.append(f"only {learner}* loaded, without its head, which did not train there")
+    adapt(tensors, model, report, reset_head=reset_head or learner is not None, pos_resample=pos_resample)
     _check_all(tensors, own, report, weights)
     _check_hidden(model, report, weights)
 

@@ -20,6 +20,8 @@ from vitcli.weights.torch_file import read_torch
 #: in the metadata of a safetensors file: what this project knows of the weights, as JSON
 PACKED = "vitcli"
 PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
+#: how the names of the trained network begin in the state of byol-pytorch's learner
+LEARNER = "online_encoder.net."
 #: the entries beside tensors that are understood here; under the same names, trainers keep texts of their own
 TYPES = {
     **dict.fromkeys(("recipe", "options", "preprocessing", "config", "preprocessor_config"), dict), "class_names": list
@@ -63,7 +65,10 @@ def read_weights(source: str | Path, *, use_ema: bool = False) -> Weights:
         raise
     name = str(source) if is_remote(source) else str(path)
     meta = {key: value for key, value in meta.items() if isinstance(value, TYPES.get(key, object))}
-    return Weights({_without_prefixes(key): tensor for key, tensor in tensors.items()}, meta | beside, name)
+    tensors = {_without_prefixes(key): tensor for key, tensor in tensors.items()}
+    if of_learner := {key.removeprefix(LEARNER): tensors[key] for key in tensors if key.startswith(LEARNER)}:
+        tensors, meta = of_learner, meta | {"learner": LEARNER}
+    return Weights(tensors, meta | beside, name)
 
 
 def _read_file(path: Path, *, use_ema: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from vitcli.recipe.schema.key import Name, Section, key
+from vitcli.recipe.schema.key import Name, Probability, Section, key
 
 
 class Learning(Section):
     task: Name = key("classification", "What is learned.", registry="tasks")
+    projector_hidden_dim: int = key(4096, "BYOL: hidden width of the projector.", ge=1)
+    projector_dim: int = key(256, "BYOL: width of the projections.", ge=2)
+    predictor_hidden_dim: int = key(4096, "BYOL: hidden width of the predictor.", ge=1)
+    target_decay: Probability = key(
+        0.99, "BYOL: decay per step of the target, the moving average of the network, in the first step."
+    )
+    target_decay_end: Probability = key(1.0, "BYOL: decay of the target in the last step; a cosine leads to it.")
+    online_probe_lr: float | None = key(
+        None, "BYOL: peak learning rate of the linear probe that is trained along with the network. Default: lr.", gt=0
+    )
