@@ -12,7 +12,7 @@ from vitcli.data.eval_transform import build_eval_transform
 from vitcli.data.loader import build_eval_loader
 from vitcli.data.mixing import BatchPreparer, Normalizer
 from vitcli.distributed import all_sum, any_rank
-from vitcli.evaluators.evaluator import Setting, Stopped
+from vitcli.evaluators.evaluator import Evaluator, Setting, Stopped
 from vitcli.tasks.task import Measurement, Task, TaskOutput
 
 
@@ -54,10 +54,9 @@ class Agreement(Task):
         return [Measurement("spread", network)]
 
 
-class Spread:
+class Spread(Evaluator):
     """How far apart the features of the validation images are."""
 
-    needs_train = False
     metrics = ("spread",)
 
     def __init__(self, setting: Setting) -> None:

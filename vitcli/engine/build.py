@@ -97,7 +97,10 @@ def build_training(
         batches=build_batches(recipe, world, splits, plan, task.num_views),
         evaluators=build_evaluators(recipe, world, splits, task),
         autocast=build_autocast(recipe, world.device),
-        facts={"class_names": splits.class_names, "preprocessing": preprocessing(recipe)},
+        facts={
+            "class_names": class_names if task.num_outputs(class_names) else None,  # of the network's outputs
+            "preprocessing": preprocessing(recipe),
+        },
         reporter=reporter,
         bad_images=BadImages(run_dir / "bad_images.jsonl", max_ratio=recipe.dataset.max_bad_ratio, of=plan.num_samples),
         meter=Meter(world.device),

@@ -26,6 +26,8 @@ def measure(training: Training, should_stop: Callable[[], bool]) -> dict[str, fl
         if evaluator := training.evaluators.get(evaluator_name):
             found = evaluator(measured, should_stop=alive)
             numbers |= {prefix + name: found[name] for name in evaluator.metrics}
+            if warning := evaluator.warning(found):
+                training.reporter.note(warning)
     return numbers
 
 

@@ -51,6 +51,8 @@ class Evaluator(Protocol):
     needs_train: bool = False  #: whether it looks at the training split too
     metrics: tuple[str, ...]  #: the numbers that an epoch's line shows
 
+    def __init__(self, setting: Setting) -> None: ...
+
     def __call__(
         self, network: nn.Module, *, should_stop: ShouldStop = never, answers: Answers | None = None
     ) -> dict[str, float]:

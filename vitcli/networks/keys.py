@@ -7,6 +7,8 @@ from vitcli.weights.preprocessing import KEYS
 ARCHITECTURE = ("model", "layer_scale_init", *OWN_KEYS)
 #: how an image becomes the network's input: its shape, and what weights of any project may state
 PREPROCESSING = ("image_resize", "in_channels", *KEYS)
+#: what was learned, which decides how the network is evaluated
+LEARNING = ("task",)
 #: the arithmetic that evaluation simulates
 ARITHMETIC = ("quantize",)
 #: the images that the network was trained and evaluated on

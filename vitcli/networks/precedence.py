@@ -11,7 +11,7 @@ from typing import Any
 
 from vitcli.errors import Place, WeightsError
 from vitcli.models.registry import model_info
-from vitcli.networks.keys import ARCHITECTURE, ARITHMETIC, DATA, PREPROCESSING
+from vitcli.networks.keys import ARCHITECTURE, ARITHMETIC, DATA, LEARNING, PREPROCESSING
 from vitcli.recipe.check import COMMAND_LINE, MINDCV_DEFAULT
 from vitcli.recipe.load import Recipe
 from vitcli.recipe.schema import OWN_KEYS
@@ -87,7 +87,7 @@ def _stated(weights: Weights, *, with_data: bool) -> dict[str, Any]:
     with_data: also which images the network was trained on, and mixed precision if it was trained with it.
     """
     found, recipe = preprocessing_of(weights) or {}, _recipe_of(weights) or {}
-    names = (*ARCHITECTURE, *PREPROCESSING, *ARITHMETIC, *(DATA if with_data else ()))
+    names = (*ARCHITECTURE, *PREPROCESSING, *LEARNING, *ARITHMETIC, *(DATA if with_data else ()))
     found |= {name: recipe[name] for name in names if name in recipe}
     if with_data and recipe.get("amp", "off") != "off":
         found["amp"] = "auto"  # mixed precision if this device supports it
