@@ -127,9 +127,7 @@ def test_flips_have_their_probability():
     flipped = [not same(horizontal(image, random.Random(seed)), image) for seed in range(1000)]
     assert abs(np.mean(flipped) - 0.3) < 0.05
     assert same(train_transform(Augmentation(**whole, hflip=1.0))(image, random.Random(0)), tvf.hflip(image))
-    assert same(
-        train_transform(Augmentation(**whole, hflip=0.0, vflip=1.0))(image, random.Random(0)), tvf.vflip(image)
-    )
+    assert same(train_transform(Augmentation(**whole, hflip=0.0, vflip=1.0))(image, random.Random(0)), tvf.vflip(image))
     assert same(train_transform(Augmentation(**whole, hflip=0.0))(image, random.Random(0)), image)
 
 

@@ -68,7 +68,10 @@ class Dataset(Section):
         None, "Use only this number of training images of each class; the seed chooses them.", ge=1
     )
     num_samples_ratio: float | None = key(
-        None, "Use only this share of the training images of each class, at least one; the seed chooses them.", gt=0, le=1
+        None,
+        "Use only this share of the training images of each class, at least one; the seed chooses them.",
+        gt=0,
+        le=1,
     )
     batch_size: int = key(128, "Images per process and micro-step.", ge=1, free=True)
     val_batch_size: int | None = key(
