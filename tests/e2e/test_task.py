@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.conftest import ROOT, environment, options
+from tests.conftest import environment, options
 from tests.e2e.test_resume import metrics
 
 PLUGIN = Path(__file__).with_name("two_views.py")
@@ -64,15 +64,3 @@ def test_a_task_of_ones_own(tmp_path: Path, vitcli):
     assert resumed.returncode == 0, resumed.stderr
     assert final(killed) == final(whole)
     assert metrics(killed) == metrics(whole)
-
-
-def test_the_engine_knows_no_task_by_name():
-    """Neither a task nor an evaluator is named in engine/ or in the story of `vitcli train`."""
-    from vitcli import catalog
-
-    names = {*catalog.TABLES["tasks"], *catalog.TABLES["evaluators"]}
-    files = [*(ROOT / "vitcli" / "engine").glob("*.py"), ROOT / "vitcli" / "commands" / "train.py"]
-    for file in files:
-        text = file.read_text(encoding="utf-8").lower().replace('old["top1"]', "")  # a name in the former format
-        found = [name for name in names if f'"{name}"' in text or f"import {name}" in text or f".{name} " in text]
-        assert not found, f"{file}: {found}"

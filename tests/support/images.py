@@ -39,18 +39,25 @@ def bomb_png(side: int) -> bytes:
 
 def write_images(folder: Path, count: int, draw: Callable[[int], Image.Image]) -> None:
     """0.png, 1.png, ... with what `draw` makes of their numbers."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         draw(number).save(folder / f"{number}.png")
+
+
+def reddish(number: int) -> Image.Image:
+    return Image.new("RGB", (40, 32), (200 + 3 * number, 60 + 3 * number, 40 + 3 * number))
+
+
+def bluish(number: int) -> Image.Image:
+    return Image.new("RGB", (40, 32), (40 + 3 * number, 60 + 3 * number, 200 + 3 * number))
 
 
 @pytest.fixture
 def image_folder(tmp_path: Path) -> Path:
     """Two classes, 12 + 6 images of 40 x 32 pixels each, told apart by their color."""
     for split, count in (("train", 12), ("val", 6)):
-        for name, color in (("cat", (200, 60, 40)), ("dog", (40, 60, 200))):
-            tint = lambda i, color=color: Image.new("RGB", (40, 32), tuple(c + 3 * i for c in color))
-            write_images(tmp_path / "images" / split / name, count, tint)
+        write_images(tmp_path / "images" / split / "cat", count, reddish)
+        write_images(tmp_path / "images" / split / "dog", count, bluish)
     return tmp_path / "images"
 
 

@@ -129,7 +129,7 @@ def ten_crops(image: Image.Image, size: int) -> Images:
 
 
 def googlenet_crops(image: Image.Image, size: int, resample: Resampling) -> Images:
-    """Of each of three squares: five crops and the whole, resized; then all mirrored (Szegedy et al. 2014, section 7)."""
+    """Of each of three squares, five crops and the whole, resized; then the same mirrored (Szegedy et al. 2014, 7)."""
     views = []
     for square in three_squares(image):
         views += [*five_crops(square, size), square.resize((size, size), resample)]

@@ -272,20 +272,27 @@ def _start_worker(worker_id: int) -> None:
     """Use one thread, and leave it to the training process to stop the run and its workers.
 
     Stop signals go to the whole process group. A worker that obeyed them would take away the data that the last step
-    before the checkpoint needs. Only a SIGTERM that the training process itself sends is obeyed.
+    before the checkpoint needs.
     """
     torch.set_num_threads(1)
     for number in _STOP_SIGNALS - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is None or not hasattr(signal, "sigwaitinfo"):  # macOS does not say who sent a signal
+    if hasattr(signal, "sigtimedwait"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS - {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    else:  # macOS does not say who sent a signal
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
-        return
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS - {signal.SIGTERM})
-    threading.Thread(target=_obey_only, args=(parent.pid,), daemon=True).start()
 
 
-def _obey_only(parent: int | None) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
+def _end_with_parent() -> None:
+    """Exit on a SIGTERM that the training process itself sends, or within five seconds of its end.
+
+    A worker of forkserver would not notice that end by its parent's number, which is that of the server.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    while parent.is_alive():
+        received = signal.sigtimedwait({signal.SIGTERM}, 5)
+        if received is not None and received.si_pid == parent.pid:
+            break
     os._exit(0)

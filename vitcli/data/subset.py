@@ -29,8 +29,9 @@ def limited(source: Source, section: Dataset, seed: int) -> Source:
             help="give num_samples or num_samples_ratio instead",
         )
     chosen = stratified(source, lambda count: min(wanted, count), seed)
-    if small := [name for name, count in chosen.class_counts().items() if 0 < count < wanted]:
-        chosen.notes.append(f"{len(small)} classes have fewer than {wanted} images: all of these are used")
+    counts = chosen.class_counts().values()
+    if small := sum(count < wanted for count in counts):
+        chosen.notes.append(f"{small} of {len(counts)} classes have fewer than {wanted} images; all of these are used")
     return chosen
 
 
