@@ -23,7 +23,7 @@ def scaled_lr(section: Section, global_batch: int) -> tuple[float, str]:
 
 
 def learning_rate(step: int, steps_per_epoch: int, section: Section, factor: float = 1.0) -> float:
-    """The rate of optimizer step `step` (from 0). `factor` is that of `scaled_lr`; it applies to floor and warm-up too."""
+    """The rate of optimizer step `step` (from 0). `factor`, from `scaled_lr`, applies to floor and warm-up too."""
     epoch = step // steps_per_epoch if section.lr_epoch_stair else step / steps_per_epoch
     if section.scheduler == "one_cycle":
         return factor * _one_cycle(step, section.epoch_size * steps_per_epoch, section)
