@@ -79,11 +79,11 @@ TRANSFORMERS = {
     "nystrom": "vitcli.models.transformers:build_nystrom",
     "performer": "vitcli.models.transformers:build_performer",
 }
-OPTIMIZERS = dict.fromkeys(
+OPTIMIZERS: dict[str, str] = dict.fromkeys(
     ("adamw", "adam", "nadam", "sgd", "momentum", "nesterov", "rmsprop", "adagrad", "lamb", "muon"),
     "vitcli.optim.optimizers:OPTIMIZERS",
 )
-SCHEDULES = dict.fromkeys(
+SCHEDULES: dict[str, str] = dict.fromkeys(
     (
         "cosine_decay", "linear_decay", "polynomial_decay", "exponential_decay", "step_decay", "multi_step_decay",
         "constant", "one_cycle",
