@@ -8,6 +8,7 @@ import timm
 from vitcli import catalog
 from vitcli.errors import UsageError
 from vitcli.models import fastvit, vit
+from vitcli.models.registry import create_model
 from vitcli.optim.optimizers import OPTIMIZERS
 from vitcli.optim.schedule import SCHEDULES
 from vitcli.recipe.schema import OWN_KEYS, SECTION_OF, extra
@@ -27,6 +28,10 @@ def test_options_are_the_arguments_of_create(family: catalog.Family):
     assert tuple(parameters) == ("name", *catalog.MODEL_ARGUMENTS, *family.options)
     required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
     assert required == ["name", *catalog.MODEL_ARGUMENTS], "what a recipe may leave unset has a default"
+
+
+def test_create_model_passes_on_what_every_model_takes():
+    assert tuple(inspect.signature(create_model).parameters) == ("name", *catalog.MODEL_ARGUMENTS, "options")
 
 
 def test_keys_of_some_models_are_options_of_some_model():

@@ -54,6 +54,11 @@ def test_problem(values: dict[str, Any], key: str, message: str, help: str | Non
     load_recipe(**values | cure)
 
 
+def test_a_single_epoch_may_be_all_warm_up():
+    """Trying a recipe out with `--epoch_size 1` needs no other change."""
+    assert load_recipe(epoch_size=1, warmup_epochs=5).scheduler.warmup_epochs == 5
+
+
 BLOCKS = {"model": "vit_s_patch16", "transformer": "linformer"}
 #: values, the note, the change that silences it
 NOTES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [

@@ -5,8 +5,8 @@
     performer   softmax by orthogonal random features (Choromanski et al. 2021, arXiv 2009.14794)
 
 All three cost O(N) instead of O(N^2). They come from the packages of `pip install 'vitcli[efficient]'`; plugins add
-others. Nystrom's pseudo-inverse is iterated from a
-start that depends on the whole batch, so an image's logits change slightly (1e-4 of their size) with its neighbors.
+others. Nystrom's pseudo-inverse is iterated from a start that depends on the whole batch, so an image's logits change
+slightly (1e-4 of their size) with the other images.
 """
 
 import importlib

@@ -18,15 +18,15 @@ COMMAND_LINE = "command line"
 MINDCV_DEFAULT = "MindCV's default"
 
 
-def problems(recipe: Recipe, *, besides: set[str]) -> list[Problem]:
-    """Contradictions that stop the run; the keys `besides` are known to be wrong and have their defaults here."""
-    if "model" in besides:  # which keys an unknown model has is not known
-        besides = besides | set(schema.OWN_KEYS)
+def problems(recipe: Recipe, *, ignore: set[str]) -> list[Problem]:
+    """Contradictions that stop the run. The keys in `ignore` are known to be wrong, and have their defaults here."""
+    if "model" in ignore:  # which keys an unknown model has is not known
+        ignore = ignore | set(schema.OWN_KEYS)
     return [
         Problem(message, recipe.origins.get(name, f"`{name}`"), help)
         for section in schema.SECTIONS
         for name, message, help in getattr(recipe, section).problems(recipe)
-        if name not in besides
+        if name not in ignore
     ]
 
 

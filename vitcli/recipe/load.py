@@ -180,7 +180,7 @@ def _build(recipe_name: str, sources: dict[str, tuple[Any, Place | str]], proble
         bad |= wrong
     problems += [_bad_value(name, *sources[name]) for name in sources if name in bad]
     recipe = Recipe(recipe_name, **sections, origins={name: origin for name, (_, origin) in sources.items()})
-    problems += check.problems(recipe, besides=bad)
+    problems += check.problems(recipe, ignore=bad)
     if problems:
         raise RecipeError(sorted(problems, key=_file_order))
     return recipe
