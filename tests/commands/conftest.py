@@ -1,4 +1,4 @@
-"""An artifact so simple that its answers can be computed by hand: it looks at the mean color of an image."""
+"""An artifact so simple that its answers can be computed by hand: they depend on the mean color of an image."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -86,7 +86,7 @@ def pictures(tmp_path: Path) -> list[Path]:
 
 
 def _graph(*, pixels: bool, batch: int | None, channels: int) -> bytes:
-    """The network as ONNX, put together by hand: normalization, mean over the image, one linear layer, softmax."""
+    """The network as ONNX, built by hand: normalization, mean over the image, one linear layer, softmax."""
     from onnx import TensorProto, helper, numpy_helper
 
     count = batch or "batch"

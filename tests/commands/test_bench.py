@@ -1,4 +1,4 @@
-"""`vitcli bench infer`: rows of what can be measured, reasons for what cannot, each item in a process of its own."""
+"""`vitcli bench infer`: rows for what can be measured, reasons for the rest, each item in a process of its own."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from vitcli.deploy.measure_worker import Candidate, memory_bytes, open_network
 from vitcli.errors import UsageError
 
 
-def test_artifacts_beside_each_other(artifact, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
+def test_artifacts_are_compared_in_a_table(artifact, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "argv", ["vitcli", "bench", "infer", "a b"])
     one, two, fixed = artifact("one"), artifact("a" * 60, pixels=False), artifact("fixed", batch=4)
     file = tmp_path / "bench.json"
@@ -27,9 +27,9 @@ def test_artifacts_beside_each_other(artifact, tmp_path: Path, capsys, monkeypat
     for row in rows[:2]:
         assert (row.format, row.precision, row.batch, row.threads) == ("onnx", "fp32", 2, 1)
         assert 0 < row.p50_ms <= row.p95_ms
-        assert 0.01 < row.images_per_second * row.p50_ms / 2000 < 2, "near the median, had nothing interfered"
+        assert 0.01 < row.images_per_second * row.p50_ms / 2000 < 2, "near the median, if nothing interfered"
         assert row.size_mb == 0.0
-        assert row.packages == ["onnxruntime"], "no torch in its memory"
+        assert row.packages == ["onnxruntime"], "torch is not in its memory"
         assert row.memory_mb is None or 5 < row.memory_mb < 300
     assert rows[0].ratio == 1
     assert (rows[2].why_not, rows[2].failed, rows[2].p50_ms) == ("takes 4 at a time", False, None)
@@ -45,14 +45,14 @@ def test_artifacts_beside_each_other(artifact, tmp_path: Path, capsys, monkeypat
         assert words in printed
     table = [line for line in printed.splitlines() if line.startswith("|")]
     assert len({len(line) for line in table}) == 1
-    assert len(table) == 5, "no row is broken"
+    assert len(table) == 5, "no row is wrapped"
     stored = json.loads(file.read_text())
     assert [row["ratio"] for row in stored["rows"]] == [row.ratio for row in rows]
     assert "vitcli" in stored["versions"]
 
 
 def test_the_ratio_is_taken_within_rounds():
-    """A machine that becomes slower from round to round does not change it."""
+    """A machine that becomes slower from round to round does not change the ratio."""
     first, second = (object.__new__(Worker) for _ in range(2))
     for worker, times in ((first, [[4.0, 4.0, 9.0], [8.0, 8.0, 8.0]]), (second, [[2.0, 2.0, 2.0], [4.0, 4.0, 90.0]])):
         worker.candidate = Candidate("x", 10, 1)
@@ -65,7 +65,7 @@ def test_the_ratio_is_taken_within_rounds():
     )  # fmt: skip
 
 
-def test_a_worker_that_dies_is_told_apart_from_one_that_refuses(artifact):
+def test_a_worker_that_dies_is_distinguished_from_one_that_refuses(artifact):
     order = Candidate(str(artifact()), 1, 1)
     killed, missing = Worker(order), Worker(Candidate(str(artifact("gone")), 1, 1, plugins=("no_such_plugin.py",)))
     try:
@@ -83,7 +83,7 @@ def test_a_worker_that_dies_is_told_apart_from_one_that_refuses(artifact):
     assert "no_such_plugin.py" in (missing.row(compared_with=killed).why_not or "")
 
 
-def test_a_failing_item_costs_no_other_row(artifact, capsys):
+def test_a_failing_item_does_not_affect_other_rows(artifact, capsys):
     good, changed = artifact("good"), artifact("changed")
     (changed / "labels.txt").write_text("a\n")
     with pytest.raises(SystemExit) as end:
@@ -114,7 +114,7 @@ def test_a_failing_item_costs_no_other_row(artifact, capsys):
 
 
 def test_models_by_name(artifact, monkeypatch: pytest.MonkeyPatch):
-    """Beside timm's model of the same architecture, built here."""
+    """Compared with timm's model of the same architecture, built here."""
     timm = pytest.importorskip("timm")
     threads: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
@@ -143,9 +143,9 @@ def test_counts_are_positive_numbers(text: str, capsys):
     assert "is not a list of counts" in capsys.readouterr().err
 
 
-def test_memory_is_told_in_bytes():
+def test_memory_is_in_bytes():
     kept = np.ones(40_000_000, dtype=np.uint8)
     peak, now = memory_bytes("VmHWM"), memory_bytes("VmRSS")
     if peak is None or now is None:
-        pytest.skip("this system does not tell")
+        pytest.skip("this system does not report it")
     assert len(kept) < now <= peak < 64e9

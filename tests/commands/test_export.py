@@ -1,4 +1,4 @@
-"""`vitcli export` on real files: what is written, what is refused, and that nothing stays of a refusal."""
+"""`vitcli export` on real files: what is written, what is refused, and that a refusal leaves nothing behind."""
 
 import json
 from pathlib import Path
@@ -74,7 +74,7 @@ def test_an_artifact_and_its_card(weights: Path, data_dir: Path, tmp_path: Path,
 
 
 @pytest.mark.slow
-def test_int8_reports_layers_and_leaves_the_first_and_last_alone(weights: Path, data_dir: Path, tmp_path: Path):
+def test_int8_reports_layers_and_keeps_the_first_and_last_in_float(weights: Path, data_dir: Path, tmp_path: Path):
     export(
         weights,
         tmp_path / "out",
@@ -101,7 +101,7 @@ def test_int8_reports_layers_and_leaves_the_first_and_last_alone(weights: Path, 
 def test_out_of_tolerance_is_refused_and_accept_records_it(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("vitcli.deploy.gate.MAX_ERROR", {"bf16": 1e-9})  # what no half-precision network keeps
+    monkeypatch.setattr("vitcli.deploy.gate.MAX_ERROR", {"bf16": 1e-9})  # no half-precision network meets it
     with pytest.raises(UsageError) as error:
         export(weights, tmp_path / "out", ExportPlan("torch_export", "bf16"))
     assert "out of tolerance: logits differ by" in str(error.value)
@@ -146,7 +146,7 @@ def test_a_standard_fused_file_is_timms(weights: Path, tmp_path: Path):
         (ExportPlan("executorch", batch=4), "takes 1 image at a time"),
     ],
 )
-def test_what_cannot_be_had_is_said_before_any_work(plan: ExportPlan, says: str, tmp_path: Path):
+def test_impossible_options_are_refused_before_any_work(plan: ExportPlan, says: str, tmp_path: Path):
     with pytest.raises(UsageError) as error:
         export(tmp_path / "no such weights", tmp_path / "out", plan)
     assert says in str(error.value)
@@ -178,7 +178,7 @@ def test_bad_sources(weights: Path, data_dir: Path, tmp_path: Path):
         (["--to", "onnx", "--fold", "full"], "--fold has no effect with --to onnx"),
     ],
 )
-def test_an_option_that_does_nothing_is_refused(options: list[str], says: str, tmp_path: Path, capsys: Any):
+def test_an_option_without_effect_is_refused(options: list[str], says: str, tmp_path: Path, capsys: Any):
     with pytest.raises(SystemExit) as ended:
         main(["export", "no such weights", *options, "-o", str(tmp_path / "out")])
     assert ended.value.code == 2

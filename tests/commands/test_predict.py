@@ -1,4 +1,4 @@
-"""`vitcli predict`: answers computed by hand, every way to name images, bad images, files, and no torch."""
+"""`vitcli predict`: answers computed by hand, ways to name images, bad images, output files, no torch."""
 
 import csv
 import io
@@ -45,7 +45,7 @@ def test_probabilities_are_those_computed_by_hand(kind: dict, artifact, pictures
     for entry, path in zip(found, pictures, strict=True):
         truth = dict(zip(NAMES, expected(Image.open(path), kind.get("channels", 3)), strict=True))
         given = {prediction["class"]: prediction["probability"] for prediction in entry["predictions"]}
-        assert list(given) == sorted(truth, key=lambda name: -truth[name]), "most probable first, and all of them"
+        assert list(given) == sorted(truth, key=lambda name: -truth[name]), "all classes, most probable first"
         assert given == pytest.approx(truth, abs=2e-6)
 
 
@@ -59,7 +59,7 @@ def test_the_classifier_takes_images_of_any_size_and_pixels(artifact, pictures: 
     assert classify(large).shape == (7, 4)
 
 
-def test_a_run_answers_as_its_model_does(pictures: list[Path]):
+def test_a_run_gives_the_answers_of_its_model(pictures: list[Path]):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)).eval()
     recipe = load_recipe(image_resize=SIZE, crop_pct=1.0, mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7])
@@ -74,7 +74,7 @@ def test_a_run_answers_as_its_model_does(pictures: list[Path]):
         ModelClassifier(Opened(model, recipe, NAMES, Weights({}, {}), []), device="gpu")
 
 
-def test_nonsense_from_a_network_is_refused(artifact, pictures: list[Path]):
+def test_invalid_outputs_of_a_network_are_refused(artifact, pictures: list[Path]):
     wrong = artifact("wrong", names=["too", "few"])
     with pytest.raises(DataError, match=r"returns \(1, 4\) for 1 images and 2 classes"):
         Classifier(open_artifact(wrong))([Image.open(pictures[0])])
@@ -84,7 +84,7 @@ def test_nonsense_from_a_network_is_refused(artifact, pictures: list[Path]):
         classify([Image.open(pictures[0])])
 
 
-def test_words_become_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_every_way_to_name_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     for name in (
         "b/2.jpg",
@@ -101,7 +101,7 @@ def test_words_become_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "empty").mkdir()
     below = ["b/10.PNG", "b/2.jpg", "b/deep/1.webp"]
     assert find_images(["*.jpg"])[0] == ["[1].jpg", "a.jpg"]
-    assert find_images(["[1].jpg"])[0] == ["[1].jpg"], "what exists is no pattern"
+    assert find_images(["[1].jpg"])[0] == ["[1].jpg"], "an existing file is not taken as a pattern"
     assert sorted(find_images(["b/*"])[0]) == sorted(find_images(["b/**"])[0]) == below
     (tmp_path / "b" / "deep" / "round").symlink_to(tmp_path / "b")
     assert find_images(["odd name", "b", "a.jpg", "a.jpg"]) == (["odd name", *below, "a.jpg", "a.jpg"], [])
@@ -114,7 +114,7 @@ def test_words_become_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         find_images(["photos", "a.jpg", "x*"])
 
 
-def test_a_bad_image_costs_no_other(artifact, pictures: list[Path], capsys):
+def test_a_bad_image_does_not_affect_the_others(artifact, pictures: list[Path], capsys):
     bad = pictures[0].with_name("3a.jpg")
     bad.write_bytes(b"no image")
     source = artifact()
@@ -131,7 +131,7 @@ def test_a_bad_image_costs_no_other(artifact, pictures: list[Path], capsys):
     assert answers(source, [pictures[0].parent], on_bad_image="skip", batch_size=100) == found
 
 
-def test_csv_is_read_back_and_holds_no_formula(artifact, pictures: list[Path], tmp_path: Path, monkeypatch):
+def test_csv_can_be_read_back_and_contains_no_formula(artifact, pictures: list[Path], tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("=cmd,1.png").write_bytes(pictures[1].read_bytes())
     predict(str(artifact()), ["=cmd,1.png", str(pictures[0])], csv=Path("out.csv"))
@@ -141,12 +141,12 @@ def test_csv_is_read_back_and_holds_no_formula(artifact, pictures: list[Path], t
     assert [row[1] for row in rows] == ["1", "2", "3", "4"] * 2
     assert {row[2] for row in rows} == {"red, or so", '"green"', "'=blue", "-1"}
     assert {row[0] for row in rows} == {"./=cmd,1.png", str(pictures[0])}
-    assert Path("./=cmd,1.png").exists(), "it is still the name of the file"
+    assert Path("./=cmd,1.png").exists(), "the path still names the file"
     assert sum(float(row[3]) for row in rows[:4]) == pytest.approx(1, abs=1e-5)
     assert Path("out.csv").read_bytes().count(b"\r\n") == 9
 
 
-def test_what_is_printed(artifact, pictures: list[Path], capsys):
+def test_printed_text(artifact, pictures: list[Path], capsys):
     predict(str(artifact()), [str(pictures[0])], top=2)
     path, first, second = capsys.readouterr().out.splitlines()
     truth = np.sort(expected(Image.open(pictures[0])))[::-1]
@@ -167,7 +167,7 @@ def test_files_that_cannot_be_written(artifact, pictures: list[Path], tmp_path: 
             predict(source, [str(pictures[0])], json=Path("/dev/full"))
 
 
-#: what is slow to load, or need not be installed where an artifact of another kind is run
+#: packages that are slow to load, or that artifacts of another format do not need
 HEAVY = {
     "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "openvino", "openvino_telemetry", "nncf",
     "executorch", "torchao", "safetensors", "tensorboard", "scipy", "sklearn", "transformers",

@@ -58,7 +58,7 @@ def test_counts_are_those_computed_by_hand(kind: dict, artifact, colors, tmp_pat
 def test_a_probability_of_zero_does_not_outweigh_all_others(artifact, colors, monkeypatch: pytest.MonkeyPatch):
     from vitcli.deploy.classify import Classifier
 
-    sure = np.array([0, 0, 1, 0], dtype=np.float32)  # of the green images right, of the five others wrong
+    sure = np.array([0, 0, 1, 0], dtype=np.float32)  # right for the five green images, wrong for the others
     monkeypatch.setattr(Classifier, "_probabilities", lambda self, pixels: np.tile(sure, (len(pixels), 1)))
     root, _ = colors
     recipe = load_recipe(ckpt_path=artifact(names=CLASSES), data_dir=root, num_parallel_workers=0)
@@ -80,7 +80,7 @@ def test_the_network_of_an_artifact_gets_the_pixels_unchanged(channels: int, art
     np.testing.assert_allclose(network(normalize(pixels)).exp(), [expected(i, channels) for i in images], atol=1e-6)
 
 
-def test_the_recipe_in_the_artifact_knows_the_data(artifact, colors, capsys):
+def test_the_recipe_in_the_artifact_supplies_the_data(artifact, colors, capsys):
     """As a run does; an option or another recipe overrides it."""
     root, _ = colors
     recipe = f"data_dir: {root}\nval_split: val\nval_batch_size: 4\nmodel: of_a_plugin\n"
@@ -92,7 +92,7 @@ def test_the_recipe_in_the_artifact_knows_the_data(artifact, colors, capsys):
     assert "10 validation classes are not among the 4" in capsys.readouterr().err
 
 
-def test_labels_of_others(artifact, colors, capsys):
+def test_classes_with_other_names(artifact, colors, capsys):
     """Descriptions are taken in the sorted order of the folders; the names of a run must be those of the folders."""
     root, _ = colors
     (root / "val" / "dark").mkdir()

@@ -1,4 +1,4 @@
-"""A network with every kind of layer, small enough to be exported in a second, and the ways to order its export."""
+"""A network with every kind of layer, small enough to be exported in a second, and a fixture that exports it."""
 
 import copy
 from collections.abc import Callable
@@ -18,7 +18,7 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
 
 
 def stir(model: nn.Module) -> nn.Module:
-    """Statistics and scales as if something had been learned, so that nothing vanishes; in eval mode."""
+    """`model` in eval mode, with statistics and scales as after training, so that no branch vanishes."""
     generator = torch.Generator().manual_seed(1)
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point():

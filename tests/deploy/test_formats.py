@@ -34,7 +34,7 @@ def test_float32_is_the_same_function(name: str, run_exported: Run, expected: np
     [("onnx:fp16", 0.003), ("openvino:bf16", 0.02), ("torch_export:bf16", 0.02), ("torch_export:int8_weight", 0.01),
      ("torch_export:int8_dynamic", 0.02), ("onnx:int8", 0.08), ("openvino:int8", 0.08), ("torch_export:int8", 0.08)],
 )  # fmt: skip
-def test_less_precision_is_nearly_the_same(job: str, tolerance: float, run_exported: Run, expected: np.ndarray):
+def test_lower_precision_is_nearly_the_same(job: str, tolerance: float, run_exported: Run, expected: np.ndarray):
     found = run_exported(*job.split(":"))
     assert 1e-7 < np.abs(found - expected).max() < tolerance
 
@@ -51,7 +51,7 @@ def test_a_layer_that_is_kept_stays_float_in_the_file(name: str, run_exported: R
         nodes = torch.export.load(tmp_path / "model.pt2").graph.nodes
         return sum("conv2d" in str(node.target) and "dequantize" not in node.args[1].name for node in nodes)
 
-    measure = float_convolutions if name == "torch_export" else size  # its weights become 8 bits when it is compiled
+    measure = float_convolutions if name == "torch_export" else size  # its weights are packed at compile time
     run_exported(name, "int8")
     before = measure()
     run_exported(name, "int8", keep_float=(kept,))
@@ -75,7 +75,7 @@ def test_vit(options: dict, run_exported: Run, pixels: np.ndarray):
 def test_any_batch_size_runs(run_exported: Run, pixels: np.ndarray, expected: np.ndarray, tmp_path):
     run_exported("openvino", "fp32")
     session = open_format("openvino").open_session(tmp_path / "model.xml", Setting("fp32", threads=1))
-    for count in (1, 2, 3, 4, 5, 6, 1):  # more sizes than are compiled apart
+    for count in (1, 2, 3, 4, 5, 6, 1):  # more sizes than compiled networks are kept
         np.testing.assert_allclose(session(pixels[:count])[0], expected[:count], atol=2e-6)
 
 

@@ -1,4 +1,4 @@
-"""The commands at the top of docs/deployment.md, from training to C++, run in small as they stand there."""
+"""The commands at the top of docs/deployment.md, from training to C++, run unchanged but with little data."""
 
 import csv
 import importlib.util
@@ -18,7 +18,7 @@ from tests.conftest import ROOT, environment
 #: what is added to each command so that it takes seconds: little data, few steps
 IN_SMALL = {
     "vitcli train": " --image_resize 32 --batch_size 8 --epoch_size 2 --warmup_epochs 0 --num_parallel_workers 0",
-    "vitcli export": " --accept",  # of twelve images one may well go the other way
+    "vitcli export": " --accept",  # with twelve images, one may well change
     "vitcli validate": " --num_parallel_workers 0",
     "vitcli bench": " --rounds 1 --seconds 0.05 --threads 1",
 }
@@ -41,7 +41,7 @@ def test_from_training_to_cpp(image_folder: Path, tmp_path: Path):
     (tmp_path / "photos").mkdir()
     ramp = np.linspace(0, 255, 50 * 70 * 3).reshape(50, 70, 3).astype(np.uint8)
     Image.fromarray(ramp).save(tmp_path / "photos" / "photo.png")
-    shutil.copy(tmp_path / "photos" / "photo.png", tmp_path / "photo.jpg")  # known by its content, not by its name
+    shutil.copy(tmp_path / "photos" / "photo.png", tmp_path / "photo.jpg")  # recognized by its content
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     said = {}
     commands = documented()

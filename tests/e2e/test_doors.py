@@ -1,4 +1,4 @@
-"""The ways in: Python, `python train.py`, `python validate.py`, `torchrun -m vitcli`, `vitcli models`."""
+"""All ways to start: Python, `python train.py`, `python validate.py`, `torchrun -m vitcli`, `vitcli models`."""
 
 import json
 import subprocess
@@ -42,7 +42,7 @@ def test_python_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.slow
 def test_fine_tuning_story(tmp_path: Path, vitcli, image_folder: Path):
-    """Pretrain, fine-tune another data set standalone from the run, validate fused; as a new user would type it."""
+    """Pretrain, fine-tune on another data set from that run, validate fused; as a new user would type it."""
     first = door("train.py", *options(TINY), "--run_dir", "pretrained", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     words = {"data_dir": image_folder, "image_resize": 32, "batch_size": 8, "epoch_size": 3, "lr": 2e-3}
@@ -53,7 +53,7 @@ def test_fine_tuning_story(tmp_path: Path, vitcli, image_folder: Path):
     )  # fmt: skip
     assert second.returncode == 0, second.stderr
     assert "the file has 10 classes, the model 2" in second.stdout
-    assert "8/1024" in second.stdout, "the scaled learning rate is shown with its factors"
+    assert "8/1024" in second.stdout, "the scaled learning rate is printed with its factors"
     for fold in ("none", "standard", "full"):
         done = door("validate.py", "--ckpt_path", "tuned", "--fold", fold, "--json", f"{fold}.json", cwd=tmp_path)
         assert done.returncode == 0, done.stderr

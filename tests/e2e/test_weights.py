@@ -11,7 +11,7 @@ import vitcli
 from tests.models.vit_oracles import hf_vit, torchvision_vit
 from vitcli.errors import ResumeError, WeightsError
 
-#: our words for the tiny ViT of the oracles
+#: recipe keys of the tiny ViT of the oracles
 TINY_VIT = {
     "model": "vit_b_patch16", "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 2.0, "patch_size": 8,
     "image_resize": 32, "batch_size": 8, "epoch_size": 2, "num_parallel_workers": 0,
@@ -19,7 +19,7 @@ TINY_VIT = {
 
 
 def test_from_torchvisions_file_to_a_continued_run(tmp_path: Path, image_folder: Path, monkeypatch, capsys):
-    """The run takes the preprocessing of the weights, writes it down, and goes on with it."""
+    """The run adopts the preprocessing of the weights, records it, and keeps it when resumed."""
     monkeypatch.chdir(tmp_path)
     torch.save(torchvision_vit().state_dict(), "tv.pth")
     recipe = vitcli.load_recipe(**TINY_VIT, data_dir=image_folder, ckpt_path="tv.pth", run_dir="run")
@@ -39,10 +39,10 @@ def test_from_torchvisions_file_to_a_continued_run(tmp_path: Path, image_folder:
 
 
 def test_validating_a_folder_of_transformers(tmp_path: Path, image_folder: Path, capsys):
-    """Names for people are no names of folders; another image size is a note; what does not fit is refused."""
+    """Descriptions are not names of folders; another image size is noted; weights that do not fit are refused."""
     hf_vit(id2label={0: "a cat", 1: "a dog"}).save_pretrained(tmp_path / "hf")
-    beside = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2}
-    (tmp_path / "hf" / "preprocessor_config.json").write_text(json.dumps(beside))
+    config = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2}
+    (tmp_path / "hf" / "preprocessor_config.json").write_text(json.dumps(config))
     words = {**TINY_VIT, "data_dir": image_folder, "ckpt_path": tmp_path / "hf", "image_resize": 48}
     assert vitcli.validate(vitcli.load_recipe(**words)).num_images == 12
     said = capsys.readouterr().out

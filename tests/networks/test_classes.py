@@ -36,14 +36,14 @@ def test_the_names_of_a_run_are_binding(tmp_path: Path):
         numbered(data(tmp_path, "bee", "ant"), ["an ant", "a bee"], "data")
 
 
-def test_descriptions_are_taken_in_sorted_order_and_that_is_said(tmp_path: Path):
+def test_descriptions_are_taken_in_sorted_order_with_a_note(tmp_path: Path):
     images = numbered(data(tmp_path, "n01440764", "n01443537"), ["tench, Tinca tinca", "goldfish"], "description")
     assert targets(images) == [0, 1]
     assert images.class_names == ["tench, Tinca tinca", "goldfish"]
     assert ["sorted order" in note for note in images.notes] == [True]
 
 
-def test_an_equal_count_is_no_proof_where_a_name_is_known(tmp_path: Path):
+def test_an_equal_count_is_not_enough_if_a_name_matches(tmp_path: Path):
     """`ant` is an output of the network: the order of the folders would give it the index of `bee`."""
     with pytest.raises(DataError, match="cat"):
         numbered(data(tmp_path, "ant", "cat"), ["bee", "ant"], "description")
@@ -51,7 +51,7 @@ def test_an_equal_count_is_no_proof_where_a_name_is_known(tmp_path: Path):
         numbered(data(tmp_path / "b", "n1", "n2"), ["tench", "goldfish", "shark"], "description")
 
 
-def test_outputs_without_names_are_counted(tmp_path: Path):
+def test_outputs_without_names_need_an_equal_count(tmp_path: Path):
     images = numbered(data(tmp_path, "bee", "ant"), ["class 0", "class 1"], "number")
     assert targets(images) == [0, 1]
     assert ["no names" in note for note in images.notes] == [True]
@@ -64,7 +64,7 @@ def test_without_a_classifier_the_data_keeps_its_own_indices(tmp_path: Path):
     assert (images.class_names, images.notes) == (["ant", "bee"], [])
 
 
-def test_what_names_are():
+def test_the_kind_of_names():
     assert named_by({"class_names": ["a"], "recipe": {}}) == "data"
     assert named_by({"class_names": ["tench, Tinca tinca"], "config": {}}) == "description"
     assert named_by({"recipe": {}, "class_names": None}) == "number"

@@ -1,4 +1,4 @@
-"""Whose value is used: the command line's, the weights', the recipe file's, or what the tensors show."""
+"""Which value is used: from the command line, the weights, the recipe file, or the shapes of the tensors."""
 
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def test_a_run_is_stronger_than_a_file_and_weaker_than_the_command_line(file: Pa
     assert notes == ["`image_resize`: the checkpoint was trained with 32, the recipe says 64; using 32"]
 
 
-def test_without_a_file_a_run_brings_its_data_too():
+def test_without_a_file_a_run_supplies_its_data_too():
     recipe, notes = settled(load_recipe(None, {"batch_size": "9"}), of_run())
     assert values(recipe, "dataset", "batch_size", "mean", "amp") == ["digits", 9, [0.1, 0.2, 0.3], "auto"]
     assert notes == []
@@ -78,7 +78,7 @@ def test_tensors_are_weaker_than_a_file(file: Path):
         settled(load_recipe(), Weights(tensors))
 
 
-def test_a_model_that_the_user_names_is_meant_as_it_is():
+def test_a_model_that_the_user_names_is_not_changed():
     weights = Weights(timm_vit().state_dict())
     assert values(settled(load_recipe(model="fastvit_t12"), weights)[0], "model", "embed_dim") == ["fastvit_t12", None]
     with pytest.raises(WeightsError, match="fits no model"):

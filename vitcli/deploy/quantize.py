@@ -59,7 +59,7 @@ def fall_back(
         compare: judges the file that was written last.
     """
     sample = order.calibration[: -(-NUM_SENSITIVITY // len(order.calibration[0]))]
-    errors = layer_errors(order.network, sample, besides=kept)
+    errors = layer_errors(order.network, sample, kept=kept)
     if not errors:
         raise UsageError("int8: there is no layer to quantize between the first and the last", help="use bf16 or fp16")
     worst, tried = list(errors), []

@@ -10,7 +10,7 @@ from vitcli.layers.fake_quant import SIMULATED
 
 
 @torch.inference_mode()
-def layer_errors(network: nn.Module, inputs: Sequence[Tensor], *, besides: Iterable[str] = ()) -> dict[str, float]:
+def layer_errors(network: nn.Module, inputs: Sequence[Tensor], *, kept: Iterable[str] = ()) -> dict[str, float]:
     """Name of each convolution and linear layer -> error of the outputs if only this layer is int8; worst first.
 
     The error is the root mean square of the differences divided by the standard deviation of the exact outputs.
@@ -18,9 +18,9 @@ def layer_errors(network: nn.Module, inputs: Sequence[Tensor], *, besides: Itera
     Args:
         network: in eval mode, folded.
         inputs: batches of real images, as the network takes them.
-        besides: names of layers that stay in float anyway.
+        kept: names of layers that stay in float anyway.
     """
-    skipped = set(besides)
+    skipped = set(kept)
     exact = [_logits(network, batch) for batch in inputs]
     spread = sum(float((logits - logits.mean(1, keepdim=True)).square().sum()) for logits in exact) or 1.0
     errors = {}

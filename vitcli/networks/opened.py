@@ -72,7 +72,7 @@ def open_network(source: str | Path, *, use_ema: bool | None = None, recipe: Rec
     Args:
         source: as `--ckpt_path`: a run, a checkpoint, a file of weights of any project, or an address of one.
         use_ema: the moving average or the raw weights; None: the average if there is one.
-        recipe: what the user says of the network and its images; `precedence.py` decides whose value is used.
+        recipe: what the user says of the network and its images; `precedence.py` decides which value is used.
 
     Raises:
         DataError: there is nothing, or it is damaged. WeightsError: it fits no model of the registry, or lacks an

@@ -1,4 +1,4 @@
-"""Whose value of a recipe key is used where a recipe meets trained weights. Strongest first:
+"""Which value of a recipe key is used when a recipe and trained weights disagree. Strongest first:
 
 To use a network (validate, export, predict, bench):
     command line > stated by the weights > recipe file > shown by the shapes of the tensors > default
@@ -63,7 +63,7 @@ def settled(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[str]]:
     if _recipe_of(weights):
         return after, notes
     notes += adopted_note(after, [name for name in changed if name not in overruled])
-    if recipe.origins.get("model", MINDCV_DEFAULT) == MINDCV_DEFAULT:  # a model that the user names is meant as it is
+    if recipe.origins.get("model", MINDCV_DEFAULT) == MINDCV_DEFAULT:  # else the user describes the architecture
         shown = {name: value for name, value in _shown(weights).items() if name not in stated}
         after, _ = overlaid(after, shown, weights.source, over_file=False)
     return after, notes
