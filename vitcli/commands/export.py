@@ -84,12 +84,11 @@ def export(source: str | Path, out: Path, plan: ExportPlan, *, use_ema: bool | N
         )
         verdict, quantization = job.write_and_compare(say=_console.print)
         _console.print(_summary(verdict))
-        where = job.first_difference() if verdict.problems else None
         if verdict.problems and not plan.accept:
-            raise _refusal(verdict, where)
+            raise _refusal(verdict)
         if images.calibration_split and images.calibration_split == images.val_split:
             _console.print("note: there is no training split, so int8 was calibrated on images that are counted here")
-        facts = job.facts() | {"gate": _gate_facts(verdict, where), "speed": job.speed()}
+        facts = job.facts() | {"gate": _gate_facts(verdict), "speed": job.speed()}
         if quantization:
             facts["quantization"] = quantization
         artifact = new.finish(facts, model_card(facts, opened.class_names))
@@ -142,10 +141,9 @@ def _checked(plan: ExportPlan, form: Format) -> ExportPlan:
     return replace(plan, batch=form.BATCH or plan.batch)
 
 
-def _refusal(verdict: Verdict, where: str | None) -> UsageError:
-    starts = f"\n  the difference starts in the layer {where}" if where else ""
+def _refusal(verdict: Verdict) -> UsageError:
     return UsageError(
-        f"the artifact is out of tolerance: {'; '.join(verdict.problems)}{starts}",
+        f"the artifact is out of tolerance: {'; '.join(verdict.problems)}",
         help="nothing was written; --accept writes it all the same, with the deviation in its card",
     )
 
@@ -168,10 +166,8 @@ def _summary(verdict: Verdict) -> str:
     return "\n".join(lines)
 
 
-def _gate_facts(verdict: Verdict, where: str | None) -> dict[str, Any]:
+def _gate_facts(verdict: Verdict) -> dict[str, Any]:
     facts: dict[str, Any] = {"made_up": verdict.made_up.as_dict(), "problems": verdict.problems}
-    if where:
-        facts["first_difference"] = where
     if verdict.real:
         facts["real"] = verdict.real.as_dict()
         counted = EvalResult(verdict.real.num_labeled, verdict.real.correct_artifact, 0, 0.0)

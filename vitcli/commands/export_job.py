@@ -15,7 +15,6 @@ from vitcli.deploy import gate
 from vitcli.deploy.artifact import NewArtifact, size_bytes
 from vitcli.deploy.classify import open_session
 from vitcli.deploy.formats import Format, Order, Session, Setting, plain
-from vitcli.deploy.locate import first_difference
 from vitcli.deploy.network import DTYPES, Deployed, example_input, for_runtime
 from vitcli.deploy.quantize import Fallback, always_float, fall_back
 from vitcli.deploy.timing import by_turns, percentiles
@@ -113,10 +112,6 @@ class ExportJob:
             if number == len(self.logits):
                 self.logits.append(self._source(pixels))
             yield pixels, self.logits[number], labels
-
-    def first_difference(self) -> str | None:
-        """The layer where the file begins to differ from the source."""
-        return first_difference(self.form, self.order, self.setting, self._network(torch.float32))
 
     def speed(self) -> dict[str, Any]:
         """Latency and size beside the reparameterized source in PyTorch, by turns."""
