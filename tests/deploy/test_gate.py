@@ -88,7 +88,9 @@ def test_fp32_top1_is_judged_by_the_logits_of_each_image(margin: float, refused:
     def session(images: np.ndarray) -> list[np.ndarray]:
         return [answers[int(images.flat[0])].numpy()]
 
-    batches = [(torch.full((1, 1, 1, 1), i, dtype=torch.uint8), logits, None) for i, logits in enumerate((small, large))]
+    batches = [
+        (torch.full((1, 1, 1, 1), i, dtype=torch.uint8), logits, None) for i, logits in enumerate((small, large))
+    ]
     ordered = batches[::-1] if large_first else batches
     differs = compare(session, ordered, lambda pixels: pixels.numpy(), gives_probabilities=False, batch=1)
     assert differs.max_difference == pytest.approx(margin, rel=1e-3)

@@ -286,7 +286,11 @@ def test_class_names_of_the_wrong_type(tmp_path, text):
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 2**64) | st.floats(allow_nan=False) | st.sampled_from(["", "a", "bicubic"]),
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 2**64)
+    | st.floats(allow_nan=False)
+    | st.sampled_from(["", "a", "bicubic"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("012ab"), inner, max_size=3),
     max_leaves=5,
 )

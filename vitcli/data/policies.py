@@ -27,7 +27,7 @@ INCREASING_OPS = tuple(name + "Increasing" if name in _GROWING else name for nam
 #: the three groups of 3-Augment as operations of RandAugment: the part `t3a`
 THREE_OPS = ("SolarizeIncreasing", "Desaturate", "GaussianBlur")
 
-#: AugMix's operations, without those that its test set uses as corruptions, except color, contrast, brightness, sharpness
+#: AugMix's operations: those that its test set uses as corruptions are excluded, except the enhancers
 AUGMIX_OPS = (
     "AutoContrast",
     "ColorIncreasing",

@@ -3,8 +3,8 @@
 The notation is timm's: the policy, then parts of a letter code and a value, joined by dashes.
 
     rand        RandAugment: n operations per image (default 2), each applied with probability p (0.5) at magnitude m
-                (10) plus normal noise of mstd (0; above 100: uniform in 0..m), clipped to 0..mmax (10); inc1: operations
-                whose effect grows with the magnitude; t3a: only solarize, desaturate and blur
+                (10) plus normal noise of mstd (0; above 100: uniform in 0..m), clipped to 0..mmax (10); inc1:
+                operations whose effect grows with the magnitude; t3a: only solarize, desaturate and blur
     randaug     the same in MindCV's notation, with mstd 0.5 unless given
     original    AutoAugment's ImageNet policy; originalr: its posterize removes more bits with the magnitude
     autoaug     the same two in MindCV's notation (autoaug, autoaugr), with mstd 0.5 unless given

@@ -1,8 +1,8 @@
-"""Reads JSON that someone else may have written or damaged: an object of plain values, or a DataError that says why not.
+"""Reads JSON that others may have written or damaged: an object of plain values, or a DataError with the reason.
 
-Every JSON file next to weights (manifest, state, configurations, artifact.json) is read here. The standard library alone
-lets too much through: a deeply nested text ends in a RecursionError, of two equal keys the first is lost, NaN and
-Infinity are accepted, and a number may have thousands of digits.
+Every JSON file next to weights (manifest, state, configurations, artifact.json) is read here. The standard library is
+not strict enough: deep nesting ends in a RecursionError, the first of two equal keys is lost, NaN and Infinity are
+accepted, and a number may have thousands of digits.
 """
 
 import json
@@ -37,7 +37,7 @@ def read_json(path: Path, *, help: str = "copy or download it again") -> dict[st
 
 
 def parse_json(text: bytes | str) -> dict[str, Any]:
-    """The object that `text` (bytes: UTF-8) stands for. ValueError for anything else, and for what exceeds the limits."""
+    """The object in `text` (bytes: UTF-8). ValueError for anything else, and for what exceeds the limits above."""
     text = text.decode("utf-8") if isinstance(text, bytes) else text
     hooks: dict[str, Any] = {"parse_int": _integer, "parse_float": _float, "parse_constant": _constant}
     try:

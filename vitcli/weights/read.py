@@ -118,7 +118,8 @@ def _kind_of(path: Path) -> str:
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
-            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
+            names = file.keys()
+            tensors, metadata = {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
         packed = parse_json(metadata.pop(PACKED, "{}"))
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise DataError(f"{path} is damaged or cut off ({error})", help="download or copy it again") from error
