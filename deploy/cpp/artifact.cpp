@@ -2,9 +2,10 @@
 
 #include <fstream>
 #include <iterator>
+#include <map>
 
 #include "errors.hpp"
-#include "json.hpp"
+#include "key_values.hpp"
 #include "sha256.hpp"
 
 namespace vitcli {
@@ -12,24 +13,26 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const char* const MANIFEST = "MANIFEST.json";
+constexpr int VERSION = 1;  // of artifact.txt
+const char* const AGAIN = "export the model again, or copy its folder again with all files";
 
 std::ifstream open(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
   if (!fs::is_regular_file(path) || !file) {
-    throw BadUse("cannot read " + path.string(), "an artifact is the directory that `vitcli export` writes");
+    throw BadUse("cannot read " + path.string(), "an artifact is the folder that `vitcli export` writes");
   }
   return file;
 }
 
-Json read_json(const fs::path& path) {
+KeyValues read_description(const fs::path& path) {
   std::ifstream file = open(path);
   const std::string text{std::istreambuf_iterator<char>(file), {}};
-  try {
-    return Json::parse(text);
-  } catch (const JsonError& error) {
-    throw BadUse(path.string() + " is damaged: " + error.what());
+  KeyValues values = KeyValues::parse(text);
+  if (values.integer("artifact_version") != VERSION) {
+    throw KeyValueError("it has version " + values.text("artifact_version") + ", and this program reads version " +
+                        std::to_string(VERSION));
   }
+  return values;
 }
 
 std::string sha256_of(const fs::path& path) {
@@ -43,27 +46,16 @@ std::string sha256_of(const fs::path& path) {
   return sha256.hex_digest();
 }
 
-void verify_file(const fs::path& path, const Json& noted) {
-  const std::string again = "export the model again, or copy all of its directory again";
-  open(path);
-  const auto size = static_cast<double>(fs::file_size(path));
-  if (size != noted.at("size").number()) {
-    throw BadUse(path.string() + " has another size than " + MANIFEST + " says", again);
+// Every file with a digest is as it was written, and those that are read here have one.
+void verify_files(const fs::path& directory, const KeyValues& values) {
+  const std::map<std::string, std::string> digests = values.with_prefix("sha256.");
+  for (const char* const key : {"network", "labels"}) {
+    if (digests.count(values.text(key)) == 0) throw KeyValueError("'" + values.text(key) + "' has no SHA-256");
   }
-  if (sha256_of(path) != noted.at("sha256").string()) {
-    throw BadUse(path.string() + " was changed: its SHA-256 is not the one in " + MANIFEST, again);
-  }
-}
-
-// Every file that the manifest names is as it was written, and it names the files that are read here.
-void verify(const fs::path& directory, const Json& manifest) {
-  const Json::Object& files = manifest.at("files").object();
-  for (const auto& [name, noted] : files) {
-    if (fs::path(name).filename() != name) throw JsonError("'" + name + "' is no name of a file");
-    verify_file(directory / name, noted);
-  }
-  for (const char* const name : {"artifact.json", "labels.txt"}) {
-    if (files.count(name) == 0) throw JsonError(std::string("it does not name ") + name);
+  for (const auto& [name, digest] : digests) {
+    if (fs::path(name).filename() != name) throw KeyValueError("'" + name + "' is not the name of a file");
+    const fs::path path = directory / name;
+    if (sha256_of(path) != digest) throw BadUse(path.string() + " was changed: it has another SHA-256", AGAIN);
   }
 }
 
@@ -74,74 +66,69 @@ std::vector<std::string> read_labels(const fs::path& path) {
   return labels;
 }
 
-// As many as there are channels; a single one serves all.
-std::vector<float> read_per_channel(const Json& list, std::size_t channels) {
-  std::vector<float> floats;
-  for (const Json& item : list.array()) floats.push_back(static_cast<float>(item.number()));
-  if (floats.size() == 1) floats.resize(channels, floats[0]);
-  if (floats.size() != channels) throw JsonError("mean or std does not fit in_channels");
-  return floats;
+std::vector<float> read_per_channel(const KeyValues& values, const std::string& key, int channels) {
+  const std::vector<double> numbers = values.numbers(key);
+  if (numbers.size() != static_cast<std::size_t>(channels)) throw KeyValueError(key + " does not fit in_channels");
+  return {numbers.begin(), numbers.end()};
 }
 
 template <typename T>
-T choose(const std::string& word, const std::map<std::string, T>& choices) {
-  const auto found = choices.find(word);
-  if (found == choices.end()) throw JsonError("\"" + word + "\" is unknown to this program");
+T choose(const KeyValues& values, const std::string& key, const std::map<std::string, T>& choices) {
+  const auto found = choices.find(values.text(key));
+  if (found == choices.end()) throw KeyValueError(key + " '" + values.text(key) + "' is unknown to this program");
   return found->second;
 }
 
-Preprocessing read_preprocessing(const Json& json) {
+Preprocessing read_preprocessing(const KeyValues& values) {
   Preprocessing result;
-  result.image_resize = json.at("image_resize").integer();
-  result.crop_pct = json.at("crop_pct").number();
-  // "random" draws from two filters in training, and evaluates with the second
-  result.filter = choose<Filter>(json.at("interpolation").string(), {{"nearest", Filter::nearest},
-                                                                     {"bilinear", Filter::bilinear},
-                                                                     {"bicubic", Filter::bicubic},
-                                                                     {"lanczos", Filter::lanczos},
-                                                                     {"random", Filter::bicubic}});
-  result.in_channels = json.at("in_channels").integer();
-  if (result.in_channels != 1 && result.in_channels != 3) throw JsonError("in_channels is not 1 or 3");
-  result.mean = read_per_channel(json.at("mean"), result.in_channels);
-  result.std = read_per_channel(json.at("std"), result.in_channels);
+  result.image_resize = values.integer("image_resize");
+  result.crop_pct = values.number("crop_pct");
+  result.filter = choose<Filter>(values, "interpolation",
+                                 {{"nearest", Filter::nearest},
+                                  {"bilinear", Filter::bilinear},
+                                  {"bicubic", Filter::bicubic},
+                                  {"lanczos", Filter::lanczos}});
+  result.in_channels = values.integer("in_channels");
+  if (result.in_channels != 1 && result.in_channels != 3) throw KeyValueError("in_channels is not 1 or 3");
+  result.mean = read_per_channel(values, "mean", result.in_channels);
+  result.std = read_per_channel(values, "std", result.in_channels);
   // the ranges of a recipe
-  if (result.image_resize < 8 || result.image_resize > 8192) throw JsonError("image_resize is not 8 to 8192");
-  if (!(result.crop_pct >= 0.1 && result.crop_pct <= 1)) throw JsonError("crop_pct is not 0.1 to 1");
+  if (result.image_resize < 8 || result.image_resize > 8192) throw KeyValueError("image_resize is not 8 to 8192");
+  if (!(result.crop_pct >= 0.1 && result.crop_pct <= 1)) throw KeyValueError("crop_pct is not 0.1 to 1");
   return result;
+}
+
+Artifact read_artifact(const fs::path& directory, const KeyValues& values) {
+  verify_files(directory, values);
+  Artifact artifact;
+  artifact.format = values.text("format");
+  artifact.precision = values.text("precision");
+  artifact.device = values.text("device");
+  artifact.file = directory / values.text("network");
+  artifact.dtype = choose<Dtype>(values, "input_dtype", {{"uint8", Dtype::uint8}, {"float32", Dtype::float32}});
+  artifact.layout = choose<Layout>(values, "input_layout", {{"NHWC", Layout::nhwc}, {"NCHW", Layout::nchw}});
+  artifact.batch = values.text("input_batch") == "any" ? 1 : values.integer("input_batch");
+  if (artifact.batch < 1) throw KeyValueError("input_batch is not positive");
+  artifact.gives_probabilities = choose<bool>(values, "output", {{"probabilities", true}, {"logits", false}});
+  artifact.preprocessing = read_preprocessing(values);
+  artifact.labels = read_labels(directory / values.text("labels"));
+  return artifact;
 }
 
 }  // namespace
 
 Artifact load_artifact(const fs::path& directory) {
-  const fs::path page = directory / "artifact.json";
-  open(page);
-  const Json manifest = read_json(directory / MANIFEST);
-  try {
-    verify(directory, manifest);
-  } catch (const JsonError& error) {
-    throw BadUse((directory / MANIFEST).string() + ": " + error.what());
+  const fs::path description = directory / "artifact.txt";
+  for (const char* const old : {"artefact.json", "artifact.json"}) {
+    if (fs::exists(directory / old) && !fs::exists(description)) {
+      throw BadUse(directory.string() + " was exported by an earlier version of vitcli, or lacks artifact.txt",
+                   "export it again");
+    }
   }
-  const Json json = read_json(page);
   try {
-    const std::string file = json.at("file").string();
-    if (manifest.at("files").object().count(file) == 0) throw JsonError("'" + file + "' is not in " + MANIFEST);
-    const Json& input = json.at("input");
-    Artifact artifact;
-    artifact.format = json.at("format").string();
-    artifact.precision = json.at("precision").string();
-    artifact.device = json.at("device").string();
-    artifact.file = directory / file;
-    artifact.dtype = choose<Dtype>(input.at("dtype").string(), {{"uint8", Dtype::uint8}, {"float32", Dtype::float32}});
-    artifact.layout = choose<Layout>(input.at("layout").string(), {{"NHWC", Layout::nhwc}, {"NCHW", Layout::nchw}});
-    artifact.batch = input.at("batch").is_null() ? 1 : input.at("batch").integer();
-    if (artifact.batch < 1) throw JsonError("batch is not positive");
-    artifact.gives_probabilities =
-        choose<bool>(json.at("output").string(), {{"probabilities", true}, {"logits", false}});
-    artifact.preprocessing = read_preprocessing(json.at("preprocessing"));
-    artifact.labels = read_labels(directory / "labels.txt");
-    return artifact;
-  } catch (const JsonError& error) {
-    throw BadUse(page.string() + ": " + error.what());
+    return read_artifact(directory, read_description(description));
+  } catch (const KeyValueError& error) {
+    throw BadUse(description.string() + " is damaged: " + error.what(), AGAIN);
   }
 }
 

@@ -1,4 +1,4 @@
-// The directory that `vitcli export` writes: a network, the names of its classes, and what an image must become for it.
+// The folder that `vitcli export` writes: a network, the names of its classes, and the preprocessing of images.
 #pragma once
 
 #include <cstdint>
@@ -24,18 +24,17 @@ struct Preprocessing {
 struct Artifact {
   std::string format;          // onnx, openvino, aoti, executorch, torch_export
   std::string precision;       // fp32, bf16, fp16, int8, ...
-  std::string device;          // the one that it was exported for: cpu, cuda, gpu (OpenVINO's)
+  std::string device;          // that it was exported for: cpu, cuda, gpu (of OpenVINO)
   std::filesystem::path file;  // the network
-  Dtype dtype;                 // uint8: pixels, normalized inside the network; float32: normalized by us
+  Dtype dtype;                 // uint8: pixels, normalized inside the network; float32: normalized by this program
   Layout layout;
-  int batch;                 // images per call; 1 where any number is possible
-  bool gives_probabilities;  // else logits
+  int batch;                 // images per call; 1 if any number is possible
+  bool gives_probabilities;  // otherwise logits
   Preprocessing preprocessing;
   std::vector<std::string> labels;
 };
 
-// Reads the artifact after every file that its manifest names was found unchanged; an artifact may hold native code.
-// Throws BadUse.
+// Reads the artifact after every file of it was found unchanged, as an artifact may contain native code. Throws BadUse.
 Artifact load_artifact(const std::filesystem::path& directory);
 
 }  // namespace vitcli

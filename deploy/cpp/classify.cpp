@@ -1,4 +1,4 @@
-// classify ARTIFACT_DIR IMAGE: the most probable classes of an image, by the network that `vitcli export` wrote.
+// classify ARTIFACT_DIR IMAGE: the most probable classes of an image, according to an exported network.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -28,7 +28,7 @@ void softmax(std::vector<float>& logits) {
   for (float& share : logits) share /= total;
 }
 
-// The probability of each class, from the network's output for a batch that holds the same image `batch` times.
+// The probability of each class, from the network's output for a batch that contains the same image `batch` times.
 std::vector<float> probabilities(std::vector<float> output, const Artifact& artifact) {
   const std::size_t num_classes = artifact.labels.size();
   if (num_classes == 0 || output.size() != num_classes * artifact.batch) {
@@ -63,4 +63,4 @@ int classify(int argc, char** argv) {
 }  // namespace
 }  // namespace vitcli
 
-int main(int argc, char** argv) { return vitcli::run_and_tell(vitcli::classify, argc, argv); }
+int main(int argc, char** argv) { return vitcli::run_and_report(vitcli::classify, argc, argv); }

@@ -1,4 +1,4 @@
-// What the user is told when something is wrong: the message, what to do about it, and the exit code it ends with.
+// What the user is told when something is wrong: the message, what to do about it, and the exit code.
 #pragma once
 
 #include <stdexcept>
@@ -24,7 +24,7 @@ struct BadImage : Failure {
   explicit BadImage(const std::string& message, std::string help = "") : Failure(3, message, std::move(help)) {}
 };
 
-// Runs `story` and returns its exit code; a failure is told on stderr.
-int run_and_tell(int (*story)(int, char**), int argc, char** argv);
+// Runs `story` and returns its exit code; a failure is printed to stderr.
+int run_and_report(int (*story)(int, char**), int argc, char** argv);
 
 }  // namespace vitcli

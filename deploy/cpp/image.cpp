@@ -28,7 +28,7 @@ bool begins(const Bytes& file, std::string_view magic) {
   return std::string_view(reinterpret_cast<const char*>(file.data()), file.size()).substr(0, magic.size()) == magic;
 }
 
-// By content, never by the file's name.
+// By the content, not by the name of the file.
 Decoded decode(const Bytes& file) {
   if (begins(file, "\xFF\xD8\xFF")) {
     if constexpr (WITH_JPEG) return decode_jpeg(file);
@@ -50,7 +50,7 @@ Image to_rgb(const Image& image) {
   return rgb;
 }
 
-// TIFF 6.0, tag 274: what was seen as the top and the left when the photograph was taken.
+// TIFF 6.0, tag 274: which side of the stored image is the top, and which the left.
 Image upright(const Image& image, int orientation) {
   if (orientation == 1) return image;
   const bool swapped = orientation >= 5;
@@ -80,7 +80,7 @@ void check_size(std::int64_t width, std::int64_t height) {
 
 Image read_image(const std::filesystem::path& path) try {
   const Decoded decoded = decode(read_file(path));
-  return upright(to_rgb(decoded.image), orientation(decoded.exif, decoded.xmp));
+  return upright(to_rgb(decoded.image), orientation(decoded.exif));
 } catch (const std::runtime_error& error) {
   throw BadImage("cannot read the image '" + path.string() + "': " + error.what());
 }

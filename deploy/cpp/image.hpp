@@ -1,4 +1,4 @@
-// Pixels, and how a file becomes pixels. What is decided about kinds of files stands in vitcli/data/decode.py.
+// Pixels, and how a file becomes pixels, by the rules of vitcli/data/decode.py.
 #pragma once
 
 #include <cstddef>

@@ -1,7 +1,8 @@
-// JPEG by libjpeg(-turbo), with its default transform and upsampling, which are Pillow's too.
+// JPEG by libjpeg(-turbo), with its default transform and upsampling, as in Pillow.
 #include <csetjmp>
 #include <cstdio>
 #include <stdexcept>
+#include <string>
 #include <string_view>
 
 #include "decoders.hpp"
@@ -13,7 +14,7 @@
 namespace vitcli {
 namespace {
 
-// libjpeg is C: it reports through callbacks, of which the fatal one must not return.
+// libjpeg is C: it reports errors through callbacks, and the fatal one must not return.
 struct ErrorManager : jpeg_error_mgr {
   std::jmp_buf escape;
   char message[JMSG_LENGTH_MAX];
@@ -25,7 +26,7 @@ struct ErrorManager : jpeg_error_mgr {
   std::longjmp(errors->escape, 1);
 }
 
-// libjpeg goes on after damage and makes up what is missing. Pillow takes what is damaged, but not what ends too early.
+// libjpeg continues after damage and fills in what is missing. Pillow accepts damaged files, but not truncated ones.
 void on_message(j_common_ptr jpeg, int level) {
   if (level < 0 && jpeg->err->msg_code == JWRN_JPEG_EOF) give_up(jpeg);
 }
@@ -49,7 +50,7 @@ class Decoder {
       throw std::runtime_error("a JPEG of " + std::to_string(channels) + " components");
     }
     Decoded decoded;
-    collect_metadata(decoded);
+    collect_exif(decoded);
     decoded.image = Image(jpeg_.image_width, jpeg_.image_height, channels);
     if (!read_pixels(decoded.image)) throw std::runtime_error(errors_.message);
     if (channels == 4) decoded.image = from_inverted_cmyk(decoded.image);
@@ -57,7 +58,7 @@ class Decoder {
   }
 
  private:
-  // No object with a destructor may be made in these two: longjmp would not end it.
+  // No object with a destructor may be created in these two functions: longjmp would skip the destructor.
   bool read_header(const Bytes& file) {
     if (setjmp(errors_.escape)) return false;
     jpeg_create_decompress(&jpeg_);
@@ -80,20 +81,18 @@ class Decoder {
     return true;
   }
 
-  // EXIF may be spread over several markers; of XMP the last one counts.
-  void collect_metadata(Decoded& decoded) const {
-    constexpr std::string_view EXIF("Exif\0\0", 6), XMP("http://ns.adobe.com/xap/1.0/\0", 29);
+  // EXIF may be split over several markers.
+  void collect_exif(Decoded& decoded) const {
+    constexpr std::string_view EXIF("Exif\0\0", 6);
     for (jpeg_saved_marker_ptr marker = jpeg_.marker_list; marker != nullptr; marker = marker->next) {
       const std::string_view data(reinterpret_cast<const char*>(marker->data), marker->data_length);
       if (data.substr(0, EXIF.size()) == EXIF) {
         decoded.exif.insert(decoded.exif.end(), data.begin() + EXIF.size(), data.end());
-      } else if (data.substr(0, XMP.size()) == XMP) {
-        decoded.xmp = data.substr(XMP.size());
       }
     }
   }
 
-  // Photoshop stores CMYK inverted, everybody followed, and Pillow takes all CMYK as such. 255 is no ink.
+  // CMYK is stored inverted, as Photoshop does; Pillow assumes it for all files. 255 is no ink.
   static Image from_inverted_cmyk(const Image& cmyk) {
     Image rgb(cmyk.width, cmyk.height, 3);
     const std::uint8_t* in = cmyk.pixels.data();

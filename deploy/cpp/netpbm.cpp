@@ -1,4 +1,4 @@
-// Binary PGM (P5) and PPM (P6), of 8 or 16 bits.
+// Binary PGM (P5) and PPM (P6) of 8 bits.
 #include <algorithm>
 #include <cctype>
 #include <cmath>
@@ -50,22 +50,16 @@ Decoded decode_netpbm(const Bytes& file) {
   const int channels = file[1] == '6' ? 3 : 1;
   const int width = header.number(), height = header.number(), brightest = header.number();
   check_size(width, height);
-  if (brightest < 1 || brightest > 65535) throw std::runtime_error("its brightest value is not 1 to 65535");
+  if (brightest < 1 || brightest > 255) throw std::runtime_error("its brightest value is not 1 to 255");
 
-  Decoded decoded{Image(width, height, channels), {}, {}};
-  const int num_bytes = brightest > 255 ? 2 : 1;
-  if (file.size() < header.pixels_begin() + decoded.image.pixels.size() * num_bytes) {
+  Decoded decoded{Image(width, height, channels), {}};
+  if (file.size() < header.pixels_begin() + decoded.image.pixels.size()) {
     throw std::runtime_error("the file is truncated");
   }
-  // As Pillow does: gray of 16 bits is scaled to 65535 and loses its low byte, everything else is scaled to 255.
-  const bool deep = channels == 1 && num_bytes == 2;
   const std::uint8_t* in = &file[header.pixels_begin()];
   for (std::uint8_t& pixel : decoded.image.pixels) {
-    const int stored = num_bytes == 2 ? in[0] << 8 | in[1] : in[0];
-    const double share = static_cast<double>(std::min(stored, brightest)) / brightest;
-    const int scaled = static_cast<int>(std::nearbyint(share * (deep ? 65535 : 255)));
-    pixel = static_cast<std::uint8_t>(deep ? scaled >> 8 : scaled);
-    in += num_bytes;
+    const double share = static_cast<double>(std::min<int>(*in++, brightest)) / brightest;
+    pixel = static_cast<std::uint8_t>(std::nearbyint(share * 255));
   }
   return decoded;
 }

@@ -10,8 +10,8 @@ struct Options {
   std::filesystem::path artifact;
   std::filesystem::path image;
   int num_best = 5;
-  std::string device;   // lower case; empty: the one that the artifact was exported for
-  int num_threads = 0;  // 0: as the runtime likes
+  std::string device;   // in lower case; empty: the device that the artifact was exported for
+  int num_threads = 0;  // 0: chosen by the runtime
 };
 
 // Throws BadUse.

@@ -1,6 +1,4 @@
-// Where a camera notes how it was held: tag 274 of the first directory of EXIF, else an attribute in XMP.
-#include <optional>
-
+// How the camera was held: tag 274 of the first directory of EXIF.
 #include "decoders.hpp"
 
 namespace vitcli {
@@ -30,7 +28,7 @@ class Tiff {
   bool big_endian_;
 };
 
-std::optional<int> exif_orientation(const Tiff& tiff) {
+int exif_orientation(const Tiff& tiff) {
   const std::size_t directory = tiff.number(4, 4);
   const std::uint32_t num_entries = tiff.number(directory, 2);
   for (std::uint32_t i = 0; i < num_entries; ++i) {
@@ -41,31 +39,14 @@ std::optional<int> exif_orientation(const Tiff& tiff) {
     if (count == 1 && type == LONG) return tiff.number(entry + 8, 4);
     return 1;
   }
-  return std::nullopt;
-}
-
-// tiff:Orientation="6" or <tiff:Orientation>6
-std::optional<int> xmp_orientation(const std::string& xmp) {
-  const std::string name = "tiff:Orientation";
-  for (auto found = xmp.find(name); found != xmp.npos; found = xmp.find(name, found + 1)) {
-    const std::string rest = xmp.substr(found + name.size(), 3);
-    const std::size_t digit = rest.rfind("=\"", 0) == 0 ? 2 : 1;
-    const bool is_noted = digit == 2 || rest.rfind('>', 0) == 0;
-    if (is_noted && rest.size() > digit && rest[digit] >= '0' && rest[digit] <= '9') return rest[digit] - '0';
-  }
-  return std::nullopt;
+  return 1;
 }
 
 }  // namespace
 
-int orientation(const Bytes& exif, const std::string& xmp) {
-  std::optional<int> noted;
-  if (!exif.empty()) {
-    const Tiff tiff(exif);
-    if (!tiff.is_valid()) return 1;
-    noted = exif_orientation(tiff);
-  }
-  const int value = noted ? *noted : xmp_orientation(xmp).value_or(1);
+int orientation(const Bytes& exif) {
+  const Tiff tiff(exif);
+  const int value = tiff.is_valid() ? exif_orientation(tiff) : 1;
   return 2 <= value && value <= 8 ? value : 1;
 }
 

@@ -1,4 +1,4 @@
-// pixels ARTIFACT_DIR IMAGE > FILE.ppm: what the network sees of an image. The tests compare it with Python's.
+// pixels ARTIFACT_DIR IMAGE > FILE.ppm: what the network sees of an image. The tests compare it with Python.
 #include <cstdio>
 
 #include "artifact.hpp"
@@ -21,4 +21,4 @@ int pixels(int argc, char** argv) {
 }  // namespace
 }  // namespace vitcli
 
-int main(int argc, char** argv) { return vitcli::run_and_tell(vitcli::pixels, argc, argv); }
+int main(int argc, char** argv) { return vitcli::run_and_report(vitcli::pixels, argc, argv); }

@@ -1,8 +1,9 @@
-// PNG by libpng: any kind becomes gray or RGB of 8 bits; 16 bits lose their low byte, transparency is dropped.
+// PNG by libpng: every color type becomes gray or RGB of 8 bits; 16 bits lose the low byte, transparency is dropped.
 #include <png.h>
 
 #include <cstring>
 #include <stdexcept>
+#include <string>
 
 #include "decoders.hpp"
 
@@ -14,7 +15,7 @@ struct Source {
   std::size_t next = 0;
 };
 
-// libpng is C: it reports through callbacks, of which the fatal one must not return.
+// libpng is C: it reports errors through callbacks, and the fatal one must not return.
 [[noreturn]] void give_up(png_structp png, png_const_charp message) {
   auto& kept = *static_cast<std::string*>(png_get_error_ptr(png));
   kept = message;
@@ -47,17 +48,17 @@ class Decoder {
     const auto width = static_cast<int>(png_get_image_width(png_, info_));
     const auto height = static_cast<int>(png_get_image_height(png_, info_));
     const bool is_gray = (png_get_color_type(png_, info_) & PNG_COLOR_MASK_COLOR) == 0;
-    Decoded decoded{Image(width, height, is_gray ? 1 : 3), {}, {}};
+    Decoded decoded{Image(width, height, is_gray ? 1 : 3), {}};
     std::vector<png_bytep> rows;
     for (int y = 0; y < height; ++y) rows.push_back(decoded.image.at(0, y));
     if (!read_pixels(rows)) throw std::runtime_error(message_);
     read_rest();
-    collect_metadata(decoded);
+    collect_exif(decoded);
     return decoded;
   }
 
  private:
-  // No object with a destructor may be made in these three: longjmp would not end it.
+  // No object with a destructor may be created in these three functions: longjmp would skip the destructor.
   bool read_header() {
     if (setjmp(png_jmpbuf(png_))) return false;
     png_set_read_fn(png_, &source_, read);
@@ -75,21 +76,16 @@ class Decoder {
     return true;
   }
 
-  // Metadata may follow the pixels. Damage there is no matter, as the image is whole.
+  // Metadata may follow the pixels. Damage there is ignored, as the image is complete.
   void read_rest() {
     if (setjmp(png_jmpbuf(png_))) return;
     png_read_end(png_, info_);
   }
 
-  void collect_metadata(Decoded& decoded) {
+  void collect_exif(Decoded& decoded) {
     png_uint_32 exif_size = 0;
     png_bytep exif = nullptr;
     if (png_get_eXIf_1(png_, info_, &exif_size, &exif)) decoded.exif.assign(exif, exif + exif_size);
-    png_textp texts = nullptr;
-    const int num_texts = png_get_text(png_, info_, &texts, nullptr);
-    for (int i = 0; i < num_texts; ++i) {
-      if (std::strcmp(texts[i].key, "XML:com.adobe.xmp") == 0) decoded.xmp = texts[i].text;
-    }
   }
 
   Source source_;

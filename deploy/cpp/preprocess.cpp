@@ -27,7 +27,7 @@ Image crop(const Image& image, int left, int top, int width, int height) {
   return result;
 }
 
-// The middle of an image that is longer than 16:1; all of it, resized, might not fit in memory.
+// The middle of an image that is longer than 16:1; the whole image, resized, might not fit in memory.
 Image limit_aspect(const Image& image) {
   const auto [shorter, longer] = std::minmax(image.width, image.height);
   const int cut = (longer - std::min<std::int64_t>(longer, std::int64_t{LONGEST_ASPECT} * shorter)) / 2;

@@ -1,4 +1,4 @@
-// The library that runs the network. One is linked into the program; each is one file, runtime_<name>.cpp.
+// The library that runs the network. One is linked into the program; each has its own file, runtime_<name>.cpp.
 #pragma once
 
 #include <memory>
@@ -19,8 +19,8 @@ struct Runtime {
 
 extern const char* const RUNTIME_FORMAT;  // the format of the artifacts that the linked runtime runs
 
-// device: a word of the runtime's, in lower case. num_threads: 0 leaves the choice to the runtime.
-// Throws BadUse where the runtime has no such device or number.
+// device: a name of the runtime, in lower case. num_threads: 0 leaves the choice to the runtime.
+// Throws BadUse if the runtime does not have this device or cannot use this number.
 std::unique_ptr<Runtime> open_runtime(const Artifact& artifact, const std::string& device, int num_threads);
 
 }  // namespace vitcli

@@ -20,7 +20,7 @@ class Aoti : public Runtime {
   std::vector<float> run(const Tensor& input) override {
     const c10::InferenceMode without_autograd;
     const auto type = input.dtype == Dtype::uint8 ? at::kByte : at::kFloat;
-    auto* data = const_cast<std::uint8_t*>(input.data.data());  // from_blob asks for it; the network only reads
+    auto* data = const_cast<std::uint8_t*>(input.data.data());  // required by from_blob; the network only reads
     const at::Tensor tensor = at::from_blob(data, input.shape, at::TensorOptions().dtype(type)).to(device_);
     const at::Tensor output = loader_.run({tensor}).at(0).to(at::kCPU, at::kFloat).contiguous();
     return {output.data_ptr<float>(), output.data_ptr<float>() + output.numel()};

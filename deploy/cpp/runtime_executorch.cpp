@@ -17,7 +17,7 @@ namespace {
 using executorch::aten::ScalarType;
 using executorch::extension::threadpool::NoThreadPoolGuard;
 
-// The library also tells what it looks up about the processor; that is for its developers.
+// The library also logs what it finds out about the processor, which users do not need.
 void log_errors(et_timestamp_t, et_pal_log_level_t level, const char*, const char*, std::size_t, const char* message,
                 std::size_t) {
   if (level == kError || level == kFatal) std::fprintf(stderr, "executorch: %s\n", message);
@@ -33,7 +33,7 @@ class ExecuTorch : public Runtime {
   std::vector<float> run(const Tensor& input) override {
     const std::vector<executorch::aten::SizesType> sizes(input.shape.begin(), input.shape.end());
     const auto type = input.dtype == Dtype::uint8 ? ScalarType::Byte : ScalarType::Float;
-    auto* data = const_cast<std::uint8_t*>(input.data.data());  // from_blob asks for it; the network only reads
+    auto* data = const_cast<std::uint8_t*>(input.data.data());  // required by from_blob; the network only reads
     const auto result = module_.forward(executorch::extension::from_blob(data, sizes, type));
     check(result.error(), "run the network");
     const auto output = result->at(0).toTensor();
@@ -47,7 +47,7 @@ class ExecuTorch : public Runtime {
     throw BadUse("ExecuTorch cannot " + what + ": " + executorch::runtime::to_string(error));
   }
 
-  std::optional<NoThreadPoolGuard> single_thread_;  // of this thread, as long as it lives
+  std::optional<NoThreadPoolGuard> single_thread_;  // for this thread, as long as the object exists
   executorch::extension::Module module_;
 };
 
@@ -56,7 +56,7 @@ class ExecuTorch : public Runtime {
 const char* const RUNTIME_FORMAT = "executorch";
 
 std::unique_ptr<Runtime> open_runtime(const Artifact& artifact, const std::string& device, int num_threads) {
-  if (device != "cpu") throw BadUse("no device '" + device + "'", "here ExecuTorch knows cpu");
+  if (device != "cpu") throw BadUse("no device '" + device + "'", "ExecuTorch runs on cpu here");
   if (num_threads > 1) {
     throw BadUse("ExecuTorch takes 1 thread or, without --threads, one per core",
                  "its Python package does not ship the header that sets another number");

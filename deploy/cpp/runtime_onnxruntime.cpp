@@ -24,7 +24,7 @@ class OnnxRuntime : public Runtime {
     const auto type =
         input.dtype == Dtype::uint8 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8 : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
     const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
-    void* data = const_cast<std::uint8_t*>(input.data.data());  // the library asks for it, and only reads
+    void* data = const_cast<std::uint8_t*>(input.data.data());  // required by the library, which only reads
     const Ort::Value value =
         Ort::Value::CreateTensor(memory, data, input.data.size(), input.shape.data(), input.shape.size(), type);
     Ort::AllocatorWithDefaultOptions allocator;
@@ -50,7 +50,7 @@ const char* const RUNTIME_FORMAT = "onnx";
 
 std::unique_ptr<Runtime> open_runtime(const Artifact& artifact, const std::string& device, int num_threads) {
   if (device != "cpu" && device != "cuda") {
-    throw BadUse("no device '" + device + "'", "ONNX Runtime knows cpu, and with its GPU build cuda");
+    throw BadUse("no device '" + device + "'", "ONNX Runtime runs on cpu, and with its GPU build on cuda");
   }
   return std::make_unique<OnnxRuntime>(artifact, device, num_threads);
 }

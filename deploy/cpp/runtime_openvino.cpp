@@ -8,8 +8,8 @@
 namespace vitcli {
 namespace {
 
-// The type in which layers that are not int8 compute: the artifact's, or float32 where the device lacks it. Left to
-// itself, OpenVINO computes float32 networks in bf16 on some CPUs.
+// The type in which layers that are not int8 compute: the artifact's, or float32 if the device does not have it. By
+// default, OpenVINO computes float32 networks in bf16 on some CPUs.
 ov::element::Type compute_type(ov::Core& core, const std::string& device, const std::string& precision) {
   const auto capabilities = core.get_property(device, ov::device::capabilities);
   const auto has = [&](const char* type) {
@@ -27,8 +27,8 @@ class OpenVino : public Runtime {
                           ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY)};
     if (num_threads > 0) properties.insert(ov::inference_num_threads(num_threads));
     const std::shared_ptr<ov::Model> model = core_.read_model(artifact.file.string());
-    // A fixed shape runs fastest; and with a free batch, OpenVINO 2026.4.1 computed wrong numbers for one image by an
-    // int8 network.
+    // A fixed shape is fastest; and with a free batch size, OpenVINO 2026.4.1 computed wrong numbers for one image with
+    // an int8 network.
     const std::vector<std::int64_t> shape = input_shape(artifact);
     model->reshape(ov::PartialShape(std::vector<ov::Dimension>(shape.begin(), shape.end())));
     request_ = core_.compile_model(model, device, properties).create_infer_request();

@@ -1,4 +1,4 @@
-# Where the library of each runtime is: the place that -D… names, else the Python package of that name.
+# Finds the library of each runtime: in the place that -D… names, otherwise in the Python package of that name.
 
 # Sets `directory` to that of an installed Python package; the package is not imported.
 function(find_python_package package directory)
@@ -7,7 +7,7 @@ function(find_python_package package directory)
     OUTPUT_VARIABLE found ERROR_QUIET RESULT_VARIABLE failed OUTPUT_STRIP_TRAILING_WHITESPACE)
   if(failed)
     message(FATAL_ERROR "${PYTHON} has no package ${package}: "
-      "name another interpreter by -DPYTHON=… or the place of the library (README.md)")
+      "name another interpreter with -DPYTHON=…, or the place of the library (README.md)")
   endif()
   set(${directory} ${found} PARENT_SCOPE)
 endfunction()
@@ -27,7 +27,7 @@ elseif(RUNTIME STREQUAL "onnxruntime")
     HINTS ${ONNXRUNTIME_DIR}/include PATH_SUFFIXES onnxruntime onnxruntime/core/session)
   find_library(ONNXRUNTIME_LIBRARY onnxruntime HINTS ${ONNXRUNTIME_DIR}/lib)
   if(NOT ONNXRUNTIME_INCLUDE_DIR OR NOT ONNXRUNTIME_LIBRARY)
-    message(FATAL_ERROR "ONNX Runtime is not here: unpack an official release and name it by -DONNXRUNTIME_DIR=…")
+    message(FATAL_ERROR "ONNX Runtime was not found: unpack an official release and name it by -DONNXRUNTIME_DIR=…")
   endif()
   target_include_directories(classify SYSTEM PRIVATE ${ONNXRUNTIME_INCLUDE_DIR})
   target_link_libraries(classify PRIVATE ${ONNXRUNTIME_LIBRARY})
@@ -42,7 +42,7 @@ elseif(RUNTIME STREQUAL "aoti")
     ${TORCH_DIR}/include ${TORCH_DIR}/include/torch/csrc/api/include)
   target_compile_features(classify PRIVATE cxx_std_20)
   set_source_files_properties(runtime_aoti.cpp PROPERTIES COMPILE_OPTIONS -O1)
-  # libtorch.so refers to the libraries for CUDA where there are any; nothing of ours refers to it, so it must be kept
+  # libtorch.so refers to the libraries for CUDA if there are any; nothing here refers to it, so the linker must keep it
   target_link_libraries(classify PRIVATE -Wl,--no-as-needed
     ${TORCH_DIR}/lib/libtorch.so ${TORCH_DIR}/lib/libtorch_cpu.so ${TORCH_DIR}/lib/libc10.so)
 

@@ -1,4 +1,4 @@
-// SHA-256 (FIPS 180-4), by which a changed file is known.
+// SHA-256 (FIPS 180-4), by which a changed file is detected.
 #pragma once
 
 #include <array>
@@ -12,7 +12,7 @@ class Sha256 {
  public:
   void update(const void* data, std::size_t size);
 
-  // The digest of everything that was given to update(), as 64 lower-case hex digits; ends the use of this object.
+  // The digest of everything that was given to update(), as 64 lower-case hex digits; the object cannot be used again.
   std::string hex_digest();
 
  private:

@@ -108,7 +108,7 @@ def test_out_of_tolerance_is_refused_and_accept_records_it(
     assert error.value.exit_code == 2
     assert list(tmp_path.iterdir()) == []
     export(weights, tmp_path / "out", ExportPlan("torch_export", "bf16", accept=True))
-    assert "Accepted by its maker although it is out of tolerance" in (tmp_path / "out" / "README.md").read_text()
+    assert "Out of tolerance, exported with --accept" in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("fold", ["standard", "full"])

@@ -1,5 +1,6 @@
-"""The folder of an artifact: whole or not at all, and nothing of a damaged one is used."""
+"""The folder of an artifact: complete or not there at all, and nothing of a damaged one is used."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -7,25 +8,35 @@ import pytest
 
 from vitcli.deploy.artifact import NewArtifact, is_artifact, open_artifact, size_bytes
 from vitcli.errors import DataError, UsageError
+from vitcli.weights.manifest import write_manifest
 
+PREPROCESSING = {
+    "image_resize": 32, "crop_pct": 0.9, "interpolation": "bilinear", "in_channels": 3, "mean": [0.5, 0.5, 0.5],
+    "std": [0.25, 0.25, 0.25],
+}  # fmt: skip
 FACTS = {
     "format": "onnx",
     "file": "model.onnx",
     "precision": "fp32",
+    "device": "cpu",
     "model": "m",
     "input": {"dtype": "uint8", "layout": "NHWC", "batch": None},
-    "preprocessing": {"image_resize": 32, "crop_pct": 0.9, "interpolation": "bilinear", "mean": [0.5, 0.5, 0.5],
-                      "std": [0.25, 0.25, 0.25], "in_channels": 3},
-}  # fmt: skip
+    "output": "probabilities",
+    "preprocessing": PREPROCESSING,
+}
+
+
+def new_artifact(out: Path, facts: dict = FACTS) -> Path:
+    with NewArtifact(out) as new:
+        (new.folder / "model.onnx").write_bytes(b"x" * 100)
+        new.write(facts, ["a cat", "two\nlines", "größe"], "model: m\n")
+        new.finish(facts, "# card\n")
+    return out
 
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
-    with NewArtifact(tmp_path / "out") as new:
-        (new.folder / "model.onnx").write_bytes(b"x" * 100)
-        new.write(FACTS, ["a cat", "two\nlines", "größe"], "model: m\n")
-        new.finish(FACTS, "# card\n")
-    return tmp_path / "out"
+    return new_artifact(tmp_path / "out")
 
 
 def test_what_was_written_is_read(artifact: Path):
@@ -34,11 +45,30 @@ def test_what_was_written_is_read(artifact: Path):
     assert (found.format, found.precision, found.batch, found.takes_pixels) == ("onnx", "fp32", None, True)
     assert (found.preprocessing.crop_pct, found.preprocessing.mean) == (0.9, (0.5, 0.5, 0.5))
     assert sorted(p.name for p in artifact.iterdir()) == [
-        "MANIFEST.json", "README.md", "artifact.json", "labels.txt", "model.onnx", "recipe.yaml",
+        "MANIFEST.json", "README.md", "artifact.json", "artifact.txt", "labels.txt", "model.onnx", "recipe.yaml",
     ]  # fmt: skip
     assert size_bytes(artifact) == 100
     assert is_artifact(artifact)
     assert not is_artifact(artifact.parent)
+
+
+def test_the_text_for_other_programs(tmp_path: Path):
+    """Byte for byte as the README describes it; the digests are hashlib's."""
+    given = {"dtype": "float32", "layout": "NCHW", "batch": 4}
+    before = PREPROCESSING | {"interpolation": "random", "mean": [0.1], "std": [1], "crop_pct": 0.95}
+    facts = FACTS | {"model": "a\\b\nc", "input": given, "output": "logits", "preprocessing": before}
+    labels = hashlib.sha256("a cat\ntwo lines\ngröße\n".encode()).hexdigest()
+    expected = (
+        "artifact_version=1\nmodel=a\\\\b\\nc\nformat=onnx\nprecision=fp32\ndevice=cpu\nnetwork=model.onnx\n"
+        "labels=labels.txt\ninput_dtype=float32\ninput_layout=NCHW\ninput_batch=4\noutput=logits\n"
+        "image_resize=32\ncrop_pct=0.95\ninterpolation=bicubic\nin_channels=3\nmean=0.1,0.1,0.1\nstd=1.0,1.0,1.0\n"
+        f"sha256.labels.txt={labels}\nsha256.model.onnx={hashlib.sha256(b'x' * 100).hexdigest()}\n"
+    ).encode()
+    expected += f"checksum={hashlib.sha256(expected).hexdigest()}\n".encode()
+    assert (new_artifact(tmp_path / "out", facts) / "artifact.txt").read_bytes() == expected
+    free = (new_artifact(tmp_path / "free") / "artifact.txt").read_text()
+    assert "\ninput_batch=any\n" in free
+    assert "\ninterpolation=bilinear\n" in free
 
 
 def test_nothing_is_left_of_an_export_that_failed(tmp_path: Path):
@@ -58,7 +88,7 @@ def test_nothing_is_overwritten(artifact: Path):
     assert "nothing is overwritten" in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "labels.txt", "artifact.json"])
+@pytest.mark.parametrize("name", ["model.onnx", "labels.txt", "artifact.json", "artifact.txt"])
 @pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
 def test_a_damaged_file_is_named(artifact: Path, name: str, damage: str):
     file = artifact / name
@@ -79,29 +109,57 @@ def test_without_a_manifest_nothing_is_opened(artifact: Path):
     assert "MANIFEST.json is missing" in str(error.value)
 
 
-@pytest.mark.parametrize("left_out", ["model.onnx", "labels.txt", "artifact.json"])
-def test_a_manifest_must_vouch_for_every_file(artifact: Path, left_out: str):
+@pytest.mark.parametrize("unlisted", ["model.onnx", "labels.txt", "artifact.json", "artifact.txt"])
+def test_the_manifest_must_list_every_file(artifact: Path, unlisted: str):
     manifest = json.loads((artifact / "MANIFEST.json").read_text())
-    del manifest["files"][left_out]
+    del manifest["files"][unlisted]
     (artifact / "MANIFEST.json").write_text(json.dumps(manifest))
     with pytest.raises(DataError) as error:
         open_artifact(artifact)
-    assert f"{left_out} is not in MANIFEST.json" in str(error.value)
+    assert f"{unlisted} is not in MANIFEST.json" in str(error.value)
 
 
-def test_a_link_into_nothing_is_not_overwritten_either(tmp_path: Path):
+def test_a_link_to_nothing_is_not_overwritten_either(tmp_path: Path):
     (tmp_path / "out").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UsageError):
         NewArtifact(tmp_path / "out")
 
 
-@pytest.mark.parametrize("facts", ["[]", "{", json.dumps(FACTS | {"preprocessing": {"crop_pct": 7, "in_channels": 3}})])
-def test_a_description_that_says_nothing(tmp_path: Path, facts: str):
-    from vitcli.weights.manifest import write_manifest
+@pytest.mark.parametrize("old", ["artefact.json", "no text"])
+def test_an_artifact_of_an_earlier_version_must_be_exported_again(artifact: Path, old: str):
+    """It was called artefact.json once; and artifact.txt is younger than artifact.json."""
+    (artifact / "artifact.txt").unlink()
+    if old == "artefact.json":
+        (artifact / "artifact.json").rename(artifact / old)
+    write_manifest(artifact)
+    assert is_artifact(artifact)
+    with pytest.raises(DataError, match="exported by an earlier version") as error:
+        open_artifact(artifact)
+    assert "export it again" in str(error.value.help)
 
-    (tmp_path / "artifact.json").write_text(facts)
-    (tmp_path / "labels.txt").write_text("a\n")
-    write_manifest(tmp_path)
-    with pytest.raises(DataError) as error:
-        open_artifact(tmp_path)
-    assert "artifact.json cannot be understood" in str(error.value)
+
+def changed(section: str, **entries: object) -> str:
+    return json.dumps(FACTS | {section: FACTS[section] | entries})
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        "[]", "{", "{}", '{"a": ' * 10**5, json.dumps(FACTS)[:-1] + ', "format": "aoti"}',
+        json.dumps(FACTS | {"file": 3}),
+        json.dumps(FACTS | {"file": "labels.txt"}), json.dumps(FACTS | {"file": "../model.onnx"}),
+        json.dumps(FACTS | {"file": ["model.onnx"]}), json.dumps(FACTS | {"format": None}),
+        json.dumps(FACTS | {"input": []}), json.dumps(FACTS | {"preprocessing": []}),
+        json.dumps(FACTS | {"output": "features"}), changed("input", batch=0), changed("input", batch="4"),
+        changed("input", batch=True), changed("input", dtype="int4"), changed("preprocessing", crop_pct=7),
+        changed("preprocessing", crop_pct="much"), changed("preprocessing", in_channels=True),
+        changed("preprocessing", in_channels=4), changed("preprocessing", mean=[0.5, 0.5]),
+        changed("preprocessing", std=0.5), changed("preprocessing", std=[0, 0, 0]), changed("preprocessing", more=1),
+    ],
+)  # fmt: skip
+def test_a_description_that_is_not_valid(artifact: Path, facts: str):
+    """Also where the manifest was written after the damage."""
+    (artifact / "artifact.json").write_text(facts)
+    write_manifest(artifact)
+    with pytest.raises(DataError, match=r"artifact\.json (is not valid|cannot be read)"):
+        open_artifact(artifact)

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from vitcli.deploy.gate import Comparison, compare, judge, made_up_pixels
-from vitcli.deploy.locate import Tapped, first_difference
 from vitcli.deploy.sensitivity import layer_errors
 
 LOGITS = torch.tensor([[3.0, 1.0, 0.0], [0.0, 2.0, 1.0], [1.0, 0.0, 4.0], [2.0, 0.0, 1.0]])
@@ -66,6 +65,39 @@ def test_another_class_counts_unless_the_source_is_undecided():
     assert found(change).correct_artifact == 2
 
 
+@pytest.mark.parametrize("real", [True, False])
+def test_fp32_with_another_top1_is_refused_though_the_logits_agree(real: bool):
+    """A classifier whose logits are tiny: all differences are within the tolerance, and one class is another."""
+    same = Comparison(num_images=100, num_labeled=100, num_agreeing=100, correct_source=90, correct_artifact=90)
+    other = Comparison(num_images=100, num_labeled=100, num_agreeing=99, correct_source=90, correct_artifact=90)
+    verdict = judge("fp32", same, other) if real else judge("fp32", other, same)
+    assert verdict.problems == [f"top-1 differs on 1 of 100 {'real' if real else 'made-up'} images"]
+    assert not judge("fp32", same, same).problems
+    assert not judge("bf16", same, other).problems
+
+
+@pytest.mark.parametrize("large_first", [True, False])
+@pytest.mark.parametrize(("margin", "refused"), [(1e-4, False), (2e-3, True)])
+def test_fp32_top1_is_judged_by_the_logits_of_each_image(margin: float, refused: bool, large_first: bool):
+    """Logits of 2000 in one image allow differences of 0.01 everywhere. In another image, whose first two logits are
+    `margin` apart, they change places: a tie at 1e-4, another answer at 2e-3."""
+    small, large = torch.tensor([[1.0, 1.0 - margin, 0.0]]), torch.tensor([[2000.0, 0.0, 0.0]])
+    swapped = small[:, [1, 0, 2]]
+    answers = {0: swapped, 1: large}
+
+    def session(images: np.ndarray) -> list[np.ndarray]:
+        return [answers[int(images.flat[0])].numpy()]
+
+    batches = [
+        (torch.full((1, 1, 1, 1), i, dtype=torch.uint8), logits, None) for i, logits in enumerate((small, large))
+    ]
+    ordered = batches[::-1] if large_first else batches
+    differs = compare(session, ordered, lambda pixels: pixels.numpy(), gives_probabilities=False, batch=1)
+    assert differs.max_difference == pytest.approx(margin, rel=1e-3)
+    problems = judge("fp32", differs, None).problems
+    assert problems == (["top-1 differs on 1 of 2 made-up images"] if refused else [])
+
+
 def test_less_accuracy_is_refused_and_one_image_of_few_is_not():
     good, worse = Comparison(), Comparison(num_images=1000, num_labeled=1000, correct_source=800, correct_artifact=796)
     assert "top-1 falls by 0.40 points on 1,000 images" in judge("int8", good, worse).problems[0]
@@ -114,37 +146,6 @@ class Two(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.second(self.first(x).relu())
-
-
-def test_the_layer_where_it_starts_is_named(tmp_path):
-    """An exporter that spoils the second layer, and a runtime that is PyTorch."""
-    import copy
-    from types import SimpleNamespace
-    from typing import Any
-
-    from vitcli.deploy.formats import Order, Setting
-
-    made: dict[str, Any] = {}
-
-    def export(order: Order) -> None:
-        made["network"] = copy.deepcopy(order.network)
-        made["network"].network.second.weight.data[1] += 0.1
-
-    def open_session(path: Any, setting: Setting):
-        return lambda images: [output.detach().numpy() for output in made["network"](torch.from_numpy(images))]
-
-    form: Any = SimpleNamespace(export=export, open_session=open_session, FILE="x")
-    torch.manual_seed(0)
-    network = Two().eval()
-    order = Order(network, torch.randn(2, 8), tmp_path, "fp32", "logits")
-    assert Tapped(network, order.example).names == ["first", "second"]
-    said = first_difference(form, order, Setting("fp32"), network)
-    assert said is not None
-    assert said.startswith("second (relative error")
-    made_well: Any = SimpleNamespace(
-        export=lambda order: made.update(network=order.network), open_session=open_session, FILE="x"
-    )
-    assert first_difference(made_well, order, Setting("fp32"), network) is None
 
 
 def test_the_layer_that_suffers_from_int8_is_found():

@@ -219,9 +219,9 @@ def test_the_eps_and_unknown_heads_are_said():
     report = load_weights(ours(), Weights(ours().state_dict(), config))
     assert report.notes == ["norm_eps: 1e-12 in the weights, 1e-06 in the model"]
     unknown = Weights(ours().state_dict(), source="w.pth")
-    assert load_weights(ours(num_heads=4), unknown).notes == ["num_heads: nothing shows it in w.pth; 4 taken"]
+    assert load_weights(ours(num_heads=4), unknown).notes == ["num_heads: not stated in w.pth; 4 assumed"]
     small = {"depth": 1, "embed_dim": 192}  # of a width that has a usual number
-    for heads, notes in ((3, []), (12, ["num_heads: nothing shows it in w.pth; 12 taken"])):
+    for heads, notes in ((3, []), (12, ["num_heads: not stated in w.pth; 12 assumed"])):
         weights = Weights(ours(**small, num_heads=12).state_dict(), source="w.pth")
         assert load_weights(ours(**small, num_heads=heads), weights).notes == notes
 

@@ -1,4 +1,4 @@
-"""Addresses, against real servers on this machine: complete files only, once, and without the network afterwards."""
+"""Addresses, with real servers on this machine: only complete files, once, and without the network afterwards."""
 
 import contextlib
 import hashlib
@@ -113,7 +113,7 @@ def test_what_is_not_kept(site):
     (folder / "login.pth").write_text("<html>please log in</html>")
     with pytest.raises(DataError, match="web page"):
         read_weights(f"{address}/login.pth")
-    with pytest.raises(UsageError, match="names no file"):
+    with pytest.raises(UsageError, match="does not name a file"):
         read_weights(f"{address}/")
     assert files_in_cache() == []
 
@@ -160,7 +160,7 @@ def test_the_hub(tmp_path, site, monkeypatch):
 
 
 def test_malformed_and_unavailable(monkeypatch):
-    with pytest.raises(UsageError, match="no address of the hub"):
+    with pytest.raises(UsageError, match="not an address of the hub"):
         fetch("hf-hub:only-a-name")
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(UsageError, match="needs the package") as caught:

@@ -1,4 +1,4 @@
-"""Every format that holds weights is read, everything else is refused by name, and no code of a file is run."""
+"""Every format that holds weights is read, everything else is refused by name, and no code from a file is run."""
 
 import argparse
 import io
@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
 from vitcli.errors import DataError, WeightsError
+from vitcli.weights.fit import known_options
 from vitcli.weights.manifest import write_manifest
-from vitcli.weights.read import read_weights
+from vitcli.weights.preprocessing import preprocessing_of
+from vitcli.weights.read import PACKED, read_weights
 
 TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2)}
 AVERAGED = {name: tensor + 100 for name, tensor in TENSORS.items()}
@@ -68,8 +70,8 @@ def test_what_trainers_save(tmp_path, wrapper, ema_wrapper):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_texts_under_our_words(tmp_path, suffix):
-    """What a trainer calls its recipe is not ours, which is a table."""
+def test_text_under_our_names(tmp_path, suffix):
+    """What another trainer calls its recipe is text; ours is a table."""
     texts = dict.fromkeys(("config", "recipe", "options", "preprocessing", "preprocessor_config", "class_names"), "a")
     path = tmp_path / f"w{suffix}"
     if suffix == ".pth":
@@ -77,6 +79,40 @@ def test_texts_under_our_words(tmp_path, suffix):
     else:
         save_file(TENSORS, path, metadata={"arch": "vit", **texts})
     assert read_weights(path).meta == {"arch": "vit"}
+
+
+DEEP = '{"a": ' * 100_000
+WRONG = [
+    '{"recipe": 3}', '{"preprocessing": []}', '{"class_names": "cat"}', '{"class_names": [1, 2]}', '{"options": "a"}',
+    '{"class_names": {"0": "cat"}}', DEEP, "[]", "{", '{"a": 1, "a": 2}', '{"step": 1e999}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_what_this_project_wrote_and_someone_damaged(tmp_path, text):
+    """In the metadata of a file, and in a state.json whose manifest was renewed: named, and no traceback."""
+    save_file(TENSORS, tmp_path / "w.safetensors", metadata={PACKED: text})
+    with pytest.raises(DataError, match=r"w\.safetensors is damaged"):
+        read_weights(tmp_path / "w.safetensors")
+    directory = checkpoint(tmp_path / "step-1")
+    (directory / "state.json").write_text(text)
+    write_manifest(directory)
+    with pytest.raises(DataError, match=r"step-1.* is damaged.*(state\.json|wrong type)"):
+        read_weights(directory)
+
+
+def test_empty_entries_are_as_good_as_absent(tmp_path):
+    directory = checkpoint(tmp_path / "step-1")
+    (directory / "state.json").write_text('{"recipe": null, "class_names": null, "step": 3}')
+    write_manifest(directory)
+    assert read_weights(directory).meta == {"step": 3}
+
+
+def test_a_file_that_the_manifest_does_not_list_is_not_read(tmp_path):
+    directory = checkpoint(tmp_path / "step-1", ema=False)
+    save_file(AVERAGED, directory / "ema.safetensors")
+    with pytest.raises(DataError, match=r"ema\.safetensors is not in MANIFEST"):
+        read_weights(directory, use_ema=True)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
@@ -186,8 +222,8 @@ def test_damaged_anywhere(tmp_path_factory, kind, noise, at):
     [
         (b"<!DOCTYPE html><html>404</html>", "web page"),
         (b"\n\n<html>", "web page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12", "git-lfs"),
-        (b"hello", "neither"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12", "Git LFS"),
+        (b"hello", "not a weights file"),
         (b"\x80\x02hello", "damaged"),
         (b"PK\x03\x04hello", "damaged"),
         (b"\xff" * 7 + b"\x7f{}", "damaged"),
@@ -211,18 +247,73 @@ def test_missing_and_empty_of_tensors(tmp_path):
 
 
 def test_a_folder_with_a_configuration(tmp_path):
-    """As the hub keeps models; a file in it that is no JSON is named."""
+    """As the hub stores models."""
     save_file(TENSORS, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text('{"id2label": {"1": "dog", "0": "cat", "10": "yak"}}')
     weights = read_weights(tmp_path)
     assert equal(weights.tensors, TENSORS)
     assert weights.meta["class_names"] == ["cat", "dog", "yak"]
-    for text, names in (('{"id2label": {"0": "LABEL_0"}}', None), ('{"label_names": ["a"]}', ["a"]), ("[]", None)):
+    for text, names in (('{"id2label": {"0": "LABEL_0"}}', None), ('{"label_names": ["a"]}', ["a"]), ("{}", None)):
         (tmp_path / "config.json").write_text(text)
         assert read_weights(tmp_path).meta.get("class_names") == names
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(DataError, match=r"config\.json cannot be read"):
-        read_weights(tmp_path)
     (tmp_path / "config.json").unlink()
     with pytest.raises(DataError, match="damaged"):
         read_weights(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+@pytest.mark.parametrize("text", ["{", "[]", "3", DEEP, '{"a": 1, "a": 2}', '{"hidden_size": 1e999}', "\xff"])
+def test_a_configuration_that_is_not_an_object(tmp_path, name, text):
+    save_file(TENSORS, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / name).write_text(text, encoding="latin-1")
+    with pytest.raises(DataError, match=rf"{name} cannot be read"):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"id2label": 3}', '{"id2label": "cat"}', '{"id2label": {"0": ["cat"]}}', '{"id2label": {"x": "cat"}}',
+        '{"label_names": [{}]}', '{"label_names": true}',
+    ],
+)  # fmt: skip
+def test_class_names_of_the_wrong_type(tmp_path, text):
+    save_file(TENSORS, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(DataError, match=r"config\.json: the class names"):
+        read_weights(tmp_path)
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 2**64)
+    | st.floats(allow_nan=False)
+    | st.sampled_from(["", "a", "bicubic"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("012ab"), inner, max_size=3),
+    max_leaves=5,
+)
+KEYS = [
+    "id2label", "label_names", "model_args", "pretrained_cfg", "num_attention_heads", "layer_norm_eps", "image_mean",
+    "image_std", "resample", "size", "crop_size", "do_center_crop", "mean", "std", "interpolation", "crop_pct",
+]  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(st.sampled_from(KEYS), VALUES), st.dictionaries(st.sampled_from(KEYS), VALUES))
+@example({}, {"image_mean": [0.5], "resample": [3]})
+def test_any_configuration_is_understood_or_refused(tmp_path_factory, config, preprocessor):
+    """By everything that looks at a configuration: no exception but ours."""
+    folder = tmp_path_factory.getbasetemp() / "repository"
+    folder.mkdir(exist_ok=True)
+    save_file(TENSORS, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5]} | preprocessor))
+    try:
+        weights = read_weights(folder)
+        known_options(weights)
+        preprocessing_of(weights)
+    except (DataError, WeightsError):
+        return
+    assert all(isinstance(name, str) for name in weights.meta.get("class_names", []))

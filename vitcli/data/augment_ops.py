@@ -1,9 +1,9 @@
 """The single operations that augmentation policies are made of: `op(image, magnitude, rng, canvas) -> image`.
 
-`magnitude` runs from 0 to 10 (more only where a policy allows it) and means something else for each operation. In the
-names of RandAugment's two sets, "Increasing" marks those whose effect grows with the magnitude; the others keep the
-scale of the AutoAugment code, where for some of them 10 means "hardly at all". (Cubuk et al., arXiv 1805.09501 and
-1909.13719; ranges and order of random draws as in timm.)
+`magnitude` is 0 to 10 (more only where a policy allows it); its meaning depends on the operation. RandAugment has two
+sets of operations: in names that end in "Increasing" the effect grows with the magnitude; the others keep the scale of
+the AutoAugment code, where 10 is the weakest effect of some. (Cubuk et al., arXiv 1805.09501 and 1909.13719; ranges and
+order of random draws as in timm.)
 """
 
 import math
@@ -18,8 +18,8 @@ TOP = 10.0  # the magnitude that means the full range of an operation
 
 @dataclass(frozen=True)
 class Canvas:
-    """What geometric operations need to know: the color of what comes in from outside, the filters to draw from, and
-    how far a translation of magnitude 10 shifts, as a share of the side."""
+    """Settings of geometric operations: the color outside the image, the filters to draw from, and the shift of a
+    translation of magnitude 10 as a share of the side."""
 
     fill: int | tuple[int, ...]
     filters: tuple[Image.Resampling, ...]
@@ -35,7 +35,7 @@ def auto_contrast(image: Image.Image, magnitude: float, rng: random.Random, canv
 
 
 def equalize(image: Image.Image, magnitude: float, rng: random.Random, canvas: Canvas) -> Image.Image:
-    """Makes each channel's histogram flat; the magnitude has no effect."""
+    """Flattens the histogram of each channel; the magnitude has no effect."""
     return ImageOps.equalize(image)
 
 
@@ -45,13 +45,13 @@ def invert(image: Image.Image, magnitude: float, rng: random.Random, canvas: Can
 
 
 def rotate(image: Image.Image, magnitude: float, rng: random.Random, canvas: Canvas) -> Image.Image:
-    """By up to 30 degrees to either side."""
+    """By up to 30 degrees, clockwise or counterclockwise."""
     degrees = either_sign(magnitude / TOP * 30, rng)
     return image.rotate(degrees, resample=draw_filter(rng, canvas), fillcolor=canvas.fill)
 
 
 def shear_x(image: Image.Image, magnitude: float, rng: random.Random, canvas: Canvas) -> Image.Image:
-    """By up to 0.3 pixels per row to either side."""
+    """By up to 0.3 pixels per row, left or right."""
     return affine(image, (1, either_sign(magnitude / TOP * 0.3, rng), 0, 0, 1, 0), rng, canvas)
 
 
@@ -61,13 +61,13 @@ def shear_y(image: Image.Image, magnitude: float, rng: random.Random, canvas: Ca
 
 
 def translate_x(image: Image.Image, magnitude: float, rng: random.Random, canvas: Canvas) -> Image.Image:
-    """By up to canvas.translate_ratio of the width to either side."""
+    """By up to canvas.translate_ratio of the width, left or right."""
     pixels = either_sign(magnitude / TOP * canvas.translate_ratio, rng) * image.width
     return affine(image, (1, 0, pixels, 0, 1, 0), rng, canvas)
 
 
 def translate_y(image: Image.Image, magnitude: float, rng: random.Random, canvas: Canvas) -> Image.Image:
-    """By up to canvas.translate_ratio of the height up or down."""
+    """By up to canvas.translate_ratio of the height, up or down."""
     pixels = either_sign(magnitude / TOP * canvas.translate_ratio, rng) * image.height
     return affine(image, (1, 0, 0, 0, 1, pixels), rng, canvas)
 
@@ -83,29 +83,29 @@ def posterize_increasing(image: Image.Image, magnitude: float, rng: random.Rando
 
 
 def posterize_original(image: Image.Image, magnitude: float, rng: random.Random, canvas: Canvas) -> Image.Image:
-    """Keeps 4 to 8 bits, more with the magnitude: as the AutoAugment paper words it."""
+    """Keeps 4 to 8 bits, more with the magnitude, as the AutoAugment paper describes it."""
     return keep_bits(image, 4 + int(magnitude / TOP * 4))
 
 
 def solarize(image: Image.Image, magnitude: float, rng: random.Random, canvas: Canvas) -> Image.Image:
-    """Inverts what is brighter than a threshold of 0 to 256, less of it with the magnitude."""
+    """Inverts pixels above a threshold of 0 to 256, fewer with the magnitude."""
     return ImageOps.solarize(image, min(256, int(magnitude / TOP * 256)))
 
 
 def solarize_increasing(image: Image.Image, magnitude: float, rng: random.Random, canvas: Canvas) -> Image.Image:
-    """Inverts what is brighter than a threshold of 256 to 0, more of it with the magnitude."""
+    """Inverts pixels above a threshold of 256 to 0, more with the magnitude."""
     return ImageOps.solarize(image, 256 - min(256, int(magnitude / TOP * 256)))
 
 
 def solarize_add(image: Image.Image, magnitude: float, rng: random.Random, canvas: Canvas) -> Image.Image:
-    """Adds up to 110 to what is darker than 128."""
+    """Adds up to 110 to pixels below 128."""
     added = min(128, int(magnitude / TOP * 110))
     table = [min(255, level + added) if level < 128 else level for level in range(256)]
     return image.point(table * len(image.getbands()))
 
 
 def desaturate(image: Image.Image, magnitude: float, rng: random.Random, canvas: Canvas) -> Image.Image:
-    """Takes away half to all of the color."""
+    """Removes half to all of the color."""
     share = max(0.5, min(1.0, 0.5 + 0.5 * magnitude / TOP))
     return ImageEnhance.Color(image).enhance(min(1.0, max(0.0, 1.0 - share)))
 
@@ -121,9 +121,9 @@ def gaussian_blur_random(image: Image.Image, magnitude: float, rng: random.Rando
 
 
 def enhancer(kind: type, *, increasing: bool) -> Op:
-    """An operation by one of Pillow's enhancers, which blend with gray, black or blur: 0 that, 1 unchanged, 2 opposite.
+    """One of Pillow's enhancers, which blend the image with gray, black or a blur: factor 0 gives that, 1 the image.
 
-    The factor is 0.1 to 1.9 with the magnitude; increasing: 1 ± up to 0.9, to either side at random.
+    The factor is 0.1 to 1.9 with the magnitude; increasing: 1 ± up to 0.9, with a random sign.
     """
 
     def enhance(image: Image.Image, magnitude: float, rng: random.Random, canvas: Canvas) -> Image.Image:

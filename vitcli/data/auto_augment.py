@@ -1,4 +1,4 @@
-"""Augmentation policies as functions of an image; what a recipe calls them is read by `recipe/augment_policy.py`."""
+"""Augmentation policies as functions of an image; their names in a recipe are parsed by `recipe/augment_policy.py`."""
 
 import math
 import random
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from vitcli.data.augment_ops import OPS, TOP, Canvas, trivial_augment
-from vitcli.data.policies import AUGMIX_OPS, INCREASING_OPS, OP_SETS, PLAIN_OPS, POLICIES, WEIGHTS, Step
+from vitcli.data.policies import AUGMIX_OPS, INCREASING_OPS, PLAIN_OPS, POLICIES, THREE_OPS, Step
 from vitcli.recipe.augment_policy import read_policy
 
 Policy = Callable[[Image.Image, random.Random, Canvas], Image.Image]
@@ -20,9 +20,9 @@ Policy = Callable[[Image.Image, random.Random, Canvas], Image.Image]
 def build_policy(
     text: str, *, mean: Sequence[float], mode: str, filters: tuple[Image.Resampling, ...]
 ) -> Callable[[Image.Image, random.Random], Image.Image]:
-    """The policy `text` for images of `mode` ("RGB" or "L"), which are filled up with the color `mean` (0..1).
+    """The policy `text` for images of `mode` ("RGB" or "L"); areas outside the image get the color `mean` (0..1).
 
-    Raises ValueError for a text that `check_policy` objects to.
+    The function can be pickled. Raises ValueError for a text that `check_policy` refuses.
     """
     policy = parse_policy(text)
     fill = tuple(min(255, round(255 * value)) for value in mean)
@@ -32,7 +32,7 @@ def build_policy(
 
 
 def parse_policy(text: str) -> Policy:
-    """The policy `text` stands for. Raises ValueError that names the part and what is allowed in its place."""
+    """The policy that `text` describes. Raises a ValueError that names the wrong part and what is allowed instead."""
     spec = read_policy(text)
     name, values = spec.name, spec.values
     if name == "trivialaugwide":
@@ -47,7 +47,7 @@ def parse_policy(text: str) -> Policy:
 
 @dataclass(frozen=True)
 class Noise:
-    """Normal noise on a magnitude, clipped to 0..top; an infinite `std` stands for a uniform draw from 0..magnitude."""
+    """Normal noise on a magnitude, clipped to 0..top; an infinite `std` means a uniform draw from 0..magnitude."""
 
     std: float = 0.0
     top: float = TOP
@@ -70,34 +70,23 @@ def apply(image: Image.Image, step: Step, noise: Noise, rng: random.Random, canv
 
 @dataclass(frozen=True)
 class RandAugment:
-    """`num_ops` of `names`, drawn with replacement, or by `weights` without."""
+    """`num_ops` of `names`, drawn with replacement, each applied with probability `prob`."""
 
     names: tuple[str, ...]
-    weights: tuple[float, ...] | None = None
     num_ops: int = 2
     prob: float = 0.5
     magnitude: float = TOP
     noise: Noise = Noise()
 
     def __call__(self, image: Image.Image, rng: random.Random, canvas: Canvas) -> Image.Image:
-        for name in self._draw(rng):
+        for name in rng.choices(self.names, k=self.num_ops):
             image = apply(image, (name, self.prob, self.magnitude), self.noise, rng, canvas)
         return image
-
-    def _draw(self, rng: random.Random) -> list[str]:
-        if self.weights is None:
-            return rng.choices(self.names, k=self.num_ops)
-        left = dict(zip(self.names, self.weights, strict=True))
-        drawn: list[str] = []
-        for _ in range(self.num_ops):
-            drawn += rng.choices(list(left), list(left.values()))
-            del left[drawn[-1]]
-        return drawn
 
 
 @dataclass(frozen=True)
 class AutoAugment:
-    """One of the sub-policies at random, all its steps in order."""
+    """One of the sub-policies, drawn at random; all its steps in order."""
 
     sub_policies: tuple[tuple[Step, ...], ...]
     noise: Noise = Noise()
@@ -131,15 +120,9 @@ class AugMix:
 
 
 def _rand_augment(values: dict[str, Any], noise_std: float) -> RandAugment:
-    names, weights = INCREASING_OPS if values.get("inc") else PLAIN_OPS, None
-    if "w" in values:
-        weights = tuple(WEIGHTS[name.removesuffix("Increasing")] for name in names)
-    elif "t" in values:
-        table = OP_SETS[values["t"]]
-        names, weights = tuple(table), None if values["t"] == "3a" else tuple(table.values())
+    names = INCREASING_OPS if values.get("inc") else PLAIN_OPS
     return RandAugment(
-        names,
-        weights,
+        THREE_OPS if "t" in values else names,
         num_ops=values.get("n", 2),
         prob=values.get("p", 0.5),
         magnitude=values.get("m", TOP),

@@ -1,13 +1,14 @@
-"""An exported network as a directory: all that its user needs, and a manifest by which damage is known.
+"""An exported network as a directory: everything its user needs, and a manifest by which damage is detected.
 
-    OUT/model.*         the network, in the format's own file(s)
-        artifact.json   format, precision, input, output, preprocessing; what was measured at the export
-        labels.txt      the name of each class, one a line, in the order of the outputs
-        recipe.yaml     how the network was trained, where that is known
-        README.md       the same for people: the model card
+    OUT/model.*         the network, in one or more files of the format
+        artifact.json   format, precision, input, output, preprocessing; the results of the export's checks
+        artifact.txt    what a program needs of it, for programs without a JSON parser; see artifact_text.py
+        labels.txt      the name of each class, one per line, in the order of the outputs
+        recipe.yaml     how the network was trained, if that is known
+        README.md       the model card
         MANIFEST.json   size and SHA-256 of each of these
 
-Nothing here imports torch: what reads an artifact must start fast and run without it.
+Nothing here imports torch: a program that runs an artifact must start fast and work without it.
 """
 
 import json
@@ -19,21 +20,48 @@ import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import BaseModel, ConfigDict, PositiveInt
+
+from vitcli.deploy.artifact_text import TEXT, artifact_text
 from vitcli.errors import DataError, UsageError
 from vitcli.recipe.schema import Augmentation
-from vitcli.weights.manifest import MANIFEST, names_in_manifest, verify_manifest, write_manifest
+from vitcli.weights.json_file import read_json
+from vitcli.weights.manifest import MANIFEST, verify_manifest, write_manifest
 
 FACTS = "artifact.json"
 LABELS = "labels.txt"
 RECIPE = "recipe.yaml"
 CARD = "README.md"
+#: artifact.json of earlier versions
+OLD_FACTS = "artefact.json"
+AGAIN = "export it again, or copy it again with all files of the folder"
+
+
+class _Input(BaseModel):
+    model_config = ConfigDict(strict=True)
+    dtype: Literal["uint8", "float32"]
+    layout: Literal["NHWC", "NCHW"]
+    batch: PositiveInt | None
+
+
+class _Facts(BaseModel):
+    """The entries of artifact.json that are used to run the network."""
+
+    model_config = ConfigDict(strict=True)
+    format: str
+    file: str
+    precision: str
+    device: str
+    output: Literal["probabilities", "logits"]
+    input: _Input
+    preprocessing: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """One that was opened and found to be as it was written."""
+    """An artifact that was opened and found to be as it was written."""
 
     folder: Path
     facts: dict[str, Any]  #: artifact.json
@@ -54,17 +82,17 @@ class Artifact:
 
     @property
     def takes_pixels(self) -> bool:
-        """Whether pixels (B, H, W, C) uint8 go in and probabilities come out; else normalized (B, C, H, W), logits."""
+        """Pixels (B, H, W, C) uint8 in and probabilities out; otherwise normalized (B, C, H, W) float32 and logits."""
         return self.facts["input"]["dtype"] == "uint8"
 
     @property
     def batch(self) -> int | None:
-        """The only number of images that the network takes at a time; None: any."""
+        """The only batch size that the network takes; None: any."""
         return self.facts["input"]["batch"]
 
     @cached_property
     def preprocessing(self) -> Augmentation:
-        """What is done to an image first; the keys that matter in evaluation are set."""
+        """How an image becomes the input; the keys that evaluation uses are set."""
         return Augmentation(**{k: v for k, v in self.facts["preprocessing"].items() if k != "in_channels"})
 
     @property
@@ -73,47 +101,57 @@ class Artifact:
 
 
 def is_artifact(path: str | Path) -> bool:
-    return (Path(path) / FACTS).is_file()
+    """Whether `path` is an exported folder, also of an earlier version, which `open_artifact` refuses."""
+    return any((Path(path) / name).is_file() for name in (FACTS, OLD_FACTS))
 
 
 def open_artifact(folder: str | Path) -> Artifact:
-    """The artifact in `folder`, once every file has the size and SHA-256 it was written with.
+    """The artifact in `folder`, after every file was found to have the size and SHA-256 that the manifest lists.
 
-    Some formats hold native code, so nothing of an artifact is used before that.
+    Some formats contain native code, so nothing of an artifact is used before that.
 
     Raises:
-        DataError: a file is missing, cut off or changed, or artifact.json cannot be understood.
+        DataError: a file is missing, cut off or changed; artifact.json is not valid; or an earlier version of this
+            program exported it.
     """
     folder = Path(folder)
-    if problems := verify_manifest(folder) or _not_vouched_for(folder):
+    if (folder / OLD_FACTS).is_file() or ((folder / FACTS).is_file() and not (folder / TEXT).exists()):
         raise DataError(
-            f"the artifact {folder} is not as it was exported: {'; '.join(problems)}",
-            help="copy it again, all files of the folder together, or export it anew",
+            f"the artifact {folder} was exported by an earlier version of vitcli, or lacks {TEXT}",
+            help="export it again with this version",
         )
+    network = {path.name for path in folder.glob("model.*")}
+    if problems := verify_manifest(folder, {FACTS, TEXT, LABELS, *network}):
+        raise DataError(f"the artifact {folder} is damaged: {'; '.join(problems)}", help=AGAIN)
+    facts = read_json(folder / FACTS, help=AGAIN)
     try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        _check(facts, network)
         artifact = Artifact(folder, facts, (folder / LABELS).read_text(encoding="utf-8").splitlines())
-        assert artifact.facts["file"] in names_in_manifest(folder), f"{MANIFEST} lacks its file"
-        assert isinstance(artifact.format, str)
-        assert isinstance(artifact.precision, str)
-        assert artifact.batch is None or artifact.batch > 0
-        _ = artifact.takes_pixels, artifact.preprocessing, artifact.in_channels
-    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise DataError(f"{folder / FACTS} cannot be understood ({reason})", help="export it anew") from None
+        _ = artifact.preprocessing
+    except (OSError, ValueError) as error:
+        reason = "; ".join(str(error).splitlines()[:3])
+        raise DataError(f"{folder / FACTS} is not valid ({reason})", help=AGAIN) from None
     return artifact
 
 
-def _not_vouched_for(folder: Path) -> list[str]:
-    """Files of the artifact of which the manifest says nothing; what else lies in the folder is nobody's business."""
-    ours = {FACTS, LABELS, *(path.name for path in folder.glob("model.*"))}
-    return [f"{name} is not in {MANIFEST}" for name in sorted(ours - names_in_manifest(folder))]
+def _check(facts: dict[str, Any], network: set[str]) -> None:
+    """ValueError unless `facts` has what is needed to run the network, one of the files `network`."""
+    found = _Facts.model_validate(facts)
+    if found.file not in network:
+        raise ValueError(f"its file {found.file[:40]!r} is not one of {', '.join(sorted(network)) or 'model.*'}")
+    channels = found.preprocessing.get("in_channels")
+    if channels not in (1, 3) or type(channels) is not int:
+        raise ValueError("in_channels is not 1 or 3")
+    for name in ("mean", "std"):
+        values = found.preprocessing.get(name)
+        if not isinstance(values, list) or len(values) not in (1, channels):
+            raise ValueError(f"{name} does not have one number per channel")
 
 
 class NewArtifact:
-    """A folder beside `out` that becomes `out` when all is done, or is gone when it is not.
+    """A temporary folder next to `out` that is renamed to `out` when the artifact is complete, or removed.
 
-    Raises UsageError where `out` exists or cannot be made.
+    Raises UsageError if `out` exists or cannot be created.
     """
 
     def __init__(self, out: Path) -> None:
@@ -127,8 +165,8 @@ class NewArtifact:
             raise UsageError(f"cannot write {out}: {error.strerror}") from None
 
     def __enter__(self) -> "NewArtifact":
-        """From here on the polite ways to end a process leave nothing behind either."""
-        self.handlers = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+        """From here on, SIGTERM and SIGHUP remove the folder too."""
+        self.handlers = {number: signal.signal(number, _exit) for number in (signal.SIGTERM, signal.SIGHUP)}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -137,32 +175,37 @@ class NewArtifact:
             signal.signal(number, handler)
 
     def write(self, facts: dict[str, Any], class_names: list[str], recipe: str | None) -> Artifact:
-        """Put the description beside the network; the artifact can be opened then, where it stands for now."""
-        self._put(FACTS, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+        """Describe the network that was written to the folder; the artifact is opened where it is for now."""
         self._put(LABELS, "".join(" ".join(name.splitlines()) + "\n" for name in class_names))
+        self._describe(facts)
         if recipe is not None:
             self._put(RECIPE, recipe)
         write_manifest(self.folder)
         return open_artifact(self.folder)
 
     def finish(self, facts: dict[str, Any], card: str) -> Artifact:
-        """Give the folder its name, with `facts` as they are now known and the model card."""
-        self._put(FACTS, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+        """Add the model card and the final `facts`, and rename the folder to `out`."""
+        self._describe(facts)
         self._put(CARD, card)
         write_manifest(self.folder)
         self.folder.chmod(0o755)
         os.rename(self.folder, self.out)
         return open_artifact(self.out)
 
+    def _describe(self, facts: dict[str, Any]) -> None:
+        self._put(FACTS, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+        network = [path for path in self.folder.glob("model.*") if path.is_file()]
+        self._put(TEXT, artifact_text(facts, self.folder / LABELS, network))
+
     def _put(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text, encoding="utf-8")
 
 
-def _leave(number: int, frame: object) -> None:
+def _exit(number: int, frame: object) -> None:
     sys.exit(128 + number)
 
 
 def size_bytes(folder: Path) -> int:
-    """Of the network's own files."""
-    ours = (FACTS, LABELS, RECIPE, CARD, MANIFEST)
+    """The size of the network's files."""
+    ours = (FACTS, TEXT, LABELS, RECIPE, CARD, MANIFEST)
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file() and path.name not in ours)

@@ -1,10 +1,10 @@
-"""The model card of an artifact: for people, what artifact.json is for programs."""
+"""The model card of an artifact: the content of artifact.json for people."""
 
 from typing import Any
 
 
 def model_card(facts: dict[str, Any], class_names: list[str]) -> str:
-    """README.md of the artifact. Everything in it was measured at the export, or comes from the source."""
+    """README.md of the artifact. Everything in it was measured at the export or comes from the source."""
     parts = [_title(facts), _use(facts), _input(facts, class_names), _proof(facts), _speed(facts)]
     parts += [_quantization(facts), _origin(facts)]
     return "\n".join(part for part in parts if part)
@@ -17,9 +17,10 @@ def _title(facts: dict[str, Any]) -> str:
 def _use(facts: dict[str, Any]) -> str:
     return (
         "    vitcli predict THIS_FOLDER photo.jpg\n    vitcli validate THIS_FOLDER --data_dir DATA\n\n"
-        f"`{facts['file']}` is the network, `labels.txt` its classes in order, `artifact.json` this page for programs\n"
-        "and `MANIFEST.json` the SHA-256 of each file: a folder that differs from it is not loaded.\n"
-        + ("The network holds code: load it only from people you trust.\n" if facts["holds_code"] else "")
+        f"`{facts['file']}` is the network, `labels.txt` its classes in the order of the outputs. `artifact.json` and\n"
+        "`artifact.txt` describe it for programs. `MANIFEST.json` has the SHA-256 of each file; a folder that differs\n"
+        "from it is not loaded.\n"
+        + ("The network contains code: load it only from people you trust.\n" if facts["holds_code"] else "")
     )
 
 
@@ -37,7 +38,7 @@ def _input(facts: dict[str, Any], class_names: list[str]) -> str:
     shown = ", ".join(class_names[:10]) + (", ..." if len(class_names) > 10 else "")
     return (
         "## Input and output\n\n"
-        f"Shorter side to {shorter} px ({before['interpolation']}, antialiased), the middle {size} x {size} px of it.\n"
+        f"Shorter side to {shorter} px ({before['interpolation']}, antialiased), then the center {size} x {size} px.\n"
         f"Input: {tensor}. {inside}\n{len(class_names):,} classes: {shown}\n"
     )
 
@@ -56,11 +57,9 @@ def _proof(facts: dict[str, Any]) -> str:
     if interval := gate.get("interval95"):
         lines += ["", f"95 % interval of the top-1 here: {interval[0]:.2f} .. {interval[1]:.2f} %."]
     if gate["problems"]:
-        lines += ["", "**Accepted by its maker although it is out of tolerance**: " + "; ".join(gate["problems"]) + "."]
-    if gate.get("first_difference"):
-        lines += [f"The difference starts in the layer {gate['first_difference']}."]
+        lines += ["", "**Out of tolerance, exported with --accept**: " + "; ".join(gate["problems"]) + "."]
     if not gate.get("real"):
-        lines += ["", "No real images were given, so that no accuracy is known of this file."]
+        lines += ["", "No real images were given, so the accuracy of this file is not known."]
     return "\n".join(lines) + "\n"
 
 
@@ -69,10 +68,10 @@ def _speed(facts: dict[str, Any]) -> str:
     here, eager = speed["artifact"], speed["eager"]
     return (
         "## Speed and size\n\n"
-        f"{speed['machine']}. Batch {speed['batch']}, {speed['threads']} threads, by turns with the source in PyTorch\n"
-        "(reparameterized, float32).\n\n| | p50 | p95 | size |\n|---|---|---|---|\n"
+        f"{speed['machine']}. Batch {speed['batch']}, {speed['threads']} threads, alternating with the source in\n"
+        "PyTorch (reparameterized, float32).\n\n| | p50 | p95 | size |\n|---|---|---|---|\n"
         f"| PyTorch | {eager['p50_ms']:.2f} ms | {eager['p95_ms']:.2f} ms | {speed['eager_mb']:.1f} MB |\n"
-        f"| this | {here['p50_ms']:.2f} ms | {here['p95_ms']:.2f} ms | {speed['artifact_mb']:.1f} MB |\n"
+        f"| this artifact | {here['p50_ms']:.2f} ms | {here['p95_ms']:.2f} ms | {speed['artifact_mb']:.1f} MB |\n"
     )
 
 
@@ -84,11 +83,11 @@ def _quantization(facts: dict[str, Any]) -> str:
     if found["kept"]:
         lines += [f"Not quantized: {', '.join(found['kept'])}."]
     if found.get("tried"):
-        lines += ["", "| layers left in float | top-1 |", "|---|---|"]
+        lines += ["", "| layers kept in float | top-1 |", "|---|---|"]
         lines += [f"| {step['num_float']} | {step['top1']:.2f} % |" for step in found["tried"]]
     lines += [
         "",
-        "Error of the logits when a layer alone is int8 (the ten worst):",
+        "Error of the logits when only this layer is int8 (the ten worst):",
         "",
         "| layer | error |",
         "|---|---|",
@@ -99,7 +98,7 @@ def _quantization(facts: dict[str, Any]) -> str:
 
 def _origin(facts: dict[str, Any]) -> str:
     source = facts["source"]
-    rows = [("weights", source["weights"]), ("SHA-256 of the weights' file", source.get("sha256"))]
+    rows = [("weights", source["weights"]), ("SHA-256 of the weights file", source.get("sha256"))]
     rows += [("best top-1 in training", f"{source['best_top1']:.2f} %" if source.get("best_top1") else None)]
     rows += [("training data", source.get("data")), ("license of the weights", source["license"])]
     rows += [("made with", ", ".join(f"{name} {version}" for name, version in facts["versions"].items()))]

@@ -1,7 +1,7 @@
-"""The gate: an artifact, run by its own runtime, is compared with the network it was made of; refused if it differs.
+"""The gate: compares an artifact, run by its own runtime, with the network it was exported from; refuses differences.
 
-Inputs are made-up images (black, white, gradients, noise: what breaks a careless export) and, where there are any, real
-ones with labels. Of a network with a softmax inside, logarithms of probabilities are compared instead of logits.
+Inputs are made-up images (black, white, gradients, noise: those that reveal a faulty export) and, if given, labeled
+real ones. If the network contains a softmax, logarithms of probabilities are compared instead of logits.
 """
 
 import math
@@ -15,24 +15,24 @@ from torch import Tensor
 
 from vitcli.deploy.formats import Session
 
-#: fp32: largest difference of a logit, absolute or as a share of the largest logit, whichever is more
+#: fp32: largest difference of a logit, absolute or as a share of the largest logit, whichever is larger
 MAX_DIFFERENCE, MAX_SHARE = 1e-4, 5e-6
-#: other precisions: root mean square of the differences as a share of the logits' own spread, on real images if there
-#: are any, else on made-up ones
+#: other precisions: root mean square of the differences / spread of the logits, on real images if there are any,
+#: otherwise on made-up ones
 MAX_ERROR = {"fp16": 0.02, "bf16": 0.15, "int8_weight": 0.15, "int8_dynamic": 0.3, "int8": 0.3}
-#: points of top-1 that may be lost on real images; one image may always be, however few there are
+#: points of top-1 that may be lost on real images; one image may always be lost, however few there are
 MAX_DROP = 0.3
-#: probabilities below it are not compared
+#: smaller probabilities are not compared
 _LEAST_PROBABILITY = 1e-6
 
 
 @dataclass
 class Comparison:
-    """What was found on one set of images."""
+    """The result on one set of images."""
 
     num_images: int = 0
     num_labeled: int = 0
-    num_agreeing: int = 0  #: same top-1, or the source's first two within the tolerance of each other
+    num_agreeing: int = 0  #: same top-1, or a tie in the source within fp32's tolerance
     correct_source: int = 0
     correct_artifact: int = 0
     max_difference: float = 0.0  #: of a logit
@@ -72,7 +72,7 @@ class Comparison:
 
 @dataclass
 class Verdict:
-    """Whether the artifact passes; `problems` says why not."""
+    """The artifact passes if there are no `problems`."""
 
     made_up: Comparison
     real: Comparison | None
@@ -87,12 +87,12 @@ def compare(
     gives_probabilities: bool,
     batch: int | None,
 ) -> Comparison:
-    """Run an artifact on images whose logits are known.
+    """Run an artifact on images for which the source's logits are known.
 
     Args:
-        batches: pixels (B, C, H, W) uint8, the source's logits (B, num_classes), and labels (B,) where they are known.
-        to_input: the same pixels as the artifact takes them.
-        batch: the only batch size it takes; None: any.
+        batches: pixels (B, C, H, W) uint8, the source's logits (B, num_classes), and labels (B,) if they are known.
+        to_input: pixels -> the input of the artifact.
+        batch: the only batch size the artifact takes; None: any.
     """
     found = Comparison()
     for pixels, logits, labels in batches:
@@ -108,7 +108,7 @@ def compare(
 
 
 def in_batches(session: Session, images: np.ndarray, batch: int | None) -> np.ndarray:
-    """The first output for any number of images of a network that may take only `batch` at a time."""
+    """The first output for any number of images, from a network that may take only `batch` at a time."""
     if batch is None:
         return session(images)[0]
     padding = np.repeat(images[-1:], -len(images) % batch, axis=0)
@@ -118,7 +118,7 @@ def in_batches(session: Session, images: np.ndarray, batch: int | None) -> np.nd
 
 
 def judge(precision: str, made_up: Comparison, real: Comparison | None) -> Verdict:
-    """Pass or not, by the rules at the top of this file; what is not a number passes none."""
+    """Apply the rules at the top of this file; an output that is not finite passes none of them."""
     verdict = Verdict(made_up, real)
     for found, words in ((made_up, "made-up images"), (real, "real images")):
         if found is None:
@@ -144,7 +144,7 @@ def judge(precision: str, made_up: Comparison, real: Comparison | None) -> Verdi
 
 
 def made_up_pixels(img_size: int, in_channels: int) -> Tensor:
-    """(16, C, img_size, img_size) uint8: what photographs are not, and noise of several kinds. Always the same."""
+    """(16, C, img_size, img_size) uint8: flat, striped and checkered images and noise. The same on every call."""
     generator = torch.Generator().manual_seed(0)
     shape = (in_channels, img_size, img_size)
     ramp = torch.linspace(0, 255, img_size)
@@ -165,7 +165,7 @@ def made_up_pixels(img_size: int, in_channels: int) -> Tensor:
 
 
 def _short(number: float) -> float | None:
-    """Three digits; what is not a number has no place in JSON."""
+    """Three digits; None for a number that JSON cannot represent."""
     return float(f"{number:.3g}") if math.isfinite(number) else None
 
 
@@ -184,8 +184,9 @@ def _add(found: Comparison, ours: Tensor, theirs: Tensor, labels: Tensor | None)
     found.squares += difference.square().sum().item()
     found.spread += (ours - ours.mean(1, keepdim=True)).square().sum().item()
     first, chosen = ours.argmax(1), theirs.argmax(1)
-    margin = ours.gather(1, first[:, None]) - ours.gather(1, chosen[:, None])  # 0 where they agree
-    found.num_agreeing += int((margin[:, 0] <= 2 * found.tolerance).sum())
+    margin = ours.gather(1, first[:, None]) - ours.gather(1, chosen[:, None])  # (B, 1), 0 where they agree
+    tolerance = (MAX_SHARE * ours.abs().amax(1)).clamp_min(MAX_DIFFERENCE)  # of each image, whatever the others are
+    found.num_agreeing += int((margin[:, 0] <= 2 * tolerance).sum())
     if labels is not None:
         found.num_labeled += len(labels)
         found.correct_source += int((first == labels).sum())

@@ -26,7 +26,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vitcli.errors import DiskError, is_disk_full
-from vitcli.weights.checkpoint_folders import checkpoints, folder_of, step_of
+from vitcli.weights.checkpoint_folders import STATE, checkpoints, folder_of, step_of
+from vitcli.weights.json_file import read_json
 from vitcli.weights.manifest import write_manifest
 
 Tensors = dict[str, Tensor]
@@ -124,7 +125,7 @@ def _flush(path: Path) -> None:
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    return read_json(folder / STATE)
 
 
 def load_tensors(folder: Path, stem: str) -> Tensors:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from vitcli.errors import DiskError, UsageError, VitcliError, is_disk_full
+from vitcli.weights import json_file
 
 _HELD: list[Any] = []  #: open lock files; closed by the end of the process
 
@@ -105,7 +106,7 @@ def write_result(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return json_file.read_json(path) if path.exists() else None
 
 
 def write_status(run_dir: Path, status: str, **facts: Any) -> None:

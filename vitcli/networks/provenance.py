@@ -1,7 +1,6 @@
 """The origin of an artifact or a measurement: weights, data, machine, versions."""
 
 import hashlib
-import json
 import os
 import platform
 from contextlib import suppress
@@ -9,7 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from vitcli.errors import DataError
 from vitcli.networks.opened import Opened
+from vitcli.weights.json_file import read_json
 
 
 def source_facts(opened: Opened) -> dict[str, Any]:
@@ -24,8 +25,8 @@ def source_facts(opened: Opened) -> dict[str, Any]:
         facts["best_top1"] = progress["best_top1"]
     data = file.parent.parent.parent / "data.json"
     if "recipe" in meta:
-        with suppress(OSError, ValueError, KeyError, TypeError):  # moved, or of another form
-            known = json.loads(data.read_text(encoding="utf-8"))["train"]
+        with suppress(DataError, KeyError, TypeError, ValueError):  # the run may have been moved, or be another one
+            known = read_json(data)["train"]
             facts["data"] = f"{known['num_images']:,} images, fingerprint {known['sha256'][:16]}"
     return facts
 

@@ -1,11 +1,13 @@
-"""The checkpoint folders of a run, as they are found on the disk: RUN/checkpoints/step-00001234/."""
+"""The checkpoint folders of a run as they are found on disk: RUN/checkpoints/step-00001234/."""
 
 from pathlib import Path
 from typing import Any
 
 from vitcli.errors import DataError
+from vitcli.weights.json_file import read_json
 from vitcli.weights.manifest import verify_manifest
 
+STATE = "state.json"
 #: version of what state.json holds; checkpoints without a number are of the first
 FORMAT = 2
 
@@ -26,14 +28,26 @@ def checkpoints(run_dir: Path) -> list[Path]:
 
 
 def newest_valid(run_dir: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint whose files are all as they were written, and what is wrong with those newer than it."""
+    """The newest checkpoint whose files are all as they were written, and what is wrong with the newer ones."""
     damaged = []
     for folder in checkpoints(run_dir):
-        problems = verify_manifest(folder)
+        problems = problems_in(folder)
         if not problems:
             return folder, damaged
         damaged.append(f"{folder} is damaged ({'; '.join(problems)})")
     return None, damaged
+
+
+def problems_in(folder: Path) -> list[str]:
+    """What is wrong with a checkpoint, one sentence per problem; empty if it is as it was written."""
+    tensors = {path.name for path in folder.glob("*.safetensors")}
+    if problems := verify_manifest(folder, {STATE, "model.safetensors", *tensors}):
+        return problems
+    try:
+        read_json(folder / STATE)
+    except DataError as error:
+        return [error.message.replace(str(folder / STATE), STATE)]
+    return []
 
 
 def folder_of(run_dir: Path, step: int) -> Path:

@@ -1,10 +1,10 @@
-"""Turns the name of weights into a file or folder on this disk: a path stays, an address is downloaded once.
+"""Turns the name of weights into a local file or folder: a path stays as it is, an address is downloaded once.
 
-    https://host/path/vit_b_16-c867db91.pth     kept in the cache; eight or more hex digits are its SHA-256's beginning
+    https://host/path/vit_b_16-c867db91.pth     cached; eight or more hex digits are the start of its SHA-256
     hf-hub:org/name[/file][@revision]           a repository of the Hugging Face hub, or one file of it
     timm:name[@revision]                        hf-hub:timm/name
 
-Nothing else reaches the network. What was downloaded once is found without it.
+Nothing else uses the network. What was downloaded once is found without it.
 """
 
 import fcntl
@@ -31,12 +31,12 @@ from vitcli.weights.hub_folder import CONFIG, PREPROCESSOR, WEIGHTS
 
 HUB, TIMM, WEB = "hf-hub:", "timm:", ("http://", "https://")
 TIMEOUT_SECONDS = 30
-#: torchvision's and timm's habit: name-<beginning of the SHA-256>.pth
+#: as torchvision and timm name files: name-<start of the SHA-256>.pth
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.(?:pth|pt|pth\.tar|bin|safetensors)$")
 
 
 def is_remote(source: str | Path) -> bool:
-    """Whether `source` is an address, and no path."""
+    """Whether `source` is an address and not a path."""
     return str(source).startswith((HUB, TIMM, *WEB))
 
 
@@ -44,8 +44,8 @@ def fetch(source: str | Path) -> Path:
     """The file or folder that `source` names, downloaded if it is an address that was not downloaded before.
 
     Raises:
-        DataError: the server refuses, cannot be reached, or sent another file than promised.
-        UsageError: a malformed address, or the package for the hub is not installed.
+        DataError: the server refuses, cannot be reached, or sent another file than announced.
+        UsageError: the address is malformed, or the package for the hub is not installed.
     """
     name = str(source)
     if name.startswith(WEB):
@@ -63,60 +63,62 @@ def cache_dir() -> Path:
 def _fetch_file(url: str) -> Path:
     file_name = Path(unquote(urlsplit(url).path)).name
     if not file_name:
-        raise UsageError(f"{url} names no file")
+        raise UsageError(f"{url} does not name a file")
     folder = cache_dir() / hashlib.sha256(url.encode()).hexdigest()[:16]
     target = folder / file_name
     if target.exists():
         return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder):  # processes of one machine wait for the first of them
+        with _lock(folder):  # processes on one machine wait for the first one
             if not target.exists():
                 _download(url, target)
     except urllib.error.HTTPError as error:
         raise DataError(f"{url}: the server answers {error.code} {error.reason}", help="check the address") from None
     except (OSError, ValueError, HTTPException) as error:
         if is_disk_full(error):
-            raise DataError(f"no room for {url} in {folder}", help="free some, or set XDG_CACHE_HOME") from None
+            raise DataError(
+                f"the disk is full: no room for {url} in {folder}", help="free some space, or set XDG_CACHE_HOME"
+            ) from None
         reason = getattr(error, "reason", None) or error
         raise DataError(f"{url} cannot be downloaded: {reason}", help="check the address and the network") from None
     return target
 
 
 def _download(url: str, target: Path) -> None:
-    """Into a temporary file, which gets its name only when it is what was promised."""
+    """Through a temporary file, which is renamed only if its length and hash are right."""
     request = urllib.request.Request(url, headers={"User-Agent": "vitcli"})
     with (
         tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file,
         _removed_on_error(Path(file.name)),
         urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response,
     ):
-        promised = int(response.headers.get("Content-Length") or 0)
+        expected = int(response.headers.get("Content-Length") or 0)
         console = Console(stderr=True)
         with wrap_file(
             response,
-            promised,
+            expected,
             description=target.name,
             console=console,
             transient=True,
             disable=not console.is_terminal,
         ) as body:
             shutil.copyfileobj(body, file, 2**20)
-        if promised and file.tell() != promised:
-            raise DataError(f"{url}: {file.tell():,} of {promised:,} bytes arrived", help="try again")
+        if expected and file.tell() != expected:
+            raise DataError(f"{url}: {file.tell():,} of {expected:,} bytes arrived", help="try again")
         file.flush()
         _check_hash(url, target.name, Path(file.name))
         os.replace(file.name, target)
 
 
 def _check_hash(url: str, name: str, file: Path) -> None:
-    promised = HASH_IN_NAME.search(name)
-    if not promised:
+    expected = HASH_IN_NAME.search(name)
+    if not expected:
         return
     with open(file, "rb") as content:
         found = hashlib.file_digest(content, "sha256").hexdigest()
-    if not found.startswith(promised.group(1)):
-        raise DataError(f"{url}: its SHA-256 begins with {found[:8]}, not with {promised.group(1)}", help="try again")
+    if not found.startswith(expected.group(1)):
+        raise DataError(f"{url}: its SHA-256 begins with {found[:8]}, not with {expected.group(1)}", help="try again")
 
 
 @contextmanager
@@ -136,11 +138,11 @@ def _lock(folder: Path) -> Iterator[IO[str]]:
 
 
 def _fetch_from_hub(address: str) -> Path:
-    """The repository's folder in the hub's own cache, with weights and configuration; or the one file named."""
+    """The repository's folder in the cache of the hub, with weights and configuration; or the one file named."""
     match = re.fullmatch(r"hf-hub:([^/@]+/[^/@]+)(?:/([^@]+))?(?:@(.+))?", address)
     if match is None:
-        help = "hf-hub:org/name, with /file and @revision if need be"
-        raise UsageError(f"{address} is no address of the hub", help=help)
+        help = "write hf-hub:org/name, optionally followed by /file and @revision"
+        raise UsageError(f"{address} is not an address of the hub", help=help)
     repository, file_name, revision = match.groups()
     download = partial(_hub_file, repository, revision)
     try:
@@ -155,7 +157,9 @@ def _fetch_from_hub(address: str) -> Path:
             f"{address} needs the package huggingface_hub", help="pip install 'vitcli[hub]', or give a file"
         ) from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{address}: {str(error).splitlines()[0]}", help="check name, revision and network") from None
+        raise DataError(
+            f"{address}: {str(error).splitlines()[0]}", help="check the name, the revision and the network"
+        ) from None
     if found is None:
         raise DataError(
             f"{address} has no {file_name or ' or '.join(WEIGHTS)}", help="name a file: hf-hub:org/name/file"
@@ -164,12 +168,12 @@ def _fetch_from_hub(address: str) -> Path:
 
 
 def _hub_file(repository: str, revision: str | None, name: str) -> Path | None:
-    """One file, out of the hub's cache if it is there; None if the repository has no such file."""
+    """One file, from the cache of the hub if it is there; None if the repository has no such file."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
     cached = try_to_load_from_cache(repository, name, revision=revision)
-    if cached is not None:  # else a path, or an object that says that there is no such file
+    if cached is not None:  # a path, or an object that stands for "no such file"
         return Path(cached) if isinstance(cached, str) else None
     try:
         return Path(hf_hub_download(repository, name, revision=revision))

@@ -1,18 +1,18 @@
-"""Reads what the Hugging Face hub keeps beside weights: timm's and transformers' configuration, classes included."""
+"""Reads the configuration that timm and transformers store next to weights, class names included."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from vitcli.errors import DataError
+from vitcli.weights.json_file import read_json
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
-#: the weights of a folder, the first that is there
+#: names of the weights in a folder; the first that exists is read
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 def is_hub_folder(folder: Path) -> bool:
-    """Whether it has the form of a model repository: a configuration and weights."""
+    """Whether it looks like a model repository: a configuration and weights."""
     return (folder / CONFIG).is_file() and weights_in(folder) is not None
 
 
@@ -21,35 +21,26 @@ def weights_in(folder: Path) -> Path | None:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """{"config": ..., "preprocessor_config": ..., "class_names": [...]}, as far as they are there.
+    """{"config": ..., "preprocessor_config": ..., "class_names": [...]}, as far as they exist.
 
     Raises:
-        DataError: one of the files is no JSON.
+        DataError: one of the files is not a JSON object, or the class names in it are not a list or table of names.
     """
-    meta = {name.removesuffix(".json"): _json(folder / name) for name in (CONFIG, PREPROCESSOR)}
-    meta = {name: content for name, content in meta.items() if content}
-    if names := _class_names(meta.get("config", {})):
+    found = {name: folder / name for name in (CONFIG, PREPROCESSOR) if (folder / name).is_file()}
+    meta: dict[str, Any] = {name.removesuffix(".json"): read_json(path) for name, path in found.items()}
+    if names := _class_names(meta.get("config", {}), folder / CONFIG):
         meta["class_names"] = names
     return meta
 
 
-def _class_names(config: dict[str, Any]) -> list[str]:
-    """In the order of the outputs; empty where the file has only placeholders."""
-    given = config.get("label_names") or config.get("id2label") or {}
-    if isinstance(given, list):
-        return [str(name) for name in given]
+def _class_names(config: dict[str, Any], path: Path) -> list[str]:
+    """In the order of the outputs; empty where the file has none or only placeholders (LABEL_0, LABEL_1, ...)."""
+    given = config.get("label_names") or config.get("id2label") or []
     try:
-        names = [str(given[index]) for index in sorted(given, key=int)]
-    except (ValueError, TypeError):
-        return []
-    return [] if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error})", help="download it again") from error
-    return content if isinstance(content, dict) else {}
+        names = [given[index] for index in sorted(given, key=int)] if isinstance(given, dict) else given
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str | int) for name in names):
+        raise DataError(f"{path}: the class names are not a list or table of names", help="correct or remove them")
+    placeholders = [f"LABEL_{i}" for i in range(len(names))]
+    return [] if names == placeholders else [str(name) for name in names]

@@ -1,4 +1,4 @@
-"""Put weights into a model: all of them or none, and say what became of each."""
+"""Loads weights into a model, all of them or none, and reports what happened to each tensor."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,22 +22,22 @@ def load_weights(
     use_ema: bool = False,
     pos_resample: PosResample = "timm",
 ) -> LoadReport:
-    """Copy `weights` into `model` and return what was done.
+    """Copy `weights` into `model` and return a report.
 
-    Names of another project are converted by the model's own `convert_keys`. Some differences are bridged, each of
-    them said in the notes: another number of classes (the head keeps its fresh values, and the pre_logits before it
-    go), a head or a `fine_tune` layer that only one side has, 1 instead of 3 image channels or the reverse, and for
-    ViTs another image or patch size, another pooling, and DeiT's second token, which a plain model does without.
+    Names of other projects are converted by the model's own `convert_keys`. Some differences are resolved, each with a
+    note: another number of classes (the head keeps its initial values, and the pre_logits before it are dropped), a
+    head or a `fine_tune` layer that only one side has, 1 instead of 3 image channels or the reverse, and for ViTs
+    another image or patch size, another pooling, and DeiT's distillation token, which a plain model does not have.
 
     Args:
-        model: any of the registry's, in training form or fused; the file must have the same form, by the same fold.
-        weights: a source for `read_weights`, or what it returned.
+        model: a model of the registry, in training form or fused; the file must have the same form, by the same fold.
+        weights: a source for `read_weights`, or its result.
         reset_head: do not load the head (with `fine_tune`: that layer) even if it fits.
-        use_ema: passed on to `read_weights`.
+        use_ema: passed to `read_weights`.
         pos_resample: whose rule resizes position embeddings; see `adapt.INTERPOLATIONS`.
 
     Raises:
-        WeightsError: the weights are for another model or form, or are known to want another number of heads, scale of
+        WeightsError: the weights are for another model or form, or are known to need another number of heads, scale of
             the attention or kind of positions. The model is then unchanged.
     """
     if not isinstance(weights, Weights):
@@ -63,13 +63,13 @@ def _check_form(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], source
     if theirs and not ours:
         raise WeightsError(
             f"{source} is fused (reparameterized), the model is in training form",
-            help=f"to train it further: `vitcli weights unfuse {source} -o FILE`, and train that file; "
-            f"to use it as it is: load it into reparameterize(model, fold={theirs!r})",
+            help=f"to train it further, run `vitcli weights unfuse {source} -o FILE` and train that file; "
+            f"to use it as it is, load it into reparameterize(model, fold={theirs!r})",
         )
     if ours and not theirs:
         raise WeightsError(
             f"{source} is in training form, the model is fused (reparameterized)",
-            help="load it into the model in training form, then reparameterize that",
+            help="load it into the model in training form, then reparameterize the model",
         )
     if ours != theirs:
         raise WeightsError(
@@ -79,7 +79,7 @@ def _check_form(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], source
 
 
 def _check_all(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], report: LoadReport, weights: Weights) -> None:
-    """WeightsError unless what is left fits exactly."""
+    """WeightsError unless the remaining tensors fit exactly."""
     missing = [name for name in own if name not in tensors and name not in report.missing]
     unexpected = [name for name in tensors if name not in own]
     misshapen = [
@@ -93,12 +93,12 @@ def _check_all(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], report:
         fit = find_fit(weights)
         raise WeightsError(
             f"{weights.source} is not for this model\n  " + "\n  ".join(lines),
-            help=f"this file fits {fit}" if fit else "it fits no model of the registry",
+            help=f"this file fits {fit}" if fit else "it does not fit any model of the registry",
         )
 
 
 def _check_hidden(model: nn.Module, report: LoadReport, weights: Weights) -> None:
-    """What shows in no tensor: WeightsError where the model has another value than is known; the eps may differ."""
+    """Options that no tensor shows: WeightsError if the model has another value than is known; the eps may differ."""
     own: dict[str, Any] = getattr(model, "hidden_options", {})
     known = known_options(weights) if own else {}
     wrong = {name: known[name] for name in own if name != "norm_eps" and known.get(name, own[name]) != own[name]}
@@ -109,4 +109,4 @@ def _check_hidden(model: nn.Module, report: LoadReport, weights: Weights) -> Non
     if own and known.get("norm_eps", own["norm_eps"]) != own["norm_eps"]:
         report.notes.append(f"norm_eps: {known['norm_eps']:g} in the weights, {own['norm_eps']:g} in the model")
     if own and "num_heads" not in known and options_of(weights.tensors).get("num_heads") != own["num_heads"]:
-        report.notes.append(f"num_heads: nothing shows it in {weights.source}; {own['num_heads']} taken")
+        report.notes.append(f"num_heads: not stated in {weights.source}; {own['num_heads']} assumed")

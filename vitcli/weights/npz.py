@@ -1,4 +1,4 @@
-"""Reads and writes NumPy's .npz files, in which Google keeps its vision transformers."""
+"""Reads and writes NumPy's .npz files, the format of Google's vision transformers."""
 
 import zipfile
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from torch import Tensor
 
 from vitcli.errors import DataError, WeightsError
 
-#: JAX's bfloat16, which NumPy knows only as two bytes
+#: JAX's bfloat16, which NumPy reads as two raw bytes
 BFLOAT16 = np.dtype("V2")
 
 
 def read_npz(path: Path) -> dict[str, Tensor]:
-    """The arrays of the file; bfloat16 stays bfloat16.
+    """The arrays in the file; bfloat16 stays bfloat16.
 
     Raises:
         DataError: it is cut off or damaged. WeightsError: it holds Python objects.
@@ -29,8 +29,8 @@ def read_npz(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # zip, header and array can each be damaged in many ways
         if isinstance(error, ValueError) and "allow_pickle" in str(error):
             raise WeightsError(
-                f"{path} holds Python objects; reading them would run code out of the file",
-                help="save plain arrays where the file comes from",
+                f"{path} holds Python objects; reading them would run code from the file",
+                help="save plain arrays with the program that wrote it",
             ) from error
         raise DataError(f"{path} is damaged or cut off ({error})", help="download or copy it again") from error
 
@@ -41,7 +41,7 @@ def write_npz(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _check_size(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
-    """ValueError if the header of an array promises more than the file holds: memory would be taken for it first."""
+    """ValueError if an array's header claims more than the file has: NumPy would allocate that memory first."""
     with archive.open(entry) as file:
         version = np.lib.format.read_magic(file)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

@@ -48,8 +48,9 @@ def _of_transformers(given: Mapping[str, Any]) -> dict[str, Any]:
     """From preprocessor_config.json. Without a crop the image is squeezed to the size, here: cut to a square."""
     std = given["image_std"] if _are_numbers(given.get("image_std")) else (1.0, 1.0, 1.0)
     found = {"mean": tuple(given["image_mean"]), "std": tuple(std)}
-    if given.get("resample") in RESAMPLE:
-        found["interpolation"] = RESAMPLE[given["resample"]]
+    resample = given.get("resample")
+    if isinstance(resample, int) and resample in RESAMPLE:
+        found["interpolation"] = RESAMPLE[resample]
     size, crop = (_side(given.get(name)) for name in ("size", "crop_size"))
     if not given.get("do_center_crop"):
         found["crop_pct"] = 1.0

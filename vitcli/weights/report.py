@@ -1,20 +1,20 @@
-"""What became of each tensor when weights were put into a model."""
+"""What happened to each tensor when weights were loaded into a model."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass
 class LoadReport:
-    """Names of tensors, as the model calls them."""
+    """Names of tensors in the model."""
 
-    matched: list[str] = field(default_factory=list)  # copied as they are
-    resized: list[str] = field(default_factory=list)  # copied after a change of shape
-    missing: list[str] = field(default_factory=list)  # of the model, left at their first values
+    matched: list[str] = field(default_factory=list)  # copied unchanged
+    resized: list[str] = field(default_factory=list)  # copied after resizing
+    missing: list[str] = field(default_factory=list)  # of the model, left at their initial values
     unexpected: list[str] = field(default_factory=list)  # of the file, not used
-    notes: list[str] = field(default_factory=list)  # reasons for the last three, in words
+    notes: list[str] = field(default_factory=list)  # reasons for the last three
 
     def lines(self) -> list[str]:
-        """The report for people."""
+        """The report as text."""
         counts = [f"{len(self.matched)} tensors loaded"]
         for word in ("resized", "missing", "unexpected"):
             names = getattr(self, word)

@@ -1,4 +1,4 @@
-"""Reads .pth, .pt and .bin files without ever running code out of them."""
+"""Reads .pth, .pt and .bin files without running code from them."""
 
 import argparse
 import pickle
@@ -17,7 +17,7 @@ EMA_WRAPPERS = ("state_dict_ema", "model_ema", "ema")
 
 
 def read_torch(path: Path, *, use_ema: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors, and the plain values that stand beside them.
+    """The tensors, and the plain values stored with them.
 
     Raises:
         DataError: it is cut off or damaged.
@@ -28,16 +28,16 @@ def read_torch(path: Path, *, use_ema: bool) -> tuple[dict[str, Tensor], dict[st
 
 def _load(path: Path) -> Any:
     try:
-        # timm and Apple's trainer keep their command line in the file; this one class is harmless.
+        # The trainers of timm and Apple store their command line in the file; this one class is harmless.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of protocols; what cannot be read is an error below
+            warnings.simplefilter("ignore", UserWarning)  # about protocols; what cannot be read is an error below
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "nsupported" not in str(error):  # of torch's messages, only those about forbidden objects say so
             raise DataError(f"{path} is damaged or cut off", help="download or copy it again") from error
         raise WeightsError(
-            f"{path} holds more than tensors and plain values; reading it would run code out of the file",
-            help="save its state dict as .safetensors where the file comes from",
+            f"{path} holds more than tensors and plain values; reading it would run code from the file",
+            help="save its state dict as .safetensors with the program that wrote it",
         ) from error
     except Exception as error:  # damaged bytes are instructions, which can fail in any way
         reason = str(error).split(". ")[0].splitlines()[0] if str(error) else type(error).__name__
@@ -45,7 +45,7 @@ def _load(path: Path) -> Any:
 
 
 def _unwrap(content: Any, path: Path, *, use_ema: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state dict inside what a trainer saved, and the plain values beside it."""
+    """The state dict in what a trainer saved, and the plain values stored with it."""
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")
     wrappers = EMA_WRAPPERS if use_ema else WRAPPERS
