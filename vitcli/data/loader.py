@@ -259,10 +259,11 @@ def _starting_workers() -> Iterator[None]:
     method = multiprocessing.get_start_method()
     if method == "forkserver":
         multiprocessing.set_forkserver_preload(["__main__", __name__])  # so torch is imported once, not in each worker
-    if method != "fork":
-        resource_tracker.ensure_running()  # later it would unblock two of the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     try:
+        if method != "fork":
+            resource_tracker.ensure_running()  # unblocks two of the signals when it starts that process
+            signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
