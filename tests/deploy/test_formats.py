@@ -13,7 +13,7 @@ import torch
 from tests.deploy.conftest import MEAN, SIZE, STD, stir
 from vitcli.deploy.formats import Setting, format_of, formats, need, open_format
 from vitcli.errors import UsageError
-from vitcli.models.vision_transformer import VisionTransformer
+from vitcli.models.registry import create_model
 
 Run = Callable[..., np.ndarray]
 
@@ -64,7 +64,7 @@ def test_a_layer_that_is_kept_stays_float_in_the_file(name: str, run_exported: R
 def test_vit(options: dict, run_exported: Run, pixels: np.ndarray):
     torch.manual_seed(0)
     shape = {"img_size": SIZE, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 5}
-    model: Any = stir(VisionTransformer(**shape, **options))
+    model: Any = stir(create_model("vit_b_patch16", **shape, **options))
     torch.nn.init.normal_(model.head.weight, std=0.3)
     images = torch.from_numpy((pixels / 255 - np.array(MEAN)) / np.array(STD)).permute(0, 3, 1, 2).float()
     with torch.no_grad():

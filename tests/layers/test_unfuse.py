@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from tests.models.oracle import images, pair, perturb
 from vitcli.errors import WeightsError
-from vitcli.layers.norm import BatchNorm2d
 from vitcli.layers.reparam import reparameterize
 from vitcli.layers.unfuse import input_shift, new_norms, settle_norms, unfuse
 from vitcli.models.fastvit import FastViT
@@ -116,7 +115,7 @@ def test_every_branch_learns():
 
 def test_statistics_are_those_of_all_batches_together():
     x = 1000 + torch.randn(7, 4, 5, 5, generator=torch.Generator().manual_seed(0))
-    norm = BatchNorm2d(4)
+    norm = nn.BatchNorm2d(4)
     settle_norms(norm, [x[:1], x[1:4], x[4:]])
     var, mean = torch.var_mean(x.double(), (0, 2, 3), correction=0)
     torch.testing.assert_close(norm.running_mean, mean.float())

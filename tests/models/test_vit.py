@@ -26,7 +26,7 @@ PARAMETERS = {
 
 
 def tiny(**options: object) -> VisionTransformer:
-    return VisionTransformer(**{**TINY, **options}).eval()
+    return create_model("vit_b_patch16", **{**TINY, **options}).eval()
 
 
 def shake(model: nn.Module) -> nn.Module:
@@ -231,7 +231,7 @@ def test_the_network_compiles_as_one_graph():
 
 
 def test_a_transformer_must_keep_the_tokens():
-    with pytest.raises(UsageError, match=r"Fewer makes \(2, 3, 48\) of tokens \(2, 17, 48\)"):
+    with pytest.raises(UsageError, match=r"Fewer returns \(2, 3, 48\) for tokens \(2, 17, 48\)"):
         tiny(transformer=Fewer())(torch.randn(2, 3, 32, 32))
 
 
@@ -266,7 +266,7 @@ def test_byol_finds_the_latents(kind: str, hook: str):
         ({"num_heads": 5}, "48 cannot be split into 5 heads"),
         ({"class_token": False}, "needs one"),
         ({"distilled": True, "global_pool": "avg", "class_token": True}, "distillation"),
-        ({"patch_size": 16, "patch_embed": "spt", "patch_norm": True}, "patch_norm belongs"),
+        ({"patch_size": 16, "patch_embed": "spt", "patch_norm": True}, "patch_norm does not apply"),
         ({"img_size": 28, "patch_size": 14, "patch_embed": "conv"}, "patches of 14 px"),
         ({"img_size": 36, "patch_size": 6, "patch_embed": "hmlp"}, "patches of 6 px"),
         ({"embed_dim": 50, "num_heads": 5, "pos_embed": "sincos2d"}, "multiple of 4"),

@@ -1,4 +1,4 @@
-"""Bridges between a file and a model: each equals what the project does that it is named after, and each is said."""
+"""Changes to weights for another model: each equals what the project does that it is named after, and is reported."""
 
 import numpy as np
 import pytest
@@ -66,7 +66,7 @@ def test_another_image_and_patch_size():
     source = shaken(ours())
     model, report = load(source, img_size=48)
     assert report.resized == ["pos_embed"]
-    assert report.notes == ["pos_embed: 4 x 4 positions in the file, 6 x 6 in the model; as timm does"]
+    assert report.notes == ["pos_embed: 4 x 4 positions in the file, 6 x 6 in the model; resized like timm"]
     judge = timm_vit(img_size=48)
     judge.load_state_dict(timm.models.vision_transformer.checkpoint_filter_fn(source.state_dict(), judge))
     with torch.no_grad():

@@ -114,7 +114,7 @@ def test_torchvision_loads_the_file(tmp_path, name):
     source = shaken(ours(pre_logits=24))
     notes = convert_weights(weights_of(source), "torchvision", tmp_path / name)
     assert len(notes) == (2 if name == "w.pth" else 0)
-    assert not notes or "write down: mean [0.1, 0.2, 0.3]" in notes[1]
+    assert not notes or "note it: mean [0.1, 0.2, 0.3]" in notes[1]
     read = read_weights(tmp_path / name)
     theirs = torchvision_vit(representation_size=24)
     theirs.load_state_dict(read.tensors, strict=True)
@@ -193,7 +193,7 @@ REFUSED = [
     ("torchvision", {"qkv_bias": False}, "qkv_bias: False"),
     ("torchvision", {"global_pool": "avg", "class_token": True}, "global_pool: avg"),
     ("torchvision", {"num_classes": 0}, "always has a head"),
-    ("google", {"layer_scale_init": 1.0}, "has layer_scale_init, for which google has no place"),
+    ("google", {"layer_scale_init": 1.0}, "has layer_scale_init, which google cannot hold"),
     ("timm", {"distilled": True, "reg_tokens": 2}, "reg_tokens: 2"),
     ("hf", {"pre_logits": 24}, "pre_logits: 24"),
     ("hf", {"reg_tokens": 2}, "reg_tokens: 2"),
@@ -230,7 +230,7 @@ def test_what_does_not_show_but_is_known(tmp_path):
     assert "--num_heads" in caught.value.help
     with pytest.raises(UsageError, match="a width of 32 cannot be split into 5 heads"):
         convert_weights(unknown, "timm", tmp_path / "out", num_heads=5)
-    with pytest.raises(UsageError, match="itself says 2 heads"):
+    with pytest.raises(UsageError, match="has 2 heads"):
         convert_weights(Weights(to_google(ours().state_dict(), 2)), "timm", tmp_path / "out", num_heads=4)
     convert_weights(unknown, "timm", tmp_path / "out", num_heads=4)
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model_args"]["num_heads"] == 4
@@ -245,7 +245,7 @@ def test_usual_heads_are_said(tmp_path):
     """192 wide is 3 heads for most, not for all."""
     wide = ours(embed_dim=192, num_heads=12, depth=1).state_dict()
     notes = convert_weights(Weights(wide, {}, "w.pth"), "vitcli", tmp_path / "plain.safetensors")
-    assert notes == ["num_heads 3 assumed from the width of the attention; --num_heads N says otherwise"]
+    assert notes == ["num_heads 3 assumed from the width of the attention; set --num_heads N if that is wrong"]
     assert convert_weights(Weights(wide, {}, "w.pth"), "timm", tmp_path / "told", num_heads=12) == []
     run = {"recipe": {"model": "vit_ti_patch16", "num_heads": None}}  # the variant's own
     assert convert_weights(Weights(wide, run, "w.pth"), "vitcli", tmp_path / "run.safetensors") == []

@@ -61,7 +61,7 @@ def test_reset_head_and_models_without_one():
     source = t8()
     model = t8()
     head = model.head.fc.weight.clone()
-    assert "a fresh one was asked for" in load_weights(model, Weights(source.state_dict()), reset_head=True).notes[0]
+    assert "reset_head is set" in load_weights(model, Weights(source.state_dict()), reset_head=True).notes[0]
     assert torch.equal(model.head.fc.weight, head)
     report = load_weights(t8(num_classes=0), Weights(source.state_dict()))
     assert "the model has no head" in report.notes[0]

@@ -1,1 +1,1 @@
-"""Building blocks that know torch and nothing of this project."""
+"""Building blocks that know torch and nothing else of this project."""

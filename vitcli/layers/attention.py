@@ -6,25 +6,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitcli.errors import UsageError
+
 Scale = Literal["head", "full", "learned"]
 
 
 class Attention(nn.Module):
-    """Self-attention among tokens: (B, N, D) -> (B, N, D). Names of parameters are timm's.
+    """Self-attention among tokens: (B, N, D) -> (B, N, D). Parameter names are timm's.
 
     Args:
         dim: D.
-        num_heads: heads; D must be a multiple of it unless `head_dim` is given.
+        num_heads: number of heads; D must be a multiple of it unless `head_dim` is given.
         head_dim: width of one head; None: D / num_heads.
         qkv_bias: whether queries, keys and values have a bias.
-        scale: factor of the scores. "head": head_dim^-0.5. "full": D^-0.5, as in the first vit-pytorch. "learned": a
-            number per head, and no token attends to itself (locality self-attention, arXiv 2112.13492, section 3.2).
+        scale: factor of the scores. "head": head_dim^-0.5. "full": D^-0.5, as in the first vit-pytorch. "learned": one
+            per head, and no token attends to itself (locality self-attention, arXiv 2112.13492, section 3.2).
         value_scale: factor of the values.
         attn_drop: dropout of the attention weights, 0..1.
         proj_drop: dropout of the output, 0..1.
 
     Raises:
-        ValueError: D cannot be split into the heads.
+        UsageError: D cannot be split into the heads.
     """
 
     def __init__(
@@ -41,7 +43,9 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         if head_dim is None and dim % num_heads:
-            raise ValueError(f"a width of {dim} cannot be split into {num_heads} heads")
+            raise UsageError(
+                f"a width (embed_dim) of {dim} cannot be split into {num_heads} heads", help="change num_heads"
+            )
         head_dim = head_dim or dim // num_heads
         self.num_heads, self.head_dim, self.value_scale, self.attn_drop = num_heads, head_dim, value_scale, attn_drop
         self.qkv = nn.Linear(dim, 3 * num_heads * head_dim, bias=qkv_bias)
@@ -51,9 +55,9 @@ class Attention(nn.Module):
         self.scale = nn.Parameter(torch.full((num_heads, 1, 1), self.fixed_scale)) if scale == "learned" else None
 
     def forward(self, x: Tensor, visible: Tensor | None = None, num_queries: int | None = None) -> Tensor:
-        """x (B, N, D), visible (B, N) bool -> (B, N, D), or (B, num_queries, D): what the first tokens receive.
+        """x (B, N, D), visible (B, N) bool -> (B, N, D), or (B, num_queries, D) for the first tokens only.
 
-        A token that is not visible is attended to by none; it still attends itself, so its own output means nothing.
+        No token attends to one that is not visible. Such a token still gets an output, which has no meaning.
         """
         q, k, v = self._queries_keys_values(x, num_queries)  # (B, heads, N or num_queries, head_dim)
         scale = self.fixed_scale
@@ -68,7 +72,7 @@ class Attention(nn.Module):
         return self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))
 
     def _queries_keys_values(self, x: Tensor, num_queries: int | None) -> tuple[Tensor, Tensor, Tensor]:
-        if num_queries is None or type(self.qkv) is not nn.Linear:  # what has taken its place may not be cut in parts
+        if num_queries is None or type(self.qkv) is not nn.Linear:  # a replaced layer cannot be split
             q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
             return q[:, :, :num_queries], k, v
         inner, weight, bias = self.num_heads * self.head_dim, self.qkv.weight, self.qkv.bias
@@ -79,7 +83,7 @@ class Attention(nn.Module):
 
 
 def _all_but_self(num_queries: int, num_keys: int, mask: Tensor | None, device: torch.device) -> Tensor:
-    """(.., num_queries, num_keys) bool: query i may not see key i, unless there is nothing else to see."""
+    """(.., num_queries, num_keys) bool: query i does not attend to key i, unless there is no other key."""
     self_ = torch.eye(num_queries, num_keys, dtype=torch.bool, device=device)
     allowed = ~self_ if mask is None else mask & ~self_
     return allowed | (self_ & ~allowed.any(-1, keepdim=True))

@@ -1,4 +1,4 @@
-"""From an image to tokens, and where each token is: patch embeddings and position embeddings."""
+"""From an image to tokens: patch embeddings and fixed position embeddings."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -15,7 +15,7 @@ PatchEmbedKind = Literal["linear", "conv", "spt", "hmlp"]
 
 
 def patches(images: Tensor, patch_size: int) -> Tensor:
-    """(B, C, H, W) -> (B, N, C*p*p): the patches row by row, each in the order (channel, row, column) of `F.unfold`."""
+    """(B, C, H, W) -> (B, N, C*p*p): the patches row by row, each ordered (channel, row, column) like `F.unfold`."""
     batch, channels, height, width = images.shape
     rows, columns = height // patch_size, width // patch_size
     grid = images.reshape(batch, channels, rows, patch_size, columns, patch_size)
@@ -23,12 +23,12 @@ def patches(images: Tensor, patch_size: int) -> Tensor:
 
 
 class PatchEmbed(nn.Module):
-    """Each patch through one linear map: (B, C, H, W) -> (B, N, D). The weight has the shape (D, C, p, p), as timm's.
+    """A linear map of each patch: (B, C, H, W) -> (B, N, D). The weight has the shape (D, C, p, p), as in timm.
 
     Args:
         norm_in: LayerNorm of the pixels of a patch, before the map.
         norm: LayerNorm of the tokens, after it. (vit-pytorch has both.)
-        norm_eps: of both.
+        norm_eps: epsilon of both.
     """
 
     first_conv = "proj"
@@ -44,13 +44,13 @@ class PatchEmbed(nn.Module):
         norm_eps: float = 1e-6,
     ) -> None:
         super().__init__()
-        self.patch_size = patch_size
+        self.in_chans, self.dim, self.patch_size = in_chans, dim, patch_size
         self.norm_in = nn.LayerNorm(in_chans * patch_size**2, eps=norm_eps) if norm_in else nn.Identity()
         self.proj = nn.Conv2d(in_chans, dim, patch_size, stride=patch_size)
         self.norm = nn.LayerNorm(dim, eps=norm_eps) if norm else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
-        if torch.compiler.is_exporting() and isinstance(self.norm_in, nn.Identity):  # what runtimes are quick at
+        if torch.compiler.is_exporting() and isinstance(self.norm_in, nn.Identity):  # fast in all runtimes
             return self.norm(self.proj(images).flatten(2).transpose(1, 2))
         pixels = self.norm_in(patches(images, self.patch_size))
         return self.norm(F.linear(pixels, self.proj.weight.flatten(1), self.proj.bias))
@@ -60,24 +60,25 @@ class PatchEmbed(nn.Module):
 
 
 class ShiftedPatchEmbed(PatchEmbed):
-    """Shifted patch tokenization: the image beside four copies moved by half a patch, diagonally and zero-padded.
+    """Shifted patch tokenization: the image and four copies shifted diagonally by half a patch, zero-padded.
 
     Source: Vision Transformer for Small-Size Datasets, arXiv 2112.13492, section 3.1 and its published code.
     """
 
     def __init__(self, in_chans: int, dim: int, patch_size: int, *, norm_eps: float = 1e-6) -> None:
         super().__init__(5 * in_chans, dim, patch_size, norm_in=True, norm_eps=norm_eps)
+        self.in_chans = in_chans
 
     def forward(self, images: Tensor) -> Tensor:
         s = self.patch_size // 2
         height, width = images.shape[-2:]
         padded = F.pad(images, (s, s, s, s))
-        moved = [padded[..., y : y + height, x : x + width] for y in (0, 2 * s) for x in (0, 2 * s)]
-        return super().forward(torch.cat([images, *moved], dim=1))
+        shifted = [padded[..., y : y + height, x : x + width] for y in (0, 2 * s) for x in (0, 2 * s)]
+        return super().forward(torch.cat([images, *shifted], dim=1))
 
 
 class ConvStem(nn.Module):
-    """Overlapping 3 x 3 convolutions of stride 2 down to the patch's size, then 1 x 1: (B, C, H, W) -> (B, N, D).
+    """Overlapping 3 x 3 convolutions of stride 2 down to the patch grid, then 1 x 1: (B, C, H, W) -> (B, N, D).
 
     Source: Early Convolutions Help Transformers See Better, arXiv 2106.14881. The patch size must be a power of two.
     """
@@ -86,9 +87,12 @@ class ConvStem(nn.Module):
 
     def __init__(self, in_chans: int, dim: int, patch_size: int) -> None:
         super().__init__()
+        self.in_chans, self.dim, self.patch_size = in_chans, dim, patch_size
         halvings = patch_size.bit_length() - 1
         if 2**halvings != patch_size or patch_size < 2:
-            raise UsageError(f"patch_embed conv halves the image, which does not lead to patches of {patch_size} px")
+            raise UsageError(
+                f"patch_embed conv cannot make patches of {patch_size} px", help="use a power of two, such as 8 or 16"
+            )
         dims = [in_chans, *(max(dim // 2 ** (halvings - i), 8) for i in range(1, halvings)), dim]
         layers: list[nn.Module] = []
         for before, after in pairwise(dims):
@@ -101,7 +105,7 @@ class ConvStem(nn.Module):
 
 
 class HMLPStem(nn.Module):
-    """Patches in steps, without mixing them: 4 x 4, then 2 x 2 convolutions with stride = kernel. -> (B, N, D).
+    """Patches in steps that do not overlap: 4 x 4, then 2 x 2 convolutions with stride = kernel. -> (B, N, D).
 
     Source: Three things everyone should know about ViTs, arXiv 2203.09795, section 5 (with BatchNorm).
     """
@@ -110,6 +114,7 @@ class HMLPStem(nn.Module):
 
     def __init__(self, in_chans: int, dim: int, patch_size: int) -> None:
         super().__init__()
+        self.in_chans, self.dim, self.patch_size = in_chans, dim, patch_size
         kernels = _steps(patch_size)
         dims = [in_chans, *(dim // 4 for _ in kernels[1:]), dim]
         layers: list[nn.Module] = []
@@ -126,7 +131,10 @@ def _steps(patch_size: int) -> list[int]:
     first = next((k for k in (4, 7, 2) if patch_size % k == 0 and patch_size > k), None)
     rest = patch_size // first if first else 0
     if first is None or rest & (rest - 1):
-        raise UsageError(f"patch_embed hmlp has no steps that lead to patches of {patch_size} px")
+        raise UsageError(
+            f"patch_embed hmlp cannot make patches of {patch_size} px",
+            help="use 4, 7 or 2 times a power of two, such as 14 or 16",
+        )
     return [first] + [2] * (rest.bit_length() - 1)
 
 
@@ -140,21 +148,25 @@ STEMS: dict[str, Callable[[int, int, int], "ConvStem | HMLPStem | ShiftedPatchEm
 def build_patch_embed(
     kind: PatchEmbedKind, in_chans: int, dim: int, patch_size: int, patch_norm: bool, norm_eps: float
 ) -> "PatchEmbed | ConvStem | HMLPStem":
-    """The patch embedding of the recipe key `patch_embed`; `patch_norm` is for the linear one only."""
+    """The patch embedding for the recipe key `patch_embed`.
+
+    Raises:
+        UsageError: `patch_norm` with an embedding that is not linear, or a patch size it cannot make.
+    """
     if kind == "linear":
         return PatchEmbed(in_chans, dim, patch_size, norm_in=patch_norm, norm=patch_norm, norm_eps=norm_eps)
     if patch_norm:
-        raise UsageError(f"patch_norm belongs to patch_embed linear, not to {kind}")
+        raise UsageError(f"patch_norm does not apply to patch_embed {kind}", help="set patch_embed: linear")
     return STEMS[kind](in_chans, dim, patch_size)
 
 
 def sincos2d(grid_size: tuple[int, int], dim: int, *, temperature: float = 10_000.0) -> Tensor:
-    """(1, N, dim) fixed position embeddings of a grid (rows, columns), row by row; dim must be a multiple of 4.
+    """(1, N, dim) fixed position embeddings of a grid (rows, columns), row by row; dim is a multiple of 4.
 
     Source: Better plain ViT baselines for ImageNet-1k, arXiv 2205.01580.
     """
     if dim % 4:
-        raise UsageError(f"sincos2d positions need a width that is a multiple of 4, not {dim}")
+        raise UsageError(f"sincos2d positions need a width (embed_dim) that is a multiple of 4, not {dim}")
     y, x = torch.meshgrid(torch.arange(grid_size[0]), torch.arange(grid_size[1]), indexing="ij")
     frequencies = temperature ** -(torch.arange(dim // 4) / (dim // 4 - 1))
     x, y = x.flatten()[:, None] * frequencies, y.flatten()[:, None] * frequencies

@@ -1,17 +1,17 @@
-"""Let a network learn to live with int8: it computes in training as it will where it is deployed, with float32 numbers.
+"""Quantization-aware training: the network computes in training as its int8 deployment will, with float32 values.
 
-In the deployed, fully folded network each convolution and linear layer multiplies 8-bit integers. Simulated are these
-layers, not the branches they are trained as: a block is folded in each forward pass, its kernel and its input are
-rounded to 8 bits, and it is one convolution (Jacob et al. 2018, arXiv 1712.05877, section 3). The gradient goes through
-the rounding as if it were not there, and through the folding to the weights of all branches.
+In the deployed, fully folded network each convolution and linear layer multiplies 8-bit integers. These layers are
+simulated, not the branches they are trained as: a block is folded in each forward pass, its kernel and its input are
+rounded to 8 bits, and it is one convolution (Jacob et al. 2018, arXiv 1712.05877, section 3). The gradient ignores the
+rounding and goes through the folding to the weights of all branches.
 
-- Weights: 8 bits for each output channel, symmetric, from its largest weight. A layer scale or norm behind a layer
-  only multiplies these channels, so that it may stay where it is.
-- Inputs: 8 bits for the whole tensor, of a range with 0 in it, since padding must be exact. It goes from the mean of
-  the images' smallest values to that of their largest ones, which is what NNCF takes when it quantizes for OpenVINO
-  (3.4, its default): steadier than the extremes of a batch, cheaper than percentiles, and, unlike a running range, a
-  function of the batch alone, as exact resuming needs.
-- BatchNorm acts by its running statistics, which stay as they are; its weights and biases learn.
+- Weights: 8 bits per output channel, symmetric, scaled by the largest weight. A layer scale or norm after a layer only
+  multiplies these channels, so it does not have to be folded.
+- Inputs: 8 bits per tensor, with a range that contains 0, because padding must be exact. The range goes from the mean
+  of the images' minima to the mean of their maxima, as NNCF does by default when it quantizes for OpenVINO (3.4): more
+  stable than the extremes of a batch, cheaper than percentiles, and, unlike a running range, a function of the batch
+  alone, which exact resuming needs.
+- BatchNorm uses its running statistics, which do not change; its weights and biases learn.
 
 Softmax, attention between tokens, activations, LayerNorm and residuals stay in float, and so do depthwise convolutions
 and squeeze-excite: see `stays_float`.
@@ -29,25 +29,25 @@ from vitcli.layers.mobileone import ConvNorm, MobileOneBlock, SqueezeExcite
 from vitcli.layers.reparam import norm_scale_and_shift
 
 WEIGHT_LEVEL = 127  # weights are -127 .. 127 times their scale
-INPUT_LEVEL = 255  # inputs are 0 .. 255, less the zero point, times their scale
-SMALLEST = torch.finfo(torch.float32).tiny  # scale of what is all zeros
+INPUT_LEVEL = 255  # inputs are 0 .. 255, minus the zero point, times their scale
+SMALLEST = torch.finfo(torch.float32).tiny  # scale of a tensor of zeros
 
 
 @runtime_checkable
 class NormsAhead(Protocol):
-    """A block in which full folding puts norms, or what LayerNorm does behind normalizing, into what follows them."""
+    """A block in which full folding moves norms, or the weight and bias of a LayerNorm, into the layer after them."""
 
     def norms_and_linears(self) -> Iterable[tuple[nn.Module, nn.Module]]: ...
 
 
 def simulate_int8(model: nn.Module, *, keep_float: tuple[str, ...] = ()) -> str:
-    """Make `model`, in training or folded form, compute as its int8 deployment; returns the sentence that says so.
+    """Make `model`, in training or folded form, compute like its int8 deployment; returns a line for the log.
 
-    Parameters, buffers and their names stay the same. What is to be folded must be folded before. Autocast must be off:
-    bfloat16 has 8 bits itself, so that it would blur the steps that are simulated.
+    Parameters, buffers and their names stay the same. Fold before, if at all. Autocast must be off: bfloat16 has a
+    precision of 8 bits itself and would blur the simulated steps.
 
     Args:
-        keep_float: names of layers that are not quantized; a block that one of them is folded into is not either.
+        keep_float: names of layers that are not quantized, and neither are blocks that contain one of them.
 
     Raises:
         UsageError: there is nothing to quantize.
@@ -56,12 +56,12 @@ def simulate_int8(model: nn.Module, *, keep_float: tuple[str, ...] = ()) -> str:
         if isinstance(module, nn.BatchNorm2d):
             module.__class__ = FixedNorm
     layers = list(_deployed(model, ""))
-    spared = {name for name, _ in layers if any(f"{kept}.".startswith(f"{name}.") for kept in keep_float)}
-    chosen = [module for name, module in layers if name not in spared and not stays_float(module)]
+    skipped = {name for name, _ in layers if any(f"{kept}.".startswith(f"{name}.") for kept in keep_float)}
+    chosen = [module for name, module in layers if name not in skipped and not stays_float(module)]
     if not chosen:
         raise UsageError(
             "there is nothing to quantize: the model has no convolution or linear layer between its first and its last",
-            help="leave quantize out",
+            help="remove quantize",
         )
     for module in chosen:
         module.__class__ = SIMULATED[type(module)]
@@ -75,8 +75,8 @@ def simulate_int8(model: nn.Module, *, keep_float: tuple[str, ...] = ()) -> str:
 def stays_float(module: nn.Module) -> bool:
     """Whether a layer, or a block that becomes one, is a depthwise (or otherwise grouped) convolution.
 
-    These have few products and much data, so that CPUs run them in int8 no faster, and they lose most accuracy: on
-    FastViT-T8, CIFAR-10 and OpenVINO, 0.32 points of top-1 with them in int8, 0.10 without.
+    These have few products for much data, so CPUs do not run them faster in int8, and they lose the most accuracy:
+    FastViT-T8 on CIFAR-10 with OpenVINO loses 0.32 points of top-1 with them in int8, 0.10 without.
     """
     block = module.main if isinstance(module, MobileOneBlock) else module
     conv = block.conv if isinstance(block, ConvNorm) else block
@@ -84,8 +84,8 @@ def stays_float(module: nn.Module) -> bool:
 
 
 def _deployed(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
-    """Name and module of each layer of the deployed network; a block that becomes one convolution is one."""
-    if isinstance(module, SqueezeExcite):  # nothing to save, and its error multiplies a whole channel
+    """Name and module of each layer of the deployed network; a block that becomes one convolution is one layer."""
+    if isinstance(module, SqueezeExcite):  # saves no time, and its error multiplies a whole channel
         return
     if type(module) in SIMULATED and not _is_folded(module):
         yield name, module
@@ -95,12 +95,12 @@ def _deployed(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _is_folded(module: nn.Module) -> bool:
-    """Whether full folding has left a convolution of `module` and nothing else."""
+    """Whether full folding has left only a convolution in `module`."""
     return isinstance(module, ConvNorm) and isinstance(module.bn, nn.Identity)
 
 
 def _move_norm(norm: nn.Module, linear: nn.Module) -> None:
-    """`linear` does what `norm` did, and quantizes what is left of it."""
+    """Let `linear` do what `norm` did, and quantize what remains of it."""
     if type(norm) in MOVED and norm.weight is not None and type(linear) is Int8Linear:
         norm.__class__ = MOVED[type(norm)]
         linear.__class__ = Int8LinearOfNorm
@@ -115,7 +115,7 @@ def quantized_weight(weight: Tensor) -> Tensor:
 
 
 def quantized_input(x: Tensor) -> Tensor:
-    """A batch (B, ...) rounded to 8 bits; what lies outside the range is clipped to it and has no gradient."""
+    """A batch (B, ...) rounded to 8 bits; values outside the range are clipped and have no gradient."""
     of_an_image = tuple(range(1, x.ndim))
     low = x.detach().amin(of_an_image).mean().clamp_max(0)
     high = x.detach().amax(of_an_image).mean().clamp_min(0)
@@ -141,9 +141,9 @@ class Int8Linear(nn.Linear):
 
 
 class Int8LinearOfNorm(Int8Linear):
-    """A linear layer with the norm ahead of it folded into it."""
+    """A linear layer with the norm before it folded into it."""
 
-    norms: tuple["MovedBatchNorm | MovedLayerNorm"]  # a tuple, so that the norm is not a part of this module
+    norms: tuple["MovedBatchNorm | MovedLayerNorm"]  # a tuple, so that the norm is no submodule
 
     def forward(self, input: Tensor) -> Tensor:
         scale, shift = self.norms[0].scale_and_shift()
@@ -162,14 +162,14 @@ class Int8MobileOneBlock(MobileOneBlock):
 
 
 class FixedNorm(nn.BatchNorm2d):
-    """BatchNorm that uses and keeps its running statistics in training mode too."""
+    """BatchNorm that uses its running statistics and keeps them unchanged, in training mode too."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
 
 class MovedBatchNorm(FixedNorm):
-    """BatchNorm that the layer behind it has taken over."""
+    """BatchNorm that is folded into the layer after it."""
 
     def forward(self, input: Tensor) -> Tensor:
         return input
@@ -179,7 +179,7 @@ class MovedBatchNorm(FixedNorm):
 
 
 class MovedLayerNorm(nn.LayerNorm):
-    """LayerNorm whose weight and bias the layer behind it has taken over."""
+    """LayerNorm whose weight and bias are folded into the layer after it."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.layer_norm(input, self.normalized_shape, eps=self.eps)
@@ -188,12 +188,12 @@ class MovedLayerNorm(nn.LayerNorm):
         return self.weight, torch.zeros_like(self.weight) if self.bias is None else self.bias
 
 
-#: layers, and blocks that become one layer, each with its simulation
+#: layers, and blocks that become one layer, and the simulation of each
 SIMULATED: dict[type[nn.Module], type[nn.Module]] = {
     MobileOneBlock: Int8MobileOneBlock,
     ConvNorm: Int8ConvNorm,
     nn.Conv2d: Int8Conv2d,
     nn.Linear: Int8Linear,
 }
-#: norms that the layer behind them can take over
+#: norms that can be folded into the layer after them
 MOVED: dict[type[nn.Module], type[nn.Module]] = {FixedNorm: MovedBatchNorm, nn.LayerNorm: MovedLayerNorm}

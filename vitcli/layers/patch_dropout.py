@@ -1,4 +1,4 @@
-"""PatchDropout: train on some of the patches only."""
+"""PatchDropout: train on a random part of the patches."""
 
 from typing import Literal
 
@@ -9,14 +9,14 @@ PatchDropMode = Literal["drop", "zero"]
 
 
 class PatchDropout(nn.Module):
-    """Loses a share `drop_prob` of the patch tokens in training; in eval mode it does nothing.
+    """Drops a share `drop_prob` of the patch tokens in training; does nothing in eval mode.
 
     Args:
         drop_prob: 0 <= drop_prob < 1.
-        mode: "drop" removes the tokens, so that the step gets cheaper: of each sample int(N * (1 - drop_prob)) random
-            ones stay, in their order (PatchDropout, arXiv 2208.07220). "zero" sets each token to zero by its own toss;
-            it still attends and is averaged (le0x99/fast-vision-transformers). Neither scales up what stays.
-        num_prefix_tokens: first tokens (class, registers) that always stay.
+        mode: "drop" removes the tokens, which makes the step faster: int(N * (1 - drop_prob)) random ones of each
+            sample stay, in order (PatchDropout, arXiv 2208.07220). "zero" sets each token to zero independently; it
+            still attends and is averaged (le0x99/fast-vision-transformers). Neither rescales the remaining tokens.
+        num_prefix_tokens: number of first tokens (class, registers), which always stay.
     """
 
     def __init__(self, drop_prob: float, mode: PatchDropMode = "drop", *, num_prefix_tokens: int = 0) -> None:

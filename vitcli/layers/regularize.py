@@ -1,4 +1,4 @@
-"""What holds a residual branch back: a learned scale, and dropping it for some samples (stochastic depth)."""
+"""Regularization of residual branches: a learned scale, and dropping a branch for some samples (stochastic depth)."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -10,14 +10,14 @@ DropPathMode = Literal["zero", "skip"]
 
 
 class LayerScale(nn.Module):
-    """Multiplies each channel of tokens (B, N, D) by a learned number (CaiT, arXiv 2103.17239, eq. 4)."""
+    """Multiplies each channel of tokens (B, N, D) by a learned factor (CaiT, arXiv 2103.17239, eq. 4)."""
 
     def __init__(self, dim: int, *, init: float) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.full((dim,), init))
 
     def forward(self, x: Tensor) -> Tensor:
-        # Plain products are not autocast: without the cast the float32 scale would make the residual stream float32.
+        # Autocast leaves plain products alone: without the cast the residual stream would become float32.
         return x * self.gamma.to(x.dtype)
 
 
@@ -54,18 +54,18 @@ class DropPath(nn.Module):
 
 
 def drop_path(drop_prob: float) -> nn.Module:
-    """A DropPath, or nothing where nothing is dropped."""
+    """A DropPath, or an identity if `drop_prob` is 0."""
     return DropPath(drop_prob) if drop_prob > 0 else nn.Identity()
 
 
 class Residual(nn.Module):
-    """x + branch(x), which in training loses the branch for a share `drop_prob` of the samples.
+    """x + branch(x), in training without the branch for a share `drop_prob` of the samples.
 
     Args:
         drop_prob: 0..1.
-        mode: "zero" computes the branch for all samples and zeroes some, each by its own toss. "skip" does not even
-            compute it for them (DINOv2, arXiv 2304.07193, section 5): a random subset of always the same size, which
-            is all samples where the batch is too small to leave out `drop_prob` of it.
+        mode: "zero" computes the branch for all samples and zeroes each independently. "skip" does not compute the
+            dropped ones (DINOv2, arXiv 2304.07193, section 5): a random subset of fixed size is kept, which is the
+            whole batch if that is too small to drop `drop_prob` of it.
     """
 
     def __init__(self, drop_prob: float, mode: DropPathMode = "zero") -> None:
@@ -81,7 +81,7 @@ class Residual(nn.Module):
         visible: Tensor | None = None,
         num_queries: int | None = None,
     ) -> Tensor:
-        """x (B, N, D) -> (B, N, D), or (B, num_queries, D) where the branch returns the first tokens only."""
+        """x (B, N, D) -> (B, N, D), or (B, num_queries, D) if the branch returns the first tokens only."""
         base, batch = x[:, :num_queries], x.shape[0]
         num_kept = max(round(batch * (1 - self.drop_prob)), 1)
         if not (self.skips and self.training and num_kept < batch):

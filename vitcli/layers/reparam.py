@@ -1,13 +1,13 @@
-"""Turn a trained network into an equal one with fewer operations, by folding whatever is linear into convolutions.
+"""Turn a trained network into an equal one with fewer operations, by folding linear parts into convolutions.
 
-A module takes part by having one or both of these methods, both called on a copy in eval mode:
+A module takes part by defining one or both of these methods, which are called on a copy in eval mode:
 
-- `reparameterized()` returns the module that does the same with one convolution and takes its place; such a module
-  also has `kernel_and_bias()`, the weights of that convolution as a differentiable function of its own;
-- `fold_in_place()` folds what is left inside the module; it runs after its children, for `fold="full"` only.
+- `reparameterized()` returns an equal module with one convolution, which replaces it; such a module also has
+  `kernel_and_bias()`, the weights of that convolution as a differentiable function of its own weights;
+- `fold_in_place()` folds what remains inside the module; it runs after its children, with `fold="full"` only.
 
-A subclass that overrides `forward` does something else, and takes part only if it overrides these methods as well.
-The way back is in `unfuse`.
+A subclass that overrides `forward` may compute something else, so it takes part only if it defines these methods as
+well. The inverse is in `unfuse`.
 
 A convolution followed by BatchNorm (weight g, bias b, running mean m, running variance v) is the convolution with the
 kernel s*K and the bias b - s*m, where s = g / sqrt(v + eps) (RepVGG, arXiv 2101.03697, eq. 3).
@@ -41,18 +41,21 @@ class Foldable(Protocol):
 
 @torch.no_grad()
 def reparameterize(model: Model, *, fold: Fold = "standard") -> Model:
-    """A new model in eval mode that computes what `model.eval()` computes; `model` itself is not touched.
+    """A new model in eval mode that computes what `model.eval()` computes; `model` itself is not changed.
 
     Args:
         model: in training or fused form; a second call changes nothing.
         fold: "standard" folds parallel branches and skips, the form in which Apple and timm publish fused weights.
-            "full" also folds into FastViT's convolutions and projections each BatchNorm and layer scale that touches
-            one, and in a ViT's blocks the layer scales, and of the LayerNorms what they do behind the normalization.
+            "full" also folds each BatchNorm and layer scale next to a convolution or projection of FastViT, and in
+            the blocks of a ViT the layer scales and the weights and biases of LayerNorms.
 
-    The sums are done in float32 at least, and so is the result: fold first, cast to bfloat16 afterwards.
+    Raises:
+        UsageError: another `fold`.
+
+    Sums are computed in float32 or better, and so is the result: fold first, then cast to bfloat16.
     """
     if fold not in get_args(Fold):
-        raise UsageError(f"fold is {fold!r}", help="give 'standard' or 'full'")
+        raise UsageError(f"fold is {fold!r}", help="use 'standard' or 'full'")
     fused = deepcopy(model).eval()
     if any(p.is_floating_point() and p.itemsize < 4 for p in fused.parameters()):
         fused.float()
@@ -78,7 +81,7 @@ def _fold_rest(module: nn.Module) -> None:
 
 
 def _is_meant(module: nn.Module, method: str) -> bool:
-    """Whether `method` was written for the `forward` that `module` has, and not for one that a subclass overrides."""
+    """Whether `method` belongs to the `forward` that `module` has, not to one that a subclass overrides."""
     for class_ in type(module).__mro__:
         if method in vars(class_):
             return True
@@ -88,7 +91,7 @@ def _is_meant(module: nn.Module, method: str) -> bool:
 
 
 def norm_scale_and_shift(norm: nn.Module | None) -> tuple[Tensor, Tensor]:
-    """The two vectors (C,) of the map x -> scale * x + shift that `norm` is in eval mode."""
+    """Scale and shift (C,) of the map x -> scale * x + shift that `norm` computes in eval mode."""
     assert isinstance(norm, Norm)
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -97,7 +100,7 @@ def norm_scale_and_shift(norm: nn.Module | None) -> tuple[Tensor, Tensor]:
 
 
 def set_scale_and_shift(norm: nn.Module | None, scale: Tensor | float, shift: Tensor | float) -> None:
-    """Makes `norm` the map x -> scale * x + shift in eval mode, whatever its running statistics are."""
+    """Make `norm` compute x -> scale * x + shift in eval mode, with its present running statistics."""
     assert isinstance(norm, Norm)
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -106,16 +109,16 @@ def set_scale_and_shift(norm: nn.Module | None, scale: Tensor | float, shift: Te
 
 
 def fold_norm(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Kernel (C_out, C_in/groups, k, k) and bias (C_out,) of the one convolution that equals norm(conv(x))."""
+    """Kernel (C_out, C_in/groups, k, k) and bias (C_out,) of the convolution that equals norm(conv(x))."""
     scale, shift = norm_scale_and_shift(norm)
     bias = shift if conv.bias is None else shift + scale * conv.bias
     return conv.weight * scale.view(-1, 1, 1, 1), bias
 
 
 def fold_layer_norm(norm: nn.Module, layer: nn.Module) -> nn.Module:
-    """What is left of `norm` once the linear `layer` behind it has taken over its weight and bias: normalization.
+    """Fold the weight and bias of `norm` into the linear `layer` after it; returns the remaining normalization.
 
-    Nothing is folded, and `norm` comes back, unless both are what their names say and nobody's hooks watch them.
+    Returns `norm` and folds nothing unless both are plain modules without hooks.
     """
     if not (is_plain(norm, nn.LayerNorm) and is_plain(layer, nn.Linear, nn.Conv2d)) or not norm.elementwise_affine:
         return norm
@@ -128,9 +131,9 @@ def fold_layer_norm(norm: nn.Module, layer: nn.Module) -> nn.Module:
 
 
 def fold_scale(scale: nn.Module, layer: nn.Module) -> nn.Module:
-    """What is left of the layer scale `scale` once the linear `layer` before it has taken it over: nothing.
+    """Fold the layer scale `scale` into the linear `layer` before it; returns an identity.
 
-    Nothing is folded, and `scale` comes back, unless both are what their names say and nobody's hooks watch them.
+    Returns `scale` and folds nothing unless both are plain modules without hooks.
     """
     if not (is_plain(scale, LayerScale, LayerScale2d) and is_plain(layer, nn.Linear, nn.Conv2d)):
         return scale
@@ -142,9 +145,9 @@ def fold_scale(scale: nn.Module, layer: nn.Module) -> nn.Module:
 
 
 def is_plain(module: nn.Module, *types: type[Kind]) -> TypeGuard[Kind]:
-    """Whether `module` is just one of `types`, not a subclass or parametrized, and nobody's hooks watch its inside."""
-    watched = any(inner._forward_hooks or inner._forward_pre_hooks for inner in module.modules())
-    return type(module) in types and not watched
+    """Whether `module` is exactly one of `types`, not a subclass or parametrized, and has no hooks inside."""
+    has_hooks = any(inner._forward_hooks or inner._forward_pre_hooks for inner in module.modules())
+    return type(module) in types and not has_hooks
 
 
 def identity_kernel(conv_channels: int, groups: int, kernel_size: int, *, like: Tensor) -> Tensor:
@@ -157,12 +160,12 @@ def identity_kernel(conv_channels: int, groups: int, kernel_size: int, *, like: 
 
 
 def pad_kernel(kernel: Tensor, kernel_size: int) -> Tensor:
-    """`kernel` with zeros around it, so that its last two sides are `kernel_size`, an odd number as they are."""
+    """`kernel` with zeros around it, up to a side of `kernel_size`; both sides are odd."""
     return F.pad(kernel, [(kernel_size - kernel.shape[-1]) // 2] * 4)
 
 
 def fused_conv(like: nn.Conv2d, kernel: Tensor, bias: Tensor | None) -> nn.Conv2d:
-    """A convolution with the strides and groups of `like`, the given weights, and same-size padding."""
+    """A convolution with the strides and groups of `like`, the given weights and same-size padding."""
     conv = nn.Conv2d(
         like.in_channels,
         like.out_channels,

@@ -1,7 +1,6 @@
-"""The blocks of a transformer: attention and a feed-forward network, each with its residual."""
+"""The blocks of a transformer: attention and a feed-forward network, each with a residual connection."""
 
 from collections.abc import Iterator
-from typing import Literal
 
 from torch import Tensor, nn
 
@@ -11,7 +10,7 @@ from vitcli.layers.reparam import fold_layer_norm, fold_scale, is_plain
 
 
 class Mlp(nn.Module):
-    """Two linear layers with an activation between: (B, N, D) -> (B, N, D)."""
+    """Two linear layers with an activation in between: (B, N, D) -> (B, N, D)."""
 
     def __init__(self, dim: int, hidden_dim: int, *, act: type[nn.Module] = nn.GELU, drop: float = 0.0) -> None:
         super().__init__()
@@ -26,13 +25,13 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Norm before each branch, the form of ViT (arXiv 2010.11929, eq. 2 and 3). Names of parameters are timm's.
+    """Norm before each branch, the form of ViT (arXiv 2010.11929, eq. 2 and 3). Parameter names are timm's.
 
     Args:
-        attention: its attention layer (B, N, D) -> (B, N, D).
+        attention: the attention layer (B, N, D) -> (B, N, D).
         dim: D.
         mlp_ratio: hidden width of the feed-forward network / D.
-        norm_eps: of both LayerNorms.
+        norm_eps: epsilon of both LayerNorms.
         layer_scale_init: first value of the layer scales; None: no layer scale.
         proj_drop: dropout after both layers of the feed-forward network, 0..1.
         drop_path_rate, drop_path_mode: stochastic depth, see `Residual`.
@@ -61,7 +60,7 @@ class Block(nn.Module):
         self.drop_path2 = Residual(drop_path_rate, drop_path_mode)
 
     def forward(self, x: Tensor, visible: Tensor | None = None, num_queries: int | None = None) -> Tensor:
-        """x (B, N, D), visible (B, N) bool -> (B, N, D), or (B, num_queries, D): the first tokens, at less cost."""
+        """x (B, N, D), visible (B, N) bool -> (B, N, D), or (B, num_queries, D) for the first tokens only."""
         attend = lambda x, visible: self.ls1(self.attn(self.norm1(x), visible, num_queries))  # noqa: E731
         x = self.drop_path1(x, attend, visible, num_queries)
         return self.drop_path2(x, lambda x, _: self.ls2(self.mlp(self.norm2(x))))
@@ -75,7 +74,7 @@ class Block(nn.Module):
             self.ls2 = fold_scale(self.ls2, self.mlp.fc2)
 
     def norms_and_linears(self) -> Iterator[tuple[nn.Module, nn.Module]]:
-        """The norms that full folding puts, as far as it can, into the layer behind them."""
+        """Each norm that full folding moves, as far as possible, into the layer after it."""
         if is_plain(self.attn, Attention):
             yield self.norm1, self.attn.qkv
         if is_plain(self.mlp, Mlp):
@@ -83,7 +82,7 @@ class Block(nn.Module):
 
 
 class PostNormBlock(nn.Module):
-    """Norm after each residual, then dropout of the whole stream, with ReLU: the block of F-ViT. (B, N, D) -> same."""
+    """Norm after each residual, then dropout of the whole stream, with ReLU: F-ViT's block. (B, N, D) -> (B, N, D)."""
 
     def __init__(self, attention: Attention, dim: int, *, mlp_ratio: float, drop_rate: float) -> None:
         super().__init__()
@@ -100,12 +99,3 @@ class PostNormBlock(nn.Module):
 
 def _layer_scale(dim: int, init: float | None) -> nn.Module:
     return nn.Identity() if init is None else LayerScale(dim, init=init)
-
-
-Activation = Literal["gelu", "relu"]
-ACTIVATIONS: dict[Activation, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
-
-
-def mlp_head(dim: int, hidden_dim: int, num_classes: int, act: Activation) -> nn.Sequential:
-    """A classifier of two layers: (B, D) -> (B, num_classes)."""
-    return nn.Sequential(nn.Linear(dim, hidden_dim), ACTIVATIONS[act](), nn.Linear(hidden_dim, num_classes))

@@ -3,13 +3,13 @@
 A module takes part by the inverse of what it has for `reparam`:
 
 - `set_kernel_and_bias(kernel, bias)` is the inverse of `kernel_and_bias()`: the main branch becomes that convolution,
-  the branches beside it add nothing at first, but have gradients by which they learn;
-- `unfold_in_place(folded)` is the inverse of `fold_in_place()`: what `folded` has lost becomes the identity, or what
-  the folded layers show of it.
+  the parallel branches add nothing at first but have gradients, so they can learn;
+- `unfold_in_place(folded)` is the inverse of `fold_in_place()`: what `folded` no longer has becomes the identity, or
+  what the folded layers show of it.
 
-What was folded cannot be told apart again, so these are not the weights that were trained, only an equal network. Nor
-can the running statistics of a BatchNorm that was folded: `settle_norms` measures them anew. Without that the first
-training step, which normalizes by the batch, would destroy the network.
+Folding loses information, so these are not the weights that were trained, only those of an equal network. The running
+statistics of a folded BatchNorm are lost too: `settle_norms` measures them again. Without that the first training step,
+which normalizes by the batch, would destroy the network.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ from vitcli.layers.mobileone import FusedConv
 from vitcli.layers.reparam import Norm, norm_scale_and_shift, set_scale_and_shift
 
 Model = TypeVar("Model", bound=nn.Module)
-#: how far a bias may be from what a shift of the input makes, relative to its length; rounding to bfloat16 costs 0.4 %
+#: largest distance of a bias from the effect of an input shift, relative to its length; bfloat16 rounding costs 0.4 %
 _MAX_RESIDUAL = 0.01
 
 
@@ -40,16 +40,16 @@ class Unfoldable(Protocol):
 
 @torch.no_grad()
 def unfuse(fused: nn.Module, *, into: Model) -> Model:
-    """A new model in training form that computes in eval mode what `fused` does; neither argument is touched.
+    """A new model in training form that computes in eval mode what `fused` does; neither argument is changed.
 
     Args:
-        fused: what `reparameterize` returned, with either fold, or a model with such weights in it.
+        fused: the result of `reparameterize`, with either fold, or a model with such weights.
         into: a model in training form of the same sizes; its weights remain only where they add nothing.
 
-    The statistics of the norms are still to be measured, see `settle_norms`.
+    The statistics of the norms must still be measured, see `settle_norms`.
 
     Raises:
-        WeightsError: the weights are not what folding makes.
+        WeightsError: the weights are not the result of folding.
     """
     model = deepcopy(into)
     for module in model.modules():
@@ -60,7 +60,7 @@ def unfuse(fused: nn.Module, *, into: Model) -> Model:
 
 
 def _take(module: nn.Module, fused: nn.Module) -> None:
-    """Copies what both have, then lets `module` make up for what `fused` has lost."""
+    """Copy what both have, then let `module` replace what `fused` has lost."""
     theirs = dict(fused.named_parameters(recurse=False)) | dict(fused.named_buffers(recurse=False))
     for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
         if name in theirs:
@@ -77,33 +77,33 @@ def _take(module: nn.Module, fused: nn.Module) -> None:
 
 
 def input_shift(linear: nn.Linear) -> Tensor:
-    """The vector s (D_in,) for which W s is the bias of `linear`: its bias as a shift of its input.
+    """The vector s (D_in,) with W s = bias: the bias of `linear` as a shift of its input.
 
     Raises:
-        WeightsError: there is none.
+        WeightsError: there is no such vector.
     """
     assert linear.bias is not None
     weight, bias = linear.weight.double().cpu(), linear.bias.double().cpu()
-    # least squares by gelsd: of several shifts the shortest, also where columns of the weight vanish
+    # least squares by gelsd: the shortest of several shifts, even if columns of the weight are zero
     shift = torch.linalg.lstsq(weight, bias[:, None], driver="gelsd").solution[:, 0]
     residual = torch.linalg.vector_norm(weight @ shift - bias)
     if residual > _MAX_RESIDUAL * torch.linalg.vector_norm(bias):
         raise WeightsError(
-            "the bias of queries, keys and values is not one that folding a norm leaves behind",
-            help="only files that were folded, and not trained afterwards, can be unfused",
+            "the bias of queries, keys and values is not the result of folding a norm",
+            help="only files that were folded and not trained afterwards can be unfused",
         )
     return shift.to(linear.weight)
 
 
 @torch.no_grad()
 def settle_norms(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Gives each BatchNorm without statistics those of `batches`, and changes no output of the model in eval mode.
+    """Give each BatchNorm without statistics those of `batches`; the output of the model in eval mode stays the same.
 
-    In training mode the model then stays near what it computes in eval mode, as far as the data resembles `batches`.
+    In training mode the model then computes nearly the same as in eval mode if the data resembles `batches`.
 
     Args:
-        model: is changed; it stays in the mode in which it is.
-        batches: images (B, C, H, W), normalized, at least one batch; passed through once.
+        model: is changed; it stays in its mode.
+        batches: images (B, C, H, W), normalized, at least one batch; used once.
     """
     moments: dict[nn.Module, _Moments] = {norm: _Moments() for norm in new_norms(model)}
     hooks = [norm.register_forward_pre_hook(lambda norm, inputs: moments[norm].add(inputs[0])) for norm in moments]
@@ -137,7 +137,7 @@ def _equals(tensor: Tensor | None, number: int) -> bool:
 
 
 class _Moments:
-    """Mean (C,) and sum of squares about it, of all maps (B, C, H, W) so far, joined in pairs (Chan et al. 1983)."""
+    """Mean (C,) and sum of squared deviations of all maps (B, C, H, W) so far, merged pairwise (Chan et al. 1983)."""
 
     def __init__(self) -> None:
         self.count = 0

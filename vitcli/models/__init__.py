@@ -1,1 +1,1 @@
-"""Architectures: one file each, found by `registry`."""
+"""Architectures: one file each, created by name through `registry`."""

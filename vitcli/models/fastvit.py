@@ -10,8 +10,8 @@
       mean, to_latent                                 (B, 16C)
       head                                            (B, num_classes)
 
-Names of parameters are timm's; `fastvit_keys` knows Apple's. The code follows the published weights where the paper
-differs from them: RepMixer is conv -> norm with branches, and the large kernels that halve have no activation.
+Parameter names are timm's; `fastvit_keys` converts Apple's. The code follows the published weights where the paper
+differs: RepMixer is conv -> norm with branches, and the large kernels that halve the map have no activation.
 """
 
 from collections.abc import Mapping
@@ -21,6 +21,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from vitcli.layers.attention import Attention2d
+from vitcli.layers.latent import Latent
 from vitcli.layers.mobileone import ConvNorm, LargeKernelConv, MobileOneBlock
 from vitcli.layers.recompute import recompute
 from vitcli.layers.regularize import LayerScale2d, drop_path
@@ -83,13 +84,13 @@ def create(
 
 
 class FastViT(nn.Module):
-    """(B, in_chans, H, W) -> (B, num_classes); any H and W. See the drawing at the top of this file.
+    """(B, in_chans, H, W) -> (B, num_classes), or features (B, D) without a head; any H and W.
 
     `dim` is the number of channels of the first stage, `depths` the number of blocks of each stage. The probability
     of dropping a block grows linearly from 0 for the first to `drop_path_rate` for the last.
     """
 
-    #: where the channels of the image and the classes enter, in training form and fused
+    #: the first and last layers, whose sizes depend on the data; in training form and fused
     first_convs: ClassVar[tuple[str, ...]] = ("stem.0.conv_kxk.0.conv", "stem.0.conv_scale.conv", "stem.0.reparam_conv")
     classifiers: ClassVar[tuple[str, ...]] = ("head.fc",)
 
@@ -132,16 +133,20 @@ class FastViT(nn.Module):
             for i in range(len(depths))
         )
         self.final_conv = MobileOneBlock(dims[-1], self.num_features, 3, groups=dims[-1], use_se=True)
-        self.to_latent, self.to_cls_token = nn.Identity(), nn.Identity()  # (B, num_features); hooks know both names
+        self.to_latent, self.to_cls_token = Latent(), Latent()  # (B, num_features); hooks know both names
         self.head = Head(self.num_features, num_classes, drop_rate=drop_rate)
         self._init_linears()
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.latent(x))
+
+    def latent(self, x: Tensor) -> Tensor:
+        """The features that the head classifies: (B, num_features)."""
         x = self.forward_features(x)  # (B, num_features, H/32, W/32)
-        return self.head(self.to_cls_token(self.to_latent(x.mean((2, 3)))))
+        return self.to_cls_token(self.to_latent(x.mean((2, 3))))
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The map before pooling, final convolution included: (B, num_features, H/32, W/32)."""
+        """The map after the final convolution, before pooling: (B, num_features, H/32, W/32)."""
         return self.final_conv(self.features(x)[-1])
 
     def features(self, x: Tensor) -> list[Tensor]:
@@ -154,18 +159,18 @@ class FastViT(nn.Module):
         return maps
 
     def convert_keys(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`tensors` under this model's names, wherever they come from (timm, Apple or MindCV)."""
+        """`tensors` under this model's names, from timm, Apple or MindCV."""
         return from_apple(tensors)
 
     @property
     def num_layers(self) -> int:
-        """Number of the groups that `layer_of` tells apart."""
+        """Number of the groups that `layer_of` distinguishes."""
         return sum(self.depths) + 2
 
     def layer_of(self, name: str) -> int:
-        """Which layer the parameter `name` belongs to: 0 the stem, then block by block, then what follows (timm).
+        """Which layer the parameter `name` belongs to: 0 the stem, then block by block, then the rest (timm).
 
-        What stands before the first block of a stage belongs to that block.
+        What precedes the first block of a stage belongs to that block.
         """
         part, *rest = name.split(".")
         if part != "stages":
@@ -180,7 +185,7 @@ class FastViT(nn.Module):
 
 
 class Stage(nn.Module):
-    """Halve the map unless the number of channels stays, add positions before attention, then the blocks."""
+    """Halve the map if the number of channels changes, add positions before attention, then apply the blocks."""
 
     def __init__(
         self,
@@ -224,7 +229,7 @@ class PatchEmbed(nn.Module):
 
 
 class ConvFFN(nn.Module):
-    """Depthwise 7 x 7 with norm, then two 1 x 1 with GELU between: (B, C, H, W) -> (B, C, H, W)."""
+    """Depthwise 7 x 7 with norm, then two 1 x 1 with GELU in between: (B, C, H, W) -> (B, C, H, W)."""
 
     def __init__(self, dim: int, *, mlp_ratio: float) -> None:
         super().__init__()
@@ -290,7 +295,7 @@ class AttentionBlock(nn.Module):
             self.norm = nn.Identity()
 
     def norms_and_linears(self) -> list[tuple[nn.Module, nn.Module]]:
-        """The norm that full folding puts into the layer behind it."""
+        """The norm that full folding moves into the layer after it."""
         return [(self.norm, self.token_mixer.qkv)]
 
     def unfold_in_place(self, folded: nn.Module) -> None:
@@ -302,11 +307,11 @@ class AttentionBlock(nn.Module):
 
 
 class Head(nn.Module):
-    """(B, D) -> (B, num_classes), or (B, D) where num_classes is 0."""
+    """(B, D) -> (B, num_classes); without classes the features (B, D), without dropout."""
 
     def __init__(self, dim: int, num_classes: int, *, drop_rate: float) -> None:
         super().__init__()
-        self.drop = nn.Dropout(drop_rate)
+        self.drop = nn.Dropout(drop_rate if num_classes else 0.0)
         self.fc = nn.Linear(dim, num_classes) if num_classes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -314,7 +319,7 @@ class Head(nn.Module):
 
 
 def _unfold_scale(scale: nn.Module, folded: nn.Module) -> None:
-    """`scale` becomes 1 where the layer before it has taken it over."""
+    """`scale` becomes 1 if it was folded into the layer before it."""
     if isinstance(scale, LayerScale2d) and not isinstance(folded, LayerScale2d):
         scale.gamma.fill_(1)
 

@@ -1,9 +1,9 @@
-"""The names Apple's released FastViT files use, and timm's, which are ours; both ways, training form and fused.
+"""Converts parameter names between Apple's released FastViT files and timm, whose names are ours; fused form too.
 
-MindCV's port has Apple's names but for two, no biases in the feed-forward network, and no counter in its BatchNorms.
+MindCV's port has Apple's names except two, no biases in the feed-forward network, and no counter in its BatchNorms.
 
-Apple keeps one flat list, `network`: stage, patch embedding, stage, ..., with the position encoding in between in
-the variants with attention. timm puts what precedes a stage into the stage.
+Apple keeps one flat list, `network`: stage, patch embedding, stage, ..., with a position encoding in between for the
+variants with attention. timm puts what precedes a stage into the stage.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-# (Apple, timm): beginnings of keys. The last stage is `network.7` behind a position encoding, else `network.6`.
+# (Apple, timm): beginnings of keys. The last stage is `network.7` after a position encoding, else `network.6`.
 STARTS = (
     ("patch_embed.", "stem."),
     ("conv_exp.", "final_conv."),
@@ -50,7 +50,7 @@ def is_apple(keys: Iterable[str]) -> bool:
 
 
 def from_apple(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`tensors` with Apple's (or MindCV's) names replaced by timm's; returned as they are if they are neither's."""
+    """`tensors` with Apple's (or MindCV's) names replaced by timm's; other names stay as they are."""
     if not is_apple(tensors):
         return dict(tensors)
     if any(key.startswith("network.1.layers.") for key in tensors):
@@ -68,7 +68,7 @@ def to_apple(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _from_mindcv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """MindCV's tensors, with PyTorch's words for norms, as Apple has them; what is not there is zero there."""
+    """MindCV's tensors, with PyTorch's names for norms, as Apple has them; missing biases are zero."""
     apple = {k.replace(".layers.", ".proj.").replace("_mixer.w", "_mixer.layer_scale"): t for k, t in tensors.items()}
     for key, tensor in list(apple.items()):
         if key.endswith((".convffn.fc1.weight", ".convffn.fc2.weight")):

@@ -1,9 +1,9 @@
-"""FastViT as runtimes run it fastest: the same function, in layers that they have quick kernels for.
+"""Rewrites FastViT for runtimes: the same function, in layers for which they have fast kernels.
 
-A convolution with one input and two outputs per group (where FastViT halves the map, and before its head) is no
-depthwise convolution to oneDNN, and takes the slow path of grouped ones: 28 % of the time of T8 in OpenVINO (bf16, one
-image, one thread). As two depthwise convolutions side by side they take 2 %. The outputs come in another order then,
-which the next layer's weights follow.
+For oneDNN, a convolution with one input and two outputs per group (where FastViT halves the map, and before its head)
+is not depthwise and takes the slow path for groups: 28 % of the time of T8 in OpenVINO (bf16, one image, one thread).
+As two parallel depthwise convolutions it takes 2 %. Their outputs have another order, to which the weights of the next
+layer are adapted.
 """
 
 import torch
@@ -14,7 +14,7 @@ from vitcli.models.fastvit import FastViT, PatchEmbed
 
 
 class DepthwiseConvs(nn.Module):
-    """Depthwise convolutions of the same map, one after the other: (B, C, H, W) -> (B, m * C, H/stride, W/stride)."""
+    """Depthwise convolutions of the same map, concatenated: (B, C, H, W) -> (B, m * C, H/stride, W/stride)."""
 
     def __init__(self, grouped: nn.Conv2d) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class DepthwiseConvs(nn.Module):
 
 @torch.no_grad()
 def split_grouped(model: FastViT) -> None:
-    """Rewrite a fully folded `model` in place; its state dict is no longer anybody's format."""
+    """Rewrite a fully folded `model` in place; its state dict then has a format of its own."""
     for embed in [module for module in model.modules() if isinstance(module, PatchEmbed)]:
         depthwise, pointwise = embed.proj
         order = _split(depthwise)
@@ -44,7 +44,7 @@ def split_grouped(model: FastViT) -> None:
 
 
 def _split(block: nn.Module) -> Tensor | None:
-    """Put DepthwiseConvs in the place of the block's convolution; the order of its outputs, None: nothing to split."""
+    """Replace the block's convolution by DepthwiseConvs; returns the order of its outputs, None: nothing to split."""
     conv = _fused(block).reparam_conv
     if not 1 < conv.groups < conv.out_channels:
         return None
@@ -59,7 +59,7 @@ def _fused(block: nn.Module) -> FusedConv:
 
 
 def _part(grouped: nn.Conv2d, first: int, per_group: int) -> nn.Conv2d:
-    """The depthwise convolution that makes the outputs first, first + per_group, ..."""
+    """The depthwise convolution that computes the outputs first, first + per_group, ..."""
     part = nn.Conv2d(
         grouped.in_channels,
         grouped.groups,

@@ -1,14 +1,14 @@
-"""F-ViT (le0x99/fast-vision-transformers): raw patches as tokens, norm behind each residual, ReLU, mean of the tokens.
+"""F-ViT (le0x99/fast-vision-transformers): raw patches as tokens, norm after each residual, ReLU, mean of the tokens.
 
     image (B, 3, H, H)
       unfold        G x G patches, not projected            (B, T, E), T = G*G, E = 3 * (H/G)^2
       pos_embed     learned, added                          (B, T, E)
-      patch_drop    in training, some tokens are lost       (B, T, E)
+      patch_drop    in training, some tokens are dropped    (B, T, E)
       blocks        attention and MLP                       (B, T, E)
       mean, to_latent                                       (B, E)
       head          one layer, or two with ReLU             (B, num_classes)
 
-Scores are scaled by the full width, E^-0.5, and the values by E^-0.25. docs/models.md has the original's names.
+Scores are scaled by the full width, E^-0.5, and the values by E^-0.25. docs/models.md lists the original's names.
 """
 
 from collections.abc import Mapping
@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from vitcli.errors import UsageError
 from vitcli.layers.attention import Attention
 from vitcli.layers.embed import patches
+from vitcli.layers.heads import mlp_head
+from vitcli.layers.latent import Latent
 from vitcli.layers.patch_dropout import PatchDropMode, PatchDropout
 from vitcli.layers.recompute import recompute
-from vitcli.layers.transformer import PostNormBlock, mlp_head
+from vitcli.layers.transformer import PostNormBlock
 
 
 def create(
@@ -45,7 +47,7 @@ def create(
     patch_drop_mode: PatchDropMode | None = None,
     auto_encode: bool | None = None,
 ) -> "FViT":
-    """F-ViT with the published proportions, changed by whatever is not None; see `FViT` for the meaning."""
+    """F-ViT with the published sizes, changed by the options that are not None; see `FViT` for their meaning."""
     given = {key: value for key, value in locals().items() if key != "name" and value is not None}
     for absent in ("drop_path_rate", "layer_scale_init"):
         if given.pop(absent, 0):
@@ -54,20 +56,21 @@ def create(
 
 
 class FViT(nn.Module):
-    """Images (B, in_chans, img_size, img_size), or encoded patches (B, T, E) -> logits (B, num_classes).
+    """Images (B, in_chans, img_size, img_size), or encoded patches (B, T, E) -> logits (B, num_classes), or features.
 
     Args:
-        img_size, grid_size: px and patches along a side; the first is a multiple of the second.
+        img_size, grid_size: px and patches per side; the first is a multiple of the second.
         auto_encode: False: the input is a batch of encoded patches (B, grid_size^2, embed_dim).
         embed_dim: E of encoded patches; with images it follows from the patch.
         depth, num_heads, mlp_ratio: number of blocks, heads per block, hidden width of the MLP / E.
+        num_classes: 0: no head, the model returns the latent (B, E).
         head_hidden: hidden width of the head; None: 4 * E; 0: a head of one layer.
-        drop_rate: dropout of the whole stream behind each norm.
+        drop_rate: dropout of the whole stream after each norm.
         patch_drop_rate, patch_drop_mode: see `PatchDropout`.
         grad_checkpointing: recompute the blocks in the backward pass.
 
     Raises:
-        UsageError: sizes that do not fit.
+        UsageError: sizes that do not match.
     """
 
     first_convs: ClassVar[tuple[str, ...]] = ()
@@ -107,7 +110,7 @@ class FViT(nn.Module):
             )
             for _ in range(depth)
         )
-        self.to_latent, self.to_cls_token = nn.Identity(), nn.Identity()  # (B, E); hooks know both names
+        self.to_latent, self.to_cls_token = Latent(), Latent()  # (B, E); hooks know both names
         hidden = 4 * dim if head_hidden is None else head_hidden
         self.head: nn.Module = nn.Identity()
         if num_classes:
@@ -115,18 +118,21 @@ class FViT(nn.Module):
         self.classifiers = ("head.2",) if hidden else ("head",)
 
     def forward(self, images: Tensor) -> Tensor:
-        latent = self.forward_features(images).mean(1)
-        return self.head(self.to_cls_token(self.to_latent(latent)))
+        return self.head(self.latent(images))
+
+    def latent(self, images: Tensor) -> Tensor:
+        """The features that the head classifies: (B, E)."""
+        return self.to_cls_token(self.to_latent(self.forward_features(images).mean(1)))
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """The tokens behind the last block: (B, T, E)."""
+        """The tokens after the last block: (B, T, E)."""
         x, _ = self.patch_drop(self._embed(images))
         for block in self.blocks:
             x = recompute(block, x) if self.grad_checkpointing and self.training else block(x)
         return x
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """The tokens behind each block as a map: [(B, E, G, G), ...]; no patch is dropped."""
+        """The tokens after each block as a map: [(B, E, G, G), ...]; no patch is dropped."""
         x, maps = self._embed(images), []
         for block in self.blocks:
             x = block(x)
@@ -141,7 +147,7 @@ class FViT(nn.Module):
         return patches(images, self.patch_size)
 
     def training_mode(self) -> "FViT":
-        """The original's name for `train`; its code has `train_mode`."""
+        """The original's name for `train`; its code uses `train_mode`."""
         return self.train()
 
     train_mode = training_mode
@@ -151,12 +157,12 @@ class FViT(nn.Module):
         return self.eval()
 
     def convert_keys(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`tensors` under this model's names, also if they have the original's."""
+        """`tensors` under this model's names, also from the original."""
         return from_original(tensors)
 
     @property
     def num_layers(self) -> int:
-        """Number of the groups that `layer_of` tells apart."""
+        """Number of the groups that `layer_of` distinguishes."""
         return len(self.blocks) + 2
 
     def layer_of(self, name: str) -> int:
@@ -184,7 +190,7 @@ def _width(
     width = in_chans * (img_size // grid_size) ** 2
     if not auto_encode:
         if embed_dim is None:
-            raise UsageError("with auto_encode False the width of a patch is not known", help="give embed_dim")
+            raise UsageError("with auto_encode False the width of a patch is not known", help="set embed_dim")
         width = embed_dim
     elif embed_dim not in (None, width):
         raise UsageError(f"patches are not projected: embed_dim is {width} here, not {embed_dim}", help="remove it")
@@ -204,7 +210,7 @@ PARTS = (
 
 
 def from_original(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`tensors` with the original's names replaced by ours; returned as they are if they are not the original's."""
+    """`tensors` with the original's names replaced by ours; other names stay as they are."""
     if "pos_emb.weight" not in tensors:
         return dict(tensors)
     converted = {}

@@ -1,6 +1,6 @@
-"""Translates names of parameters by a table of (theirs, ours), in both directions.
+"""Converts parameter names with a table of (theirs, ours), in both directions.
 
-A row is a module, "encoder.layer.{i}.mlp" for each number i, and stands for its weight and bias; or one whole name.
+A row is a module, "encoder.layer.{i}.mlp" for each number i, and covers its weight and bias; or it is a full name.
 """
 
 import re
@@ -11,12 +11,12 @@ Table = tuple[tuple[str, str], ...]
 
 
 def to_ours(table: Table) -> Callable[[str], str | None]:
-    """A function from their name to ours; None for a name that the table does not know."""
+    """A function from their name to ours; None for a name that is not in the table."""
     return _renamer(table)
 
 
 def to_theirs(table: Table) -> Callable[[str], str | None]:
-    """A function from our name to theirs; of several rows for one of ours the first counts."""
+    """A function from our name to theirs; the first of several rows for one of ours counts."""
     return _renamer(tuple((ours, theirs) for theirs, ours in table))
 
 

@@ -1,4 +1,4 @@
-"""Blocks that replace those of a plain ViT: modules (B, N, D) -> (B, N, D) from other packages, chosen by name.
+"""Replacements for the blocks of a plain ViT: modules (B, N, D) -> (B, N, D) from other packages, chosen by name.
 
     linformer   keys and values projected from N to 256 tokens (Wang et al. 2020, arXiv 2006.04768)
     nystrom     attention through 256 landmarks (Xiong et al. 2021, arXiv 2102.03902)
@@ -22,7 +22,7 @@ from vitcli.errors import UsageError, plugin_errors_in_words
 
 @dataclass(frozen=True)
 class TransformerShape:
-    """Sizes that the blocks must have."""
+    """The sizes that the blocks must have."""
 
     embed_dim: int  # D, width of a token
     depth: int  # number of blocks
@@ -31,12 +31,14 @@ class TransformerShape:
     mlp_ratio: float  # width of an MLP's hidden layer / embed_dim
 
 
-def build_transformer(name: str, shape: TransformerShape) -> nn.Module:
-    """The module (B, N, D) -> (B, N, D) that `name` stands for in the catalog.
+def build_transformer(name: str | nn.Module, shape: TransformerShape) -> nn.Module:
+    """The module (B, N, D) -> (B, N, D) that `name` stands for in the catalog, or `name` itself.
 
     Raises:
         UsageError: unknown name, its package is not installed, or it cannot have this shape.
     """
+    if isinstance(name, nn.Module):
+        return name
     build = catalog.load("transformers", name)
     if catalog.is_ours(build.__module__):
         return build(shape)
@@ -75,8 +77,8 @@ def build_performer(shape: TransformerShape) -> nn.Module:
     performer = _package("performer_pytorch").Performer(
         dim=shape.embed_dim, depth=shape.depth, heads=shape.num_heads, dim_head=shape.embed_dim // shape.num_heads
     )
-    # `net` is the blocks. The module around them redraws the random features every 1000 calls, which an average of the
-    # weights could not follow, and holds the blocks a second time, under other names.
+    # `net` is the blocks. The module around it redraws the random features every 1000 calls, which an average of the
+    # weights could not follow, and holds the blocks a second time under other names.
     return performer.net
 
 
@@ -88,7 +90,7 @@ def _check(name: str, shape: TransformerShape) -> None:
 
 
 def _package(name: str) -> Any:
-    """The optional package `name`; its own warnings on import are suppressed."""
+    """The optional package `name`; warnings of its import are suppressed, because users cannot act on them."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,10 +1,44 @@
-"""The plain ViT family by name: widths, depths and patch sizes of `VisionTransformer`."""
+"""The plain ViT family by name, and the parts that the options of a recipe build it from.
 
-from dataclasses import asdict, dataclass
+Options of `create`; the table of variants gives the sizes that are None:
+
+    img_size, patch_size             px; the first is a multiple of the second
+    embed_dim                        width D of the tokens
+    depth, num_heads, mlp_ratio      number of blocks, heads per block, hidden width of the MLP / D
+    patch_embed                      "linear"; "conv" (arXiv 2106.14881), "spt" (2112.13492), "hmlp" (2203.09795)
+    patch_norm                       LayerNorm before and after a linear patch embedding, as in vit-pytorch
+    pos_embed                        "learned", fixed "sincos2d", or "none"
+    global_pool, class_token         the head sees the class token, or the mean of the patches ("avg"); None: a class
+                                     token with "token" only
+    distilled                        a second token with its own head (DeiT); the output is the mean of both
+    reg_tokens                       number of register tokens (arXiv 2309.16588)
+    qkv_bias, attn_scale, head_dim   see `Attention`; "learned" is locality self-attention
+    layer_scale_init                 None: no layer scale
+    norm_eps, final_norm             of all LayerNorms; whether there is one after the last block
+    pre_logits, head_hidden, fine_tune_from, drop_rate, head_bias_init       see `build_heads` and `initialize`
+    pos_drop_rate, proj_drop_rate, attn_drop_rate    dropout after the positions, after each linear layer of the blocks
+                                     except qkv, and of the attention weights
+    drop_path_rate, drop_path_mode   stochastic depth, growing linearly from 0; see `Residual`
+    patch_drop_rate, patch_drop_mode see `PatchDropout`
+    grad_checkpointing               recompute the blocks in the backward pass
+    transformer                      a module (B, N, D) -> (B, N, D), or its name, in place of the blocks
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 
-from vitcli.models.vision_transformer import VisionTransformer
+from vitcli.layers.attention import Attention, Scale
+from vitcli.layers.embed import PatchEmbedKind, build_patch_embed
+from vitcli.layers.heads import build_heads
+from vitcli.layers.patch_dropout import PatchDropMode, PatchDropout
+from vitcli.layers.regularize import DropPathMode
+from vitcli.layers.transformer import Block
+from vitcli.models.transformers import TransformerShape, build_transformer
+from vitcli.models.vision_transformer import Pool, PosEmbedKind, Prefix, VisionTransformer, patch_grid
+from vitcli.models.vit_init import initialize
 
 
 @dataclass(frozen=True)
@@ -54,32 +88,59 @@ def create(
     embed_dim: int | None = None,
     depth: int | None = None,
     num_heads: int | None = None,
-    mlp_ratio: float | None = None,
+    mlp_ratio: float = 4.0,
     patch_size: int | None = None,
-    patch_embed: str | None = None,
-    patch_norm: bool | None = None,
-    pos_embed: str | None = None,
-    global_pool: str | None = None,
+    patch_embed: PatchEmbedKind = "linear",
+    patch_norm: bool = False,
+    pos_embed: PosEmbedKind = "learned",
+    global_pool: Pool = "token",
     class_token: bool | None = None,
-    distilled: bool | None = None,
-    reg_tokens: int | None = None,
-    qkv_bias: bool | None = None,
-    attn_scale: str | None = None,
+    distilled: bool = False,
+    reg_tokens: int = 0,
+    qkv_bias: bool = True,
+    attn_scale: Scale = "head",
     head_dim: int | None = None,
-    norm_eps: float | None = None,
-    final_norm: bool | None = None,
+    norm_eps: float = 1e-6,
+    final_norm: bool = True,
     pre_logits: int | None = None,
     head_hidden: int | None = None,
-    head_bias_init: float | None = None,
+    head_bias_init: float = 0.0,
     fine_tune_from: int | None = None,
-    pos_drop_rate: float | None = None,
-    proj_drop_rate: float | None = None,
-    attn_drop_rate: float | None = None,
-    drop_path_mode: str | None = None,
-    patch_drop_rate: float | None = None,
-    patch_drop_mode: str | None = None,
+    pos_drop_rate: float = 0.0,
+    proj_drop_rate: float = 0.0,
+    attn_drop_rate: float = 0.0,
+    drop_path_mode: DropPathMode = "zero",
+    patch_drop_rate: float = 0.0,
+    patch_drop_mode: PatchDropMode = "drop",
     transformer: str | nn.Module | None = None,
 ) -> VisionTransformer:
-    """The variant `name` of the table, changed by whatever is not None; see `VisionTransformer` for the meaning."""
-    given = {key: value for key, value in locals().items() if key != "name" and value is not None}
-    return VisionTransformer(**{**asdict(VARIANTS[name]), **given})
+    """The variant `name` of the table, changed by the options at the top of this file."""
+    variant = VARIANTS[name]
+    patch_size = patch_size or variant.patch_size
+    dim, depth, num_heads = embed_dim or variant.embed_dim, depth or variant.depth, num_heads or variant.num_heads
+    prefix = Prefix(global_pool == "token" if class_token is None else class_token, distilled, reg_tokens)
+    num_tokens = prefix.num_tokens + math.prod(patch_grid(img_size, patch_size))
+    # fmt: off
+    attention = partial(Attention, dim, num_heads, head_dim=head_dim, qkv_bias=qkv_bias, scale=attn_scale,
+                        attn_drop=attn_drop_rate, proj_drop=proj_drop_rate)
+    block = partial(Block, dim=dim, mlp_ratio=mlp_ratio, norm_eps=norm_eps, proj_drop=proj_drop_rate,
+                    layer_scale_init=layer_scale_init, drop_path_mode=drop_path_mode)
+    shape = TransformerShape(dim, depth, num_heads, num_tokens, mlp_ratio)
+    rates = (drop_path_rate * i / max(depth - 1, 1) for i in range(depth))
+    model = VisionTransformer(
+        img_size=img_size,
+        patch_embed=build_patch_embed(patch_embed, in_chans, dim, patch_size, patch_norm, norm_eps),
+        blocks=build_transformer(transformer, shape) if transformer
+        else nn.ModuleList(block(attention(), drop_path_rate=rate) for rate in rates),
+        norm=nn.LayerNorm(dim, eps=norm_eps) if final_norm else nn.Identity(),
+        heads=build_heads(dim, num_classes, pre_logits=pre_logits, hidden_dim=head_hidden,
+                          fine_tune_from=fine_tune_from, distilled=distilled, drop_rate=drop_rate),
+        prefix=prefix, pos_embed=pos_embed, global_pool=global_pool,
+        pos_drop=nn.Dropout(pos_drop_rate),
+        patch_drop=PatchDropout(patch_drop_rate, patch_drop_mode, num_prefix_tokens=prefix.num_tokens),
+        grad_checkpointing=grad_checkpointing,
+    )
+    # fmt: on
+    initialize(model, head_bias_init=head_bias_init)
+    model.hidden_options |= {"num_heads": num_heads, "attn_scale": attn_scale, "norm_eps": norm_eps}
+    return model

@@ -1,11 +1,11 @@
-"""The names and shapes of a ViT in Google's .npz files, original and big_vision, and ours; both ways.
+"""Converts names and shapes between a ViT in Google's .npz files, original and big_vision, and ours.
 
     prefix        none, "opt/target/", "params/", "params/img/" (the image tower of two)
     block i       Transformer/encoderblock_i/..., or Transformer/encoderblock/... with i as the first axis ("scanned")
     original      MultiHeadDotProductAttention_1, MlpBlock_3, LayerNorm_2
     big_vision    MultiHeadDotProductAttention_0, MlpBlock_0, LayerNorm_1
 
-A kernel has its inputs first; queries, keys and values are (D, heads, head_dim) each.
+Kernels have the input dimension first; queries, keys and values are (D, heads, head_dim) each.
 """
 
 import re
@@ -21,7 +21,7 @@ PREFIXES = ("", "opt/target/", "params/img/", "params/")
 SCANNED = "Transformer/encoderblock/"
 _BLOCK, _ATTENTION = "Transformer.encoderblock_{i}", "Transformer.encoderblock_{i}.MultiHeadDotProductAttention_"
 
-#: with "." for "/", and "weight" for kernel and scale; the original's names first
+#: with "." for "/", and "weight" for kernel and scale; the names of the original first
 TABLE: Table = (
     ("cls", "cls_token"),
     ("Transformer.posembed_input.pos_embedding", "pos_embed"),
@@ -42,18 +42,18 @@ TABLE: Table = (
 
 
 def is_google(names: Iterable[str]) -> bool:
-    """Whether they are names of a ViT in such a file."""
+    """Whether these are names of a ViT in such a file."""
     return _prefix(set(names)) is not None
 
 
 def num_heads_of(tensors: Mapping[str, Tensor]) -> int | None:
-    """The number of heads, which only these files show."""
+    """The number of heads, which only these files contain."""
     queries = [tensor for name, tensor in tensors.items() if name.endswith("query/kernel") and tensor.ndim >= 3]
     return queries[0].shape[-2] if queries else None
 
 
 def from_google(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The model's `tensors` under our names and in our shapes; what the optimizer keeps beside them is left out."""
+    """The model's `tensors` under our names and in our shapes; optimizer state is ignored."""
     prefix = _prefix(set(tensors)) or ""
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     rename, ours = to_ours(TABLE), dict[str, Tensor]()
@@ -65,16 +65,16 @@ def from_google(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_google(tensors: Mapping[str, Tensor], num_heads: int) -> dict[str, Tensor]:
-    """Our `tensors` as the original files have them, without a prefix.
+    """Our `tensors` under the names and in the shapes of the original files, without a prefix.
 
     Raises:
-        WeightsError: a tensor has no place in them.
+        WeightsError: the format cannot hold a tensor.
     """
     rename, theirs = to_theirs(TABLE), dict[str, Tensor]()
     for name, tensor in split_qkv(tensors).items():
         dotted = rename(name)
         if dotted is None:
-            raise WeightsError(f"Google's ViT has no place for {name}", help="convert to timm or vitcli instead")
+            raise WeightsError(f"Google's ViT cannot hold {name}", help="convert to timm or vitcli instead")
         is_norm = name.endswith(".weight") and tensor.ndim == 1
         slashed = dotted.removesuffix(".weight").replace(".", "/")
         slashed += ("/scale" if is_norm else "/kernel") if name.endswith(".weight") else ""
@@ -87,14 +87,14 @@ def _prefix(names: set[str]) -> str | None:
 
 
 def _unstacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Scanned blocks taken apart."""
-    apart = dict[str, Tensor]()
+    """Scanned blocks split into single ones."""
+    split = dict[str, Tensor]()
     for name, tensor in tensors.items():
         if name.startswith(SCANNED):
-            apart |= {name.replace(SCANNED, f"{SCANNED[:-1]}_{i}/"): layer for i, layer in enumerate(tensor)}
+            split |= {name.replace(SCANNED, f"{SCANNED[:-1]}_{i}/"): layer for i, layer in enumerate(tensor)}
         else:
-            apart[name] = tensor
-    return apart
+            split[name] = tensor
+    return split
 
 
 def _our_shape(name: str, tensor: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ def _their_shape(name: str, tensor: Tensor, num_heads: int) -> Tensor:
 
 
 def split_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`attn.qkv` taken apart into `attn.q`, `attn.k` and `attn.v`."""
+    """`attn.qkv` split into `attn.q`, `attn.k` and `attn.v`."""
     parts = dict[str, Tensor]()
     for name, tensor in tensors.items():
         if ".attn.qkv." in name:
@@ -139,7 +139,7 @@ def split_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def join_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The reverse of `split_qkv`; a set of which a part is missing stays apart."""
+    """The inverse of `split_qkv`; a set with a missing part is not joined."""
     joined = dict[str, Tensor]()
     for name, tensor in tensors.items():
         whole = re.sub(r"\.attn\.[qkv]\.", ".attn.qkv.", name)

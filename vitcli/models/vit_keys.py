@@ -1,11 +1,11 @@
-"""The names that other projects give to a ViT's parameters, and timm's, which are ours; recognized by content.
+"""Converts the parameter names of a ViT in other projects to timm's, which are ours; projects are detected by content.
 
 torchvision   encoder.layers.encoder_layer_0.self_attention.in_proj_weight   both ways
 hf            vit.encoder.layer.0.attention.attention.query.weight           both ways (Hugging Face transformers)
 google        Transformer/encoderblock_0/LayerNorm_0/scale                   both ways, see `vit_google`
 vit-pytorch   transformer.layers.0.0.to_qkv.weight                           from, see `vit_pytorch_keys`
 mindcv        backbone.transformer.layers.0.0.cell.1.qkv.weight              from
-timm          blocks.0.attn.qkv.weight                                       with DeiT's and DeiT III's own words
+timm          blocks.0.attn.qkv.weight                                       with the variants of DeiT and DeiT III
 """
 
 import math
@@ -70,7 +70,7 @@ HF_HEADS: Table = (
     ("cls_classifier", "head"),
     ("distillation_classifier", "head_dist"),
 )
-#: MindCV up to 0.2, behind `mindspore`'s renaming of gamma and beta; later files have timm's names but for the head
+#: MindCV up to 0.2, after `mindspore` has renamed gamma and beta; later files have timm's names except for the head
 MINDCV: Table = (
     ("backbone.cls", "cls_token"),
     ("backbone.cls_token", "cls_token"),
@@ -87,7 +87,7 @@ MINDCV: Table = (
     ("head.classifier.1.classifier", "head"),
     ("head.classifier", "head"),
 )
-#: timm's own, and what DeiT III's published files and MindCV's later ones call otherwise
+#: names that differ from timm's in the published files of DeiT III and the later ones of MindCV
 TIMM: Table = (
     ("blocks.{i}.gamma_1", "blocks.{i}.ls1.gamma"),
     ("blocks.{i}.gamma_2", "blocks.{i}.ls2.gamma"),
@@ -96,7 +96,7 @@ TIMM: Table = (
 
 
 def family_of(names: Iterable[str]) -> Family | None:
-    """Whose names they are; None if a ViT's are not recognized."""
+    """The project these names belong to; None if they are not recognized as a ViT's."""
     names = set(names)
     if is_google(names):
         return "google"
@@ -114,10 +114,10 @@ def family_of(names: Iterable[str]) -> Family | None:
 
 
 def from_any(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`tensors` under our names and in our shapes; names that no table knows stay as they are.
+    """`tensors` under our names and in our shapes; unknown names stay as they are.
 
     Positions without rows for the class and register tokens (DeiT III, timm's `no_embed_class`) get rows of zeros,
-    which is the same sum.
+    which does not change the sum.
     """
     family = family_of(tensors)
     if family == "google":
@@ -134,19 +134,19 @@ def from_any(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_torchvision(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our `tensors` as torchvision's VisionTransformer has them; WeightsError names what it has no place for."""
+    """Our `tensors` with the names of torchvision's VisionTransformer; WeightsError names what it cannot hold."""
     return _exported(tensors, TORCHVISION, "torchvision's VisionTransformer")
 
 
 def to_hf(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our `tensors` as transformers' ViT and DeiT models keep them in files; WeightsError if they have no place."""
+    """Our `tensors` with the names of transformers' ViT and DeiT files; WeightsError names what they cannot hold."""
     base, heads = ("deit", HF_HEADS[1:]) if "dist_token" in tensors else ("vit", HF_HEADS[:1])
     with_base = tuple((f"{base}.{theirs}", ours) for theirs, ours in HF)
     return _exported(split_qkv(tensors), with_base + heads, "transformers' ViT")
 
 
 def num_prefix_tokens(tensors: Mapping[str, Tensor]) -> int:
-    """How many class, distillation and register tokens stand before the patches; our names."""
+    """Number of class, distillation and register tokens before the patches, from our names."""
     return sum(tensors[name].shape[1] for name in ("cls_token", "dist_token", "reg_token") if name in tensors)
 
 
@@ -164,12 +164,12 @@ def _from_hf(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return join_qkv(_renamed(plain, HF + HF_HEADS))
 
 
-def _exported(tensors: Mapping[str, Tensor], table: Table, whose: str) -> dict[str, Tensor]:
+def _exported(tensors: Mapping[str, Tensor], table: Table, target: str) -> dict[str, Tensor]:
     rename = to_theirs(table)
-    homeless = [name for name in tensors if rename(name) is None]
-    if homeless:
-        shown = ", ".join(homeless[:3]) + (", ..." if len(homeless) > 3 else "")
-        raise WeightsError(f"{whose} has no place for {shown}", help="convert to timm or vitcli instead")
+    unknown = [name for name in tensors if rename(name) is None]
+    if unknown:
+        shown = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        raise WeightsError(f"{target} cannot hold {shown}", help="convert to timm or vitcli instead")
     return {theirs: tensor for name, tensor in tensors.items() if (theirs := rename(name))}
 
 

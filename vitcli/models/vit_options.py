@@ -1,23 +1,70 @@
-"""Tells from the tensors of a ViT which arguments of `create_model` build the model they belong to."""
+"""What is known of the options of a ViT: which tensors show them, and which formats of other projects can hold them."""
 
-import inspect
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from torch import Tensor
 
 from vitcli.catalog import model_info
 from vitcli.errors import UsageError
-from vitcli.models.vision_transformer import VisionTransformer
-from vitcli.models.vit import VARIANTS
+from vitcli.models.registry import create_model
+from vitcli.models.vit import VARIANTS, create
 from vitcli.models.vit_google import num_heads_of
 from vitcli.models.vit_keys import family_of, from_any, is_square, num_prefix_tokens
 from vitcli.models.vit_pytorch_keys import hidden_options
 
 
+@dataclass(frozen=True)
+class Option:
+    """An argument of `create_model` that decides which tensors a ViT has, or what it computes from them."""
+
+    held_by: tuple[str, ...] = ()  #: formats that can hold every value; the others only the usual one
+    hidden: bool = False  #: the tensors do not show it, or not always
+
+
+_ALL = ("timm", "torchvision", "hf", "google")
+OPTIONS = {
+    "img_size": Option(_ALL, hidden=True),
+    "in_chans": Option(_ALL),
+    "num_classes": Option(_ALL),
+    "patch_size": Option(_ALL),
+    "embed_dim": Option(_ALL),
+    "depth": Option(_ALL),
+    "num_heads": Option(_ALL, hidden=True),
+    "mlp_ratio": Option(_ALL),
+    "distilled": Option(("timm", "hf")),
+    "qkv_bias": Option(("timm", "hf")),
+    "global_pool": Option(("timm",)),
+    "class_token": Option(("timm",)),
+    "reg_tokens": Option(("timm",)),
+    "layer_scale_init": Option(("timm",)),
+    "pre_logits": Option(("torchvision", "google")),
+    "norm_eps": Option(("hf",), hidden=True),
+    "pos_embed": Option(hidden=True),
+    "attn_scale": Option(hidden=True),
+    "patch_embed": Option(),
+    "patch_norm": Option(),
+    "head_dim": Option(),
+    "final_norm": Option(),
+    "head_hidden": Option(),
+    "fine_tune_from": Option(),
+}
+HIDDEN = tuple(name for name, option in OPTIONS.items() if option.hidden)
+
+
+def usual_options(name: str = "vit_b_patch16") -> dict[str, Any]:
+    """All arguments of `create_model` with the values of the registry's `name`."""
+    arguments = {**signature(create).parameters, **signature(create_model).parameters}
+    defaults = {key: argument.default for key, argument in arguments.items()}
+    variant = VARIANTS[name]
+    return defaults | vars(variant) | {"img_size": model_info(name).img_size, "class_token": True}
+
+
 def hidden_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Of the options that most files do not show, those that these tensors or their names do show."""
+    """Those of the `HIDDEN` options that these tensors or their names show."""
     if "blocks.0.attn.scale" in tensors:
         return {"num_heads": len(tensors["blocks.0.attn.scale"]), "attn_scale": "learned"}
     if family_of(tensors) == "vit-pytorch":
@@ -27,15 +74,15 @@ def hidden_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def options_of(tensors: Mapping[str, Tensor], known: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Arguments of `VisionTransformer`, as far as tensors under anybody's names show them; empty if no ViT's.
+    """The `OPTIONS` that tensors show, under the names of any project; empty if they are not those of a ViT.
 
-    What does not show is taken from `known`. Where that says nothing either, the number of heads is the usual one for
-    the width, if there is one, and the eps of the norms is not there.
+    Hidden ones are taken from `known`. If they are not there either, the number of heads is the usual one for the
+    width, if there is one, and the eps of the norms is missing.
 
     Raises:
         UsageError: the known number of heads does not divide the width.
     """
-    tensors = {name: tensor.to("meta") for name, tensor in tensors.items()}  # only shapes count
+    tensors = {name: tensor.to("meta") for name, tensor in tensors.items()}  # only shapes matter
     family, own = family_of(tensors), from_any(tensors)
     if family is None or not {"blocks.0.mlp.fc1.weight", "blocks.0.attn.proj.weight"} <= own.keys():
         return {}
@@ -53,7 +100,7 @@ def options_of(tensors: Mapping[str, Tensor], known: Mapping[str, Any] | None = 
         "final_norm": "norm.weight" in own or "fc_norm.weight" in own,
     }
     found |= {"pos_embed": "none", "attn_scale": "head", **(known or {}), **hidden_of(tensors)}
-    usual_head_dim = 64 if family == "vit-pytorch" and found["attn_scale"] == "head" else None  # whatever the width
+    usual_head_dim = 64 if family == "vit-pytorch" and found["attn_scale"] == "head" else None  # at any width
     found |= _patches(own) | _head(own) | _positions(own)
     found |= _heads(own, found.get("num_heads"), usual_head_dim)
     if "pos_embed" in own and found.get("pos_embed") == "learned":
@@ -63,7 +110,7 @@ def options_of(tensors: Mapping[str, Tensor], known: Mapping[str, Any] | None = 
 
 
 def name_and_options(found: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The registry's name that is nearest to what `options_of` found, and the options in which it still differs."""
+    """The name in the registry closest to what `options_of` found, and the options in which it still differs."""
     sizes = (found["embed_dim"], found["depth"])
     same_size = [name for name, row in VARIANTS.items() if (row.embed_dim, row.depth) == sizes]
     same_width = [name for name, row in VARIANTS.items() if row.embed_dim == found["embed_dim"]]
@@ -72,13 +119,6 @@ def name_and_options(found: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     name = by_patch.get(found.get("patch_size", 16), by_patch[16])
     usual = usual_options(name) | {"class_token": found.get("global_pool", "token") == "token"}
     return name, {key: value for key, value in found.items() if value != usual[key]}
-
-
-def usual_options(name: str) -> dict[str, Any]:
-    """All arguments of `VisionTransformer` with the values that the registry's `name` has."""
-    signature = inspect.signature(VisionTransformer).parameters
-    defaults = {key: parameter.default for key, parameter in signature.items()}
-    return defaults | vars(VARIANTS[name]) | {"img_size": model_info(name).img_size}
 
 
 def _patches(own: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -97,14 +137,14 @@ def _patches(own: Mapping[str, Tensor]) -> dict[str, Any]:
         "patch_size": kernel.shape[-1],
         "in_chans": kernel.shape[1] // 5 if shifted else kernel.shape[1],
         "patch_embed": "spt" if shifted else "linear",
-        "patch_norm": norms[1],  # fully folded, the first one has no weights
+        "patch_norm": norms[1],  # fully folded, norm_in has no weights
     }
 
 
 def _heads(own: Mapping[str, Tensor], num_heads: int | None, usual_head_dim: int | None) -> dict[str, Any]:
     dim, inner = own["blocks.0.attn.proj.weight"].shape
     if num_heads and inner % num_heads:
-        raise UsageError(f"a width of {inner} cannot be split into {num_heads} heads", help="give another num_heads")
+        raise UsageError(f"a width of {inner} cannot be split into {num_heads} heads", help="change num_heads")
     if not num_heads and usual_head_dim and inner % usual_head_dim == 0:
         num_heads = inner // usual_head_dim
     known = {row.embed_dim: row.num_heads for row in VARIANTS.values()}

@@ -1,11 +1,11 @@
-"""The names of vit-pytorch's `ViT` and `efficient.ViT`, from its first release to today's, turned into ours.
+"""Converts the names of vit-pytorch's `ViT` and `efficient.ViT`, from its first release to the current one, to ours.
 
-    today       norms inside the layers and around the patch projection; tokens and positions without a batch axis
+    current     norms inside the layers and around the patch projection; tokens and positions without a batch axis
     2021        norms in wrappers (`0.fn.to_qkv`), a head with its norm (`mlp_head.0`, `mlp_head.1`)
     v0.1        wrappers in wrappers (`0.fn.fn.to_qkv`), `patch_to_embedding`, a head of two layers
 
-Its patches are flattened row, column, channel; ours channel, row, column. The number of channels does not show in such
-vectors: it is 3 where that leaves a square, else 1 (patches of 4 channels look like gray ones of twice the side).
+Its patches are flattened as row, column, channel; ours as channel, row, column. Such vectors do not show the number of
+channels: it is 3 if that leaves a square, else 1 (patches of 4 channels look like gray ones of twice the side).
 """
 
 import math
@@ -49,12 +49,12 @@ HEAD_OF_TWO: Table = (("mlp_head.0", "head.0"), ("mlp_head.2", "head.2"))
 
 
 def is_vit_pytorch(names: Iterable[str]) -> bool:
-    """Whether a ViT of vit-pytorch has these names."""
+    """Whether these are names of a ViT of vit-pytorch."""
     return any(name.startswith(("to_patch_embedding.", "patch_to_embedding.")) for name in names)
 
 
 def hidden_options(names: Iterable[str]) -> dict[str, Any]:
-    """What its code takes for granted: the eps; in v0.1 the scale; and one head where there is no output projection."""
+    """What its code implies: the eps; in v0.1 the scale; one head if there is no output projection."""
     names = set(names)
     found: dict[str, Any] = {"norm_eps": 1e-5}
     if {"patch_to_embedding.weight", "mlp_head.2.weight"} <= names:  # v0.1
@@ -72,7 +72,7 @@ def from_vit_pytorch(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name in ("cls_token", "pos_embed"):
         if name in ours and ours[name].ndim == 2:
             ours[name] = ours[name].unsqueeze(0)
-    if "cls_token" in ours and not ours["cls_token"].numel():  # pooling by the mean leaves an empty one
+    if "cls_token" in ours and not ours["cls_token"].numel():  # a model that pools by the mean has an empty one
         del ours["cls_token"]
     if "patch_embed.proj.weight" in ours:
         _reorder_patches(ours)
@@ -101,7 +101,7 @@ def _reorder_patches(tensors: dict[str, Tensor]) -> None:
 
 
 def _add_projections(tensors: dict[str, Tensor]) -> None:
-    """A single head as wide as the model has no output projection, which is the same as one that changes nothing."""
+    """A single head as wide as the model has no output projection, which equals an identity."""
     for name in [name for name in tensors if name.endswith(".attn.qkv.weight")]:
         block, like = name.removesuffix(".qkv.weight"), tensors[name]
         if f"{block}.proj.weight" not in tensors and like.shape[0] == 3 * like.shape[1]:

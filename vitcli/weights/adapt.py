@@ -1,6 +1,6 @@
-"""Bridges between weights and a model that differs a little: each changes the tensors, and says so in the report.
+"""Adapts weights to a model that differs slightly; every change is reported.
 
-What is no exact match afterwards is refused by `load_weights`; nothing else is ever dropped or changed.
+`load_weights` refuses what does not match exactly afterwards; nothing else is dropped or changed.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vitcli.weights.report import LoadReport
 
 PosResample = Literal["timm", "torchvision", "jax"]
-#: how each of them resizes a grid of position embeddings; jax: scipy.ndimage.zoom of order 1
+#: how these projects resize a grid of position embeddings; jax: scipy.ndimage.zoom of order 1
 INTERPOLATIONS: dict[PosResample, dict[str, Any]] = {
     "timm": {"mode": "bicubic", "antialias": True, "align_corners": False},
     "torchvision": {"mode": "bicubic", "align_corners": True},
@@ -27,12 +27,12 @@ Tensors = dict[str, Tensor]
 def adapt(
     tensors: Tensors, model: nn.Module, report: LoadReport, *, reset_head: bool, pos_resample: PosResample
 ) -> None:
-    """Every bridge that `model` needs, in place."""
+    """Make every change that `model` needs, in place."""
     own = model.state_dict()
     classifiers: tuple[str, ...] = getattr(model, "classifiers", ("head",))
-    _leave_out_distillation(tensors, own, report)
+    _drop_distillation(tensors, own, report)
     _rename_norm(tensors, own, report)
-    if "fine_tune.weight" in own:  # the head before it must be the file's
+    if "fine_tune.weight" in own:  # the head before it must come from the file
         _settle_heads(tensors, own, ("fine_tune",), report, reset=reset_head)
     else:
         _settle_heads(tensors, own, classifiers, report, reset=reset_head)
@@ -46,23 +46,32 @@ def adapt(
 def _settle_heads(
     tensors: Tensors, own: Mapping[str, Tensor], heads: tuple[str, ...], report: LoadReport, *, reset: bool
 ) -> None:
-    """Take the heads out of `tensors` if they are not wanted or of another size."""
-    in_file = [name for name in tensors if name.startswith(tuple(f"{head}." for head in heads))]
-    in_model = [name for name in own if name.startswith(tuple(f"{head}." for head in heads))]
-    file_classes, model_classes = _num_classes(tensors, heads), _num_classes(own, heads)
-    said = "head" if heads != ("fine_tune",) else "fine_tune"
-    if file_classes and not model_classes:
-        report.notes.append(f"{said} not loaded: the file has {file_classes} classes, the model has no head")
-    elif reset:
-        report.notes.append(f"{said} not loaded: a fresh one was asked for")
-    elif file_classes and file_classes != model_classes:
-        report.notes.append(f"{said} not loaded: the file has {file_classes} classes, the model {model_classes}")
-    elif model_classes and not file_classes:
-        report.notes.append(f"{said} not loaded: the file has none")
+    """Drop the last layers of the file if they are not wanted or have another size, or the head that one side lacks."""
+    whole = tuple(
+        name.rpartition(".")[0] if name[-1].isdigit() else name for name in heads
+    )  # "head.2" is part of "head"
+    label = "fine_tune" if heads == ("fine_tune",) else "head"
+    if not _under(own, whole):  # fine_tune, if the file has it, belongs to the head
+        heads = (*whole, "fine_tune")
+        if not (found := _under(tensors, heads)):
+            return
+        num_classes = len(tensors[next(name for name in reversed(found) if name.endswith(".weight"))])
+        reason = f"the file has {num_classes} classes, the model has no head"
+    elif not _under(tensors, whole):
+        heads, reason = whole, "the file has none"
     else:
-        return
-    _leave_out(tensors, in_file, report)
-    report.missing += in_model
+        before, after = _num_classes(tensors, heads), _num_classes(own, heads)
+        if not reset and before in (0, after):
+            return
+        reason = "reset_head is set" if reset else f"the file has {before} classes, the model {after}"
+    report.notes.append(f"{label} not loaded: {reason}")
+    _drop(tensors, _under(tensors, heads), report)
+    report.missing += _under(own, heads)
+
+
+def _under(tensors: Mapping[str, Tensor], modules: Iterable[str]) -> list[str]:
+    """Names of the tensors in `modules`."""
+    return [name for name in tensors if name.startswith(tuple(f"{module}." for module in modules))]
 
 
 def _num_classes(tensors: Mapping[str, Tensor], heads: Iterable[str]) -> int:
@@ -70,34 +79,33 @@ def _num_classes(tensors: Mapping[str, Tensor], heads: Iterable[str]) -> int:
 
 
 def _settle_pre_logits(tensors: Tensors, own: Mapping[str, Tensor], report: LoadReport) -> None:
-    """The layer before a head belongs to that head: with a fresh one it is fresh or left out."""
-    in_file = [name for name in tensors if name.startswith("pre_logits.")]
-    in_model = [name for name in own if name.startswith("pre_logits.")]
+    """The layer before a head belongs to it: with a new head it is new too, or dropped."""
+    in_file, in_model = _under(tensors, ["pre_logits"]), _under(own, ["pre_logits"])
     if in_file and not in_model:
-        _leave_out(tensors, in_file, report)
+        _drop(tensors, in_file, report)
         report.notes.append("pre_logits not loaded: they belong to the head of the file")
     elif in_model and not in_file:
         report.missing += in_model
         report.notes.append("pre_logits not loaded: the file has none")
 
 
-def _leave_out_distillation(tensors: Tensors, own: Mapping[str, Tensor], report: LoadReport) -> None:
-    """DeiT's second token and head, out of a distilled file, for a model without them. This loses something."""
+def _drop_distillation(tensors: Tensors, own: Mapping[str, Tensor], report: LoadReport) -> None:
+    """Drop the second token and head of a distilled file (DeiT) for a model without them, which loses accuracy."""
     if "dist_token" not in tensors or "dist_token" in own or "cls_token" not in own:
         return
     if "pos_embed" in tensors:
         positions = tensors["pos_embed"]
         tensors["pos_embed"] = torch.cat([positions[:, :1], positions[:, 2:]], dim=1)
         report.resized.append("pos_embed")
-    _leave_out(tensors, [name for name in tensors if name.startswith(("dist_token", "head_dist."))], report)
+    _drop(tensors, [name for name in tensors if name.startswith(("dist_token", "head_dist."))], report)
     report.notes.append(
-        "dist_token and head_dist not loaded: the file is of a distilled model and loses accuracy without them; "
-        "distilled: true keeps them"
+        "dist_token and head_dist not loaded: the distilled model in the file loses accuracy without them; "
+        "set distilled: true to keep them"
     )
 
 
 def _rename_norm(tensors: Tensors, own: Mapping[str, Tensor], report: LoadReport) -> None:
-    """timm calls the last norm `norm` before the class token is pooled, and `fc_norm` behind the mean of patches."""
+    """timm calls the last norm `norm` before the class token is pooled, and `fc_norm` after the mean of patches."""
     for theirs, ours, pooling in (("norm", "fc_norm", "the mean of patches"), ("fc_norm", "norm", "the class token")):
         names = [f"{theirs}.weight", f"{theirs}.bias"]
         if all(name in tensors and name not in own for name in names) and f"{ours}.weight" in own:
@@ -109,7 +117,7 @@ def _rename_norm(tensors: Tensors, own: Mapping[str, Tensor], report: LoadReport
 
 
 def _convert_channels(tensors: Tensors, own: Mapping[str, Tensor], convs: Iterable[str], report: LoadReport) -> None:
-    """Color to gray by the sum of the kernels, gray to color by a third for each: a gray image gives the same."""
+    """Color to gray by the sum of the kernels, gray to color by a third each: a gray image gives the same result."""
     for name in (f"{conv}.weight" for conv in convs):
         if name not in tensors or name not in own:
             continue
@@ -136,7 +144,7 @@ def _resample_patches(tensors: Tensors, own: Mapping[str, Tensor], report: LoadR
 
 
 def resample_kernel(kernel: Tensor, size: tuple[int, int]) -> Tensor:
-    """(D, C, p, p) -> (D, C, *size), so that resized patches give what the patches gave, as nearly as possible.
+    """(D, C, p, p) -> (D, C, *size), such that resized patches give nearly what the original patches gave.
 
     Source: FlexiViT, arXiv 2212.08013, section 3.4: the pseudo-inverse of the bicubic resize.
     """
@@ -159,11 +167,13 @@ def _resample_positions(
         return
     tensors["pos_embed"] = resample_positions(positions, new, num_prefix, method)
     report.resized.append("pos_embed")
-    report.notes.append(f"pos_embed: {old} x {old} positions in the file, {new} x {new} in the model; as {method} does")
+    report.notes.append(
+        f"pos_embed: {old} x {old} positions in the file, {new} x {new} in the model; resized like {method}"
+    )
 
 
 def resample_positions(positions: Tensor, side: int, num_prefix: int, method: PosResample = "timm") -> Tensor:
-    """(1, num_prefix + n*n, D) -> (1, num_prefix + side*side, D); the rows of the prefix stay, in fp32 all the way."""
+    """(1, num_prefix + n*n, D) -> (1, num_prefix + side*side, D); the rows of the prefix stay; computed in float32."""
     prefix, grid = positions[:, :num_prefix], positions[:, num_prefix:]
     old = math.isqrt(grid.shape[1])
     maps = grid.float().unflatten(1, (old, old)).permute(0, 3, 1, 2)  # (1, D, n, n)
@@ -171,7 +181,7 @@ def resample_positions(positions: Tensor, side: int, num_prefix: int, method: Po
     return torch.cat([prefix, maps.flatten(2).transpose(1, 2).to(positions.dtype)], dim=1)
 
 
-def _leave_out(tensors: Tensors, names: list[str], report: LoadReport) -> None:
+def _drop(tensors: Tensors, names: list[str], report: LoadReport) -> None:
     report.unexpected += names
     for name in names:
         del tensors[name]

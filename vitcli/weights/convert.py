@@ -1,4 +1,4 @@
-"""Writes weights for other projects, byte for byte the same tensors, and refuses what these cannot hold."""
+"""Writes weights in the formats of other projects, with unchanged values, and refuses what these cannot hold."""
 
 import json
 import os
@@ -19,7 +19,8 @@ from vitcli.layers.embed import sincos2d
 from vitcli.models.fastvit_keys import from_apple, to_apple
 from vitcli.models.vit_google import to_google
 from vitcli.models.vit_keys import from_any, num_prefix_tokens, to_hf, to_torchvision
-from vitcli.weights.fit import HIDDEN_OPTIONS, Fit, find_fit, fold_of
+from vitcli.models.vit_options import HIDDEN, OPTIONS, usual_options
+from vitcli.weights.fit import Fit, find_fit, fold_of
 from vitcli.weights.hub_config import hf_config, hf_preprocessor_config, timm_config
 from vitcli.weights.hub_folder import CONFIG, PREPROCESSOR
 from vitcli.weights.npz import write_npz
@@ -29,71 +30,55 @@ from vitcli.weights.read import PACKED, Weights
 Target = Literal["vitcli", "timm", "torchvision", "hf", "google", "apple"]
 Tensors = dict[str, Tensor]
 
-#: what none of the others has, and its only value there
-_OURS_ONLY = {
-    "patch_embed": "linear", "patch_norm": False, "pos_embed": "learned", "attn_scale": "head", "head_dim": None,
-    "final_norm": True, "head_hidden": None, "fine_tune_from": None,
-}  # fmt: skip
-_ORIGINAL = {"class_token": True, "global_pool": "token", "reg_tokens": 0, "layer_scale_init": None}
-#: what a target can hold of a ViT's options: the only value each of these may have
-LIMITS: dict[Target, dict[str, Any]] = {
-    "vitcli": {},
-    "timm": {**_OURS_ONLY, "pre_logits": None},
-    "torchvision": {**_OURS_ONLY, **_ORIGINAL, "distilled": False, "qkv_bias": True},
-    "hf": {**_OURS_ONLY, **_ORIGINAL, "pre_logits": None},
-    "google": {**_OURS_ONLY, **_ORIGINAL, "distilled": False, "qkv_bias": True},
-}
 STATE_FILES = (".safetensors", ".pth", ".pt", ".bin", ".tar")
-#: of the norms in everybody's code but transformers', which writes it down
-USUAL_EPS = 1e-6
 
 
 def convert_weights(weights: Weights, to: Target, out: Path, *, num_heads: int | None = None) -> list[str]:
-    """Write `weights` for `to` and return what one should know of the result.
+    """Write `weights` for `to` and return notes on the result.
 
     Args:
         out: timm, hf: a folder with weights and configuration. torchvision, apple: a state dict, .safetensors or .pth.
             google: .npz. vitcli: .safetensors.
-        num_heads: of a ViT, where nothing tells it.
+        num_heads: of a ViT, if it is not known otherwise.
 
     Raises:
-        UsageError: `out` exists, or has not the form of the target; or `num_heads` cannot be.
-        WeightsError: of no known model, or something in it has no place in the target.
+        UsageError: `out` exists or has the wrong form for the target; or `num_heads` is missing or wrong.
+        WeightsError: no known model has these tensors, or the target cannot hold something in them.
     """
     check_out(to, out)
     fit = find_fit(weights, num_heads=num_heads)
     if num_heads and fit and fit.seen.get("num_heads", num_heads) != num_heads:
-        raise UsageError(f"{weights.source} itself says {fit.seen['num_heads']} heads", help="leave --num_heads out")
+        raise UsageError(f"{weights.source} has {fit.seen['num_heads']} heads", help="remove --num_heads")
     if fit is None:
-        raise WeightsError(f"{weights.source} fits no model of the registry", help="`vitcli weights show` lists it")
+        raise WeightsError(f"{weights.source} fits no model of the registry", help="see `vitcli weights show`")
     tensors, notes = from_any(weights.tensors) if fit.seen else from_apple(weights.tensors), list[str]()
     if to != "vitcli" and fit.seen.get("pos_embed") == "sincos2d" and "img_size" in fit.seen:
         tensors, fit = _with_positions(tensors, fit)
         notes.append("the fixed sincos2d positions are written as learned ones")
     if fit.heads_assumed:
         heads = fit.seen["num_heads"]
-        notes.append(f"num_heads {heads} assumed from the width of the attention; --num_heads N says otherwise")
+        notes.append(f"num_heads {heads} assumed from the width of the attention; set --num_heads N if that is wrong")
     notes += _check_vit(weights, fit, to) if fit.seen else _check_other(weights, fit, to)
-    with _in_one_go(out) as draft:
+    with _atomic(out) as draft:
         WRITERS[to](draft, tensors, fit, weights)
-    return notes + _left_behind(out, weights)
+    return notes + _not_kept(out, weights)
 
 
 def check_out(to: Target, out: Path) -> None:
-    """UsageError if `out` exists or has not the form of the target."""
+    """Raise UsageError if `out` exists or has the wrong form for the target."""
     suffixes = {"google": (".npz",), "vitcli": (".safetensors",), "timm": ("",), "hf": ("",)}.get(to, STATE_FILES)
     if out.exists():
-        raise UsageError(f"{out} exists", help="give another name, or remove it first")
+        raise UsageError(f"{out} exists", help="use another name, or remove it first")
     if not out.absolute().parent.is_dir():
-        raise UsageError(f"there is no folder {out.parent}")
+        raise UsageError(f"there is no folder {out.parent}", help="create it first")
     if suffixes == ("",) and out.suffix in (*STATE_FILES, ".npz"):
-        raise UsageError(f"{to} takes a folder, with weights and configuration", help=f"-o {out.with_suffix('')}")
+        raise UsageError(f"{to} takes a folder, with weights and configuration", help=f"use -o {out.with_suffix('')}")
     if suffixes != ("",) and out.suffix not in suffixes:
-        raise UsageError(f"{out}: {to} takes a file of the kind {', '.join(suffixes)}")
+        raise UsageError(f"{out}: {to} takes a file that ends in {' or '.join(suffixes)}")
 
 
 def _with_positions(tensors: Tensors, fit: Fit) -> tuple[Tensors, Fit]:
-    """With the fixed positions among the tensors, as everybody keeps learned ones; tokens of the prefix have zeros."""
+    """Add the fixed positions to the tensors, in the form of learned ones; those of the prefix tokens are zero."""
     seen, like = fit.seen, tensors["blocks.0.norm1.weight"]
     side = seen["img_size"] // seen["patch_size"]
     prefix = like.new_zeros(1, num_prefix_tokens(tensors), len(like))
@@ -103,51 +88,62 @@ def _with_positions(tensors: Tensors, fit: Fit) -> tuple[Tensors, Fit]:
 
 def _check_vit(weights: Weights, fit: Fit, to: Target) -> list[str]:
     if to == "apple":
-        raise WeightsError("apple's names are FastViT's, and this is a ViT", help="--to timm, torchvision, hf, google")
+        raise WeightsError(
+            "the apple format is for FastViT, and this is a ViT", help="use --to timm, torchvision, hf, google"
+        )
     _check_fold(weights, to)
-    limits = dict(LIMITS[to])
-    if to == "hf" and not fit.seen.get("num_classes"):
-        del limits["pre_logits"]  # without a head it is a ViTModel, whose pooler they are
-    if to == "timm" and fit.seen["distilled"]:
-        limits["reg_tokens"] = 0
-    for option, allowed in limits.items():
-        if fit.seen.get(option, allowed) != allowed:
-            # the first value of layer scales is nobody's business: tensors show only that there are some
-            said = option if option == "layer_scale_init" else f"{option}: {fit.seen[option]}"
+    notes = list[str]()
+    for option, usual in _limits(to, fit.seen).items():
+        value = fit.seen.get(option, usual)
+        if value != usual and option == "norm_eps":
+            notes.append(f"the norms' eps of {value:g} is not kept: {to} always uses {usual:g}")
+        elif value != usual:
+            # the tensors show only that there are layer scales, not their initial value
+            shown = option if option == "layer_scale_init" else f"{option}: {value}"
             raise WeightsError(
-                f"{weights.source} has {said}, for which {to} has no place",
-                help="--to vitcli or --to timm hold more" if to != "timm" else "--to vitcli holds everything",
+                f"{weights.source} has {shown}, which {to} cannot hold",
+                help="use --to vitcli or --to timm" if to != "timm" else "use --to vitcli",
             )
     if to == "torchvision" and not fit.seen.get("num_classes"):
         raise WeightsError(
-            "torchvision's model always has a head, and this file has none", help="--to timm, hf, vitcli"
+            "torchvision's model always has a head, and this file has none", help="use --to timm, hf or vitcli"
         )
     if to != "vitcli" and to != "torchvision" and fit.seen.get("num_heads") is None:
-        raise UsageError("the number of attention heads does not show in the file", help="add --num_heads N")
-    eps = fit.seen.get("norm_eps") or USUAL_EPS
-    if to in ("timm", "torchvision", "google") and eps != USUAL_EPS:
-        return [f"the norms' eps of {eps:g} is not kept: {to} always takes {USUAL_EPS:g}"]
-    return []
+        raise UsageError("the file does not show the number of attention heads", help="add --num_heads N")
+    return notes
 
 
-def _left_behind(out: Path, weights: Weights) -> list[str]:
-    """What files of tensors only have no room for."""
+def _limits(to: Target, seen: Mapping[str, Any]) -> dict[str, Any]:
+    """The options for which `to` has one value only, and that value."""
+    if to == "vitcli":
+        return {}
+    usual = usual_options()
+    limits = {name: usual[name] for name, option in OPTIONS.items() if to not in option.held_by}
+    if to == "hf" and not seen.get("num_classes"):
+        del limits["pre_logits"]  # without a head it is a ViTModel, and they are its pooler
+    if to == "timm" and seen["distilled"]:
+        limits["reg_tokens"] = usual["reg_tokens"]
+    return limits
+
+
+def _not_kept(out: Path, weights: Weights) -> list[str]:
+    """Notes on what a file of tensors only cannot hold."""
     if out.is_dir() or out.suffix == ".safetensors":
         return []
     notes = []
     if names := weights.meta.get("class_names"):
-        notes.append(f"{out.name} has no room for the {len(names)} class names")
+        notes.append(f"{out.name} cannot hold the {len(names)} class names")
     if known := preprocessing_of(weights):
-        said = ", ".join(
+        shown = ", ".join(
             f"{name} {list(value) if isinstance(value, tuple) else value}" for name, value in known.items()
         )
-        notes.append(f"{out.name} has no room for the preprocessing; write down: {said}")
+        notes.append(f"{out.name} cannot hold the preprocessing; note it: {shown}")
     return notes
 
 
 def _check_other(weights: Weights, fit: Fit, to: Target) -> list[str]:
     if to not in ("vitcli", "timm", "apple") or (to != "vitcli" and not fit.name.startswith("fastvit")):
-        raise WeightsError(f"{to} has no model for {fit}", help="--to vitcli, and for FastViT timm and apple")
+        raise WeightsError(f"{to} has no model for {fit}", help="use --to vitcli; for FastViT also timm and apple")
     _check_fold(weights, to)
     return []
 
@@ -156,8 +152,8 @@ def _check_fold(weights: Weights, to: Target) -> None:
     fold = fold_of(weights.tensors)
     if fold and to != "vitcli" and (fold, to) != ("standard", "apple"):
         raise WeightsError(
-            f"{weights.source} is fused (fold {fold}), which {to} has no place for",
-            help="--to vitcli, or first `vitcli weights unfuse`",
+            f"{weights.source} is fused (fold {fold}), which {to} cannot hold",
+            help="use --to vitcli, or `vitcli weights unfuse` first",
         )
 
 
@@ -202,8 +198,8 @@ WRITERS: dict[Target, Callable[[Path, Tensors, Fit, Weights], None]] = {
 
 
 def _facts(fit: Fit, weights: Weights) -> dict[str, Any]:
-    """What tensors do not show, for the metadata of a safetensors file."""
-    hidden = {name: fit.seen[name] for name in HIDDEN_OPTIONS if fit.seen.get(name) is not None}
+    """What the tensors do not show, for the metadata of a safetensors file."""
+    hidden = {name: fit.seen[name] for name in HIDDEN if fit.seen.get(name) is not None}
     facts = {"model": fit.name, "class_names": weights.meta.get("class_names"), "options": hidden}
     known = weights.meta.get("preprocessing", weights.meta.get("recipe", {}))
     size = {"image_resize": known["image_resize"]} if known.get("image_resize") else {}  # not in the tensors
@@ -224,8 +220,8 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _in_one_go(out: Path) -> Iterator[Path]:
-    """A name to write to, which becomes `out` if all goes well and disappears if not."""
+def _atomic(out: Path) -> Iterator[Path]:
+    """A temporary path, which is renamed to `out` if all goes well and removed if not."""
     draft = out.with_name(f".{out.stem}-{os.getpid()}{out.suffix}")
     try:
         yield draft

@@ -1,4 +1,4 @@
-"""Finds the model of the registry that weights belong to, with the options it needs for them."""
+"""Finds the model of the registry that weights belong to, and the options it needs for them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,28 +13,26 @@ from vitcli.errors import DataError, VitcliError
 from vitcli.layers.reparam import Fold, reparameterize
 from vitcli.models.registry import create_model, list_models
 from vitcli.models.vit import VARIANTS
-from vitcli.models.vit_options import hidden_of, name_and_options, options_of, usual_options
+from vitcli.models.vit_options import HIDDEN, hidden_of, name_and_options, options_of, usual_options
 from vitcli.recipe import schema
 from vitcli.recipe.describe import expectation
 from vitcli.weights.read import Weights
 
-#: what follows from the data and not from the model
+#: options that depend on the data, not on the model
 _OF_THE_DATA = ("num_classes", "in_chans", "img_size")
-#: what tensors do not show, or not always
-HIDDEN_OPTIONS = ("num_heads", "norm_eps", "attn_scale", "pos_embed", "img_size")
 
 
 @dataclass(frozen=True)
 class Fit:
-    """create_model(name, **options) is the model of the weights; an option whose value nothing tells is None."""
+    """create_model(name, **options) builds the model of the weights; an option with an unknown value is None."""
 
     name: str
-    options: dict[str, Any]  #: in which it differs from `name` as it stands
-    seen: dict[str, Any]  #: all that a ViT's tensors, and what stands beside them, say of it; empty for other models
-    heads_assumed: bool = False  #: whether their number is only the usual one for the width
+    options: dict[str, Any]  #: those that differ from the usual values of `name`
+    seen: dict[str, Any]  #: all options of a ViT that its tensors and configuration show; empty for other models
+    heads_assumed: bool = False  #: their number is only the usual one for the width
 
     def __str__(self) -> str:
-        """As one would say it: vit_b_patch16 with qkv_bias: false."""
+        """For messages: vit_b_patch16 with qkv_bias: false."""
         said = {key: value for key, value in self.options.items() if key not in _OF_THE_DATA}
         if said.get("num_heads", 1) is None and "head_dim" in said:
             said["head_dim"] = f"{said['head_dim']} / num_heads"
@@ -45,10 +43,10 @@ class Fit:
 def find_fit(weights: Weights, *, num_heads: int | None = None) -> Fit | None:
     """The model whose tensors have the names and shapes of `weights`; None if there is none.
 
-    Files of FastViT show their variant, with the head and the image's channels left aside; a ViT's show most options.
+    For FastViT the shapes show the variant (the head and the first layer are not compared); for a ViT most options.
 
     Raises:
-        DataError: something beside the tensors has a value that the option cannot have.
+        DataError: the configuration next to the tensors has a value that is not valid for the option.
         UsageError: the number of heads does not divide the width.
     """
     known = known_options(weights) | ({"num_heads": num_heads} if num_heads else {})
@@ -65,7 +63,7 @@ def find_fit(weights: Weights, *, num_heads: int | None = None) -> Fit | None:
 
 
 def fold_of(names: Iterable[str]) -> Fold | None:
-    """How the model was reparameterized whose tensors have these names (timm's or Apple's); None: it was not."""
+    """How a model with these tensor names (timm's or Apple's) was reparameterized; None: it was not."""
     names = set(names)
     if any("reparam_conv." in name or "lkb_reparam." in name for name in names):
         return "standard" if any(".bn." in name for name in names) else "full"
@@ -74,13 +72,13 @@ def fold_of(names: Iterable[str]) -> Fold | None:
 
 
 def known_options(weights: Weights) -> dict[str, Any]:
-    """Those of `HIDDEN_OPTIONS` that are known for sure, from our recipe, a configuration of the hub, or the names.
+    """The `HIDDEN` options that are certain, from our recipe, a configuration of the hub, or the names.
 
     Raises:
-        DataError: a value that the option cannot have.
+        DataError: a value that is not valid for the option.
     """
     config, recipe = weights.meta.get("config", {}), weights.meta.get("recipe", weights.meta.get("options", {}))
-    args = config.get("model_args")  # of timm
+    args = config.get("model_args")  # in timm's config
     said: list[dict[str, Any]] = [
         {"img_size": recipe.get("image_resize")} | recipe,
         usual_options(recipe["model"]) if recipe.get("model") in list(VARIANTS) else {},
@@ -88,7 +86,7 @@ def known_options(weights: Weights) -> dict[str, Any]:
         {"num_heads": args.get("num_heads")} if isinstance(args, dict) else {},
     ]
     known: dict[str, Any] = {}
-    for name in HIDDEN_OPTIONS:
+    for name in HIDDEN:
         value = next((options[name] for options in said if options.get(name) is not None), None)
         if value is not None:
             known[name] = _checked(name, value, weights.source)
@@ -96,17 +94,17 @@ def known_options(weights: Weights) -> dict[str, Any]:
 
 
 def _checked(option: str, value: Any, source: str) -> Any:
-    """`value` as the recipe's schema takes it."""
+    """`value` as the recipe's schema accepts it."""
     key = "image_resize" if option == "img_size" else option
     try:
         return getattr(schema.SECTIONS[schema.SECTION_OF[key]].model_validate({key: value}), key)
     except ValidationError:
         problem = f"{source}: {option} is {value!r} and must be {expectation(key)}"
-        raise DataError(problem, help="mend what stands beside the weights") from None
+        raise DataError(problem, help="correct it in the configuration next to the weights") from None
 
 
 def _fit_of_recipe(meta: Mapping[str, Any]) -> list[Fit]:
-    """What the recipe in a checkpoint of ours says, for models whose tensors say too little."""
+    """The model in the recipe of one of our checkpoints, for models whose tensors show too little."""
     recipe: dict[str, Any] = meta.get("recipe", {})
     if recipe.get("model") not in list_models():
         return []
@@ -116,7 +114,7 @@ def _fit_of_recipe(meta: Mapping[str, Any]) -> list[Fit]:
 
 
 def _has_shapes(fit: Fit, tensors: Mapping[str, Tensor], *, whole: bool) -> bool:
-    """Whether the model of `fit` has tensors of these names and shapes; not `whole`: head and first layer aside."""
+    """Whether the model of `fit` has tensors of these names and shapes; not `whole`: except head and first layer."""
     options: dict[str, Any] = {**fit.options}
     if fit.options.get("num_heads", 1) is None:
         options["num_heads"] = 1  # it changes no shape
@@ -127,8 +125,8 @@ def _has_shapes(fit: Fit, tensors: Mapping[str, Tensor], *, whole: bool) -> bool
             model = reparameterize(model, fold=fold) if fold else model
     except VitcliError:
         return False
-    aside = () if whole else (*getattr(model, "classifiers", ()), *getattr(model, "first_convs", ()))
-    return _shapes(model.state_dict(), aside) == _shapes(converted(model, tensors), aside)
+    ignored = () if whole else (*getattr(model, "classifiers", ()), *getattr(model, "first_convs", ()))
+    return _shapes(model.state_dict(), ignored) == _shapes(converted(model, tensors), ignored)
 
 
 def converted(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -137,5 +135,5 @@ def converted(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tens
     return convert(tensors)
 
 
-def _shapes(tensors: Mapping[str, Tensor], aside: tuple[str, ...]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in tensors.items() if not name.startswith(aside or ("\0",))}
+def _shapes(tensors: Mapping[str, Tensor], ignored: tuple[str, ...]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items() if not name.startswith(ignored or ("\0",))}

@@ -6,23 +6,23 @@ from typing import Any
 from torch import Tensor
 
 from vitcli.catalog import model_info
+from vitcli.models.vit_options import OPTIONS
 from vitcli.weights.fit import Fit
 from vitcli.weights.preprocessing import RESAMPLE, preprocessing_of
 from vitcli.weights.read import Weights
 
-#: timm's model of the width; all else is said by `model_args`
+#: timm's model of this width; `model_args` has all other options
 TIMM_NAMES = {192: "vit_tiny_patch16_224", 384: "vit_small_patch16_224", 1024: "vit_large_patch16_224"}
-TIMM_ARGS = (
-    "img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias", "global_pool",
-)  # fmt: skip
+#: options that timm's configuration has elsewhere
+_NOT_ARGS = ("num_classes", "distilled")
 
 
 def timm_config(fit: Fit, tensors: Mapping[str, Tensor], weights: Weights) -> dict[str, Any]:
-    """config.json for timm.create_model("local-dir:…", pretrained=True)."""
+    """Content of config.json for timm.create_model("local-dir:…", pretrained=True)."""
     seen = fit.seen or _seen_of_fastvit(fit, tensors)
     side, preprocessing = seen["img_size"], dict(preprocessing_of(weights) or {})
     if preprocessing.get("interpolation") == "random":
-        preprocessing["interpolation"] = "bicubic"  # as at evaluation; timm has no such filter
+        preprocessing["interpolation"] = "bicubic"  # as in evaluation; timm has no such filter
     architecture, args = _timm_model(fit)
     config = {
         "architecture": architecture,
@@ -35,14 +35,14 @@ def timm_config(fit: Fit, tensors: Mapping[str, Tensor], weights: Weights) -> di
 
 
 def _timm_model(fit: Fit) -> tuple[str, dict[str, Any]]:
-    """timm's name and its arguments; every number of a ViT is given, whatever the name."""
+    """timm's name and its arguments; for a ViT all sizes are given."""
     if not fit.seen:
-        return fit.name, {}  # FastViT has the same name there
-    args = {name: fit.seen[name] for name in TIMM_ARGS if name in fit.seen}
-    args["init_values"] = fit.seen.get("layer_scale_init")
-    if fit.seen["distilled"]:
-        return "deit_base_distilled_patch16_224", args
-    args |= {name: fit.seen[name] for name in ("class_token", "reg_tokens")}
+        return fit.name, {}  # FastViT has the same name in timm
+    held = [name for name, option in OPTIONS.items() if "timm" in option.held_by and name not in _NOT_ARGS]
+    args = {name: fit.seen[name] for name in held if name in fit.seen}
+    args["init_values"] = args.pop("layer_scale_init", None)
+    if fit.seen["distilled"]:  # it has no switches for its tokens
+        return "deit_base_distilled_patch16_224", {k: v for k, v in args.items() if not k.endswith(("token", "tokens"))}
     return TIMM_NAMES.get(fit.seen["embed_dim"], "vit_base_patch16_224"), args
 
 
@@ -53,7 +53,7 @@ def _seen_of_fastvit(fit: Fit, tensors: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def hf_config(fit: Fit, weights: Weights) -> dict[str, Any]:
-    """config.json for ViTForImageClassification and DeiTForImageClassificationWithTeacher, without a head …Model."""
+    """Content of config.json for transformers' ViT and DeiT classifiers, without a head for their plain models."""
     seen, classes = fit.seen, fit.seen["num_classes"]
     base, teacher = ("DeiT", "WithTeacher") if seen["distilled"] else ("ViT", "")
     names = weights.meta.get("class_names") or [f"LABEL_{i}" for i in range(classes)]
@@ -82,7 +82,7 @@ def hf_config(fit: Fit, weights: Weights) -> dict[str, Any]:
 
 
 def hf_preprocessor_config(preprocessing: Mapping[str, Any], img_size: int) -> dict[str, Any]:
-    """preprocessor_config.json: resize the shorter side, cut out the center, normalize."""
+    """Content of preprocessor_config.json: resize the shorter side, crop the center, normalize."""
     numbers = {name: number for number, name in RESAMPLE.items()}
     crop = {"height": img_size, "width": img_size}
     return {

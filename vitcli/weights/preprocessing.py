@@ -1,4 +1,4 @@
-"""What images must look like for given weights: as a file beside them says, else by whose names their tensors have."""
+"""The preprocessing that weights expect: from their configuration, otherwise from the project their names belong to."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,11 +9,11 @@ from vitcli.models.vit_keys import Family, family_of
 from vitcli.models.vit_options import options_of
 from vitcli.weights.read import Weights
 
-#: the recipe keys that weights can know better
+#: the recipe keys that weights can determine
 KEYS = ("mean", "std", "interpolation", "crop_pct")
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
-#: of Pillow, which transformers' files use
+#: Pillow's numbers, which transformers' files use
 RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 #: torchvision's IMAGENET1K_V1: 256 px, then a crop of 224; Google's: a little more than the crop
@@ -22,15 +22,15 @@ BY_FAMILY: dict[Family, dict[str, Any]] = {
     "google": {**HALF, "interpolation": "bicubic", "crop_pct": 0.9},
 }
 DEIT = {**IMAGENET, "interpolation": "bicubic", "crop_pct": 0.9}
-#: of all of them from this side in px on: fine-tuned on whole images (torchvision's are SWAG's)
+#: for all of them from this image size on: fine-tuned on whole images (torchvision: SWAG)
 LARGE_PX = 384
 LARGE = {"interpolation": "bicubic", "crop_pct": 1.0}
 
 
 def preprocessing_of(weights: Weights) -> dict[str, Any] | None:
-    """Recipe keys (some of `KEYS`) with their values; None where nothing tells.
+    """Recipe keys (some of `KEYS`) with their values; None if unknown.
 
-    timm's names alone say nothing: under them there are weights for both kinds of mean.
+    timm's names alone are not enough: there are weights with both kinds of mean under them.
     """
     meta = weights.meta
     config: dict[str, Any] = meta.get("config", {})
@@ -45,7 +45,7 @@ def preprocessing_of(weights: Weights) -> dict[str, Any] | None:
 
 
 def _of_transformers(given: Mapping[str, Any]) -> dict[str, Any]:
-    """From preprocessor_config.json. Without a crop the image is squeezed to the size, here: cut to a square."""
+    """From preprocessor_config.json. Without a crop transformers distorts the image to a square; here it is cropped."""
     std = given["image_std"] if _are_numbers(given.get("image_std")) else (1.0, 1.0, 1.0)
     found = {"mean": tuple(given["image_mean"]), "std": tuple(std)}
     resample = given.get("resample")

@@ -1,4 +1,4 @@
-"""Makes of weights that were reparameterized for deployment equal ones that can be trained."""
+"""Converts weights that were reparameterized for deployment to equal ones that can be trained."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ from vitcli.weights.fit import Fit, find_fit, fold_of
 from vitcli.weights.load import load_weights
 from vitcli.weights.read import Weights
 
-#: how far the logits of the two forms may be apart, relative to the largest
+#: largest difference of the logits of the two forms, relative to the largest logit
 MAX_DIFFERENCE = 1e-3
 BATCH_SIZE = 16
 
 
 @dataclass(frozen=True)
 class Unfused:
-    """A fused network and an equal one in training form, whose norms may still be without statistics."""
+    """A fused network and an equal one in training form, whose norms may not have statistics yet."""
 
     weights: Weights  #: as they were read
-    name: str  #: of the registry
+    name: str  #: in the registry
     fused: nn.Module
     model: nn.Module
     in_chans: int
@@ -36,7 +36,7 @@ class Unfused:
 
     @property
     def needs_images(self) -> bool:
-        """Whether there are statistics to be measured."""
+        """Whether statistics must be measured."""
         return bool(new_norms(self.model))
 
 
@@ -44,15 +44,15 @@ def unfuse_weights(weights: Weights) -> Unfused:
     """The network of `weights` in both forms.
 
     Raises:
-        WeightsError: the weights are in training form, of no model that can be unfused, or not what folding makes.
+        WeightsError: the weights are in training form, not of a model that can be unfused, or not the result of folding.
     """
     fold = fold_of(weights.tensors)
     if fold is None:
-        raise WeightsError(f"{weights.source} is not fused", help="it can be trained as it is: --ckpt_path")
+        raise WeightsError(f"{weights.source} is not fused", help="it can be trained as it is, with --ckpt_path")
     fit = find_fit(weights)
     if fit is None:
-        raise WeightsError(f"{weights.source} fits no model of the registry", help="`vitcli weights show` lists it")
-    with torch.random.fork_rng(devices=[]):  # branches that add nothing have random kernels, always the same
+        raise WeightsError(f"{weights.source} fits no model of the registry", help="see `vitcli weights show`")
+    with torch.random.fork_rng(devices=[]):  # branches that add nothing have fixed random kernels
         torch.manual_seed(0)
         model: Any = create_model(fit.name, **_options(fit, weights)).eval()
     fused = reparameterize(model, fold=fold)
@@ -61,19 +61,19 @@ def unfuse_weights(weights: Weights) -> Unfused:
 
 
 def _options(fit: Fit, weights: Weights) -> dict[str, Any]:
-    """Arguments of `create_model` for the tensors as they are."""
+    """Arguments of `create_model` for these tensors."""
     if fit.seen:
-        # heads of another number are made of the same tensors
+        # the tensors are the same for any number of heads
         return {name: 1 if name == "num_heads" and value is None else value for name, value in fit.options.items()}
     own = from_apple(weights.tensors)
     first_conv = own.get("stem.0.reparam_conv.weight")
     if first_conv is None:
-        raise WeightsError(f"{weights.source} is of {fit.name}", help="only FastViT and ViT can be unfused")
+        raise WeightsError(f"{weights.source} belongs to {fit.name}", help="only FastViT and ViT can be unfused")
     return {"num_classes": len(own.get("head.fc.weight", ())), "in_chans": first_conv.shape[1]}
 
 
 def write_unfused(unfused: Unfused, images: Iterable[Tensor], out: Path) -> float:
-    """Measures what statistics are missing on batches of normalized `images`, and writes the safetensors file `out`.
+    """Measure missing statistics on batches of normalized `images`, and write the safetensors file `out`.
 
     Returns:
         The largest difference between the logits of the two forms, relative to the largest logit.
@@ -91,15 +91,15 @@ def write_unfused(unfused: Unfused, images: Iterable[Tensor], out: Path) -> floa
     source = unfused.weights.source
     if not difference <= MAX_DIFFERENCE:
         raise WeightsError(
-            f"{source}: the training form has other logits, by {difference:.1e} of the largest",
-            help=f"weights that `reparameterize` fused, in float32, are not {MAX_DIFFERENCE:g} apart",
+            f"{source}: the logits of the training form differ by {difference:.1e} of the largest",
+            help=f"use weights that `reparameterize` fused in float32: they differ by less than {MAX_DIFFERENCE:g}",
         )
     convert_weights(Weights(unfused.model.state_dict(), unfused.weights.meta, source), "vitcli", out)
     return difference
 
 
 def made_up_images(num_images: int, *, in_chans: int, img_size: int) -> Iterator[Tensor]:
-    """Batches (B, in_chans, img_size, img_size) of nearly gray noise with mean 0 and variance 1, always the same.
+    """Batches (B, in_chans, img_size, img_size) of nearly gray noise with mean 0 and variance 1; they are the same in every call.
 
     Amplitudes fall with 1 / frequency, as in natural images (Field 1987, J. Opt. Soc. Am. A 4, 2379).
     """
