@@ -1,5 +1,6 @@
 """Classes are matched by name; the order is assumed only where one side has no names that could match, and is noted."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -60,8 +61,11 @@ def test_outputs_without_names_need_an_equal_count(tmp_path: Path):
 
 
 def test_without_a_classifier_the_data_keeps_its_own_indices(tmp_path: Path):
-    images = numbered(data(tmp_path, "bee", "ant"), [], "number")
-    assert (images.class_names, images.notes) == (["ant", "bee"], [])
+    section = data(tmp_path, "bee", "ant")
+    shutil.copytree(tmp_path / "val", tmp_path / "train")
+    for split in ("train", "val"):
+        images = numbered(section, [], "number", split)
+        assert (images.class_names, images.notes) == (["ant", "bee"], [])
 
 
 def test_the_kind_of_names():

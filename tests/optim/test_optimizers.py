@@ -119,7 +119,7 @@ def test_ema_equals_torch_and_averages_buffers():
 
 def test_optimizer_state_round_trip():
     """Through named tensors and back: the next step is bitwise the same."""
-    from vitcli.engine.checkpoint import optimizer_tensors, restore_optimizer
+    from vitcli.engine.state import optimizer_tensors, restore_optimizer
 
     for name in OPTIMIZERS:
         torch.manual_seed(0)

@@ -15,7 +15,7 @@ STEPS = 1251  # 1,281,167 images // 1024
 
 def by_epoch(name: str, epoch: int) -> float:
     section = load_recipe(name).scheduler
-    return learning_rate(epoch * STEPS, STEPS, section, section.lr)
+    return learning_rate(epoch * STEPS, STEPS, section)
 
 
 def cosine(low: float, high: float, share: float) -> float:
@@ -57,9 +57,9 @@ def test_printed_rates(name: str, table: dict[int, float], tolerance: float):
 
 def test_stepped_once_an_epoch_or_every_step():
     apple, mindcv = load_recipe("fastvit_t8").scheduler, load_recipe("mindcv_fastvit_t8").scheduler
-    rates = [learning_rate(50 * STEPS + i, STEPS, apple, apple.lr) for i in (0, 1, STEPS - 1)]
+    rates = [learning_rate(50 * STEPS + i, STEPS, apple) for i in (0, 1, STEPS - 1)]
     assert len(set(rates)) == 1
-    rates = [learning_rate(50 * STEPS + i, STEPS, mindcv, mindcv.lr) for i in (0, 1, STEPS - 1)]
+    rates = [learning_rate(50 * STEPS + i, STEPS, mindcv) for i in (0, 1, STEPS - 1)]
     assert rates == sorted(rates, reverse=True)
     assert len(set(rates)) == 3
 
@@ -95,32 +95,34 @@ def test_equals_torch(name: str):
     """Six epochs of ten steps, no warm-up."""
     keys, make = AGAINST_TORCH[name]
     section = Scheduler(scheduler=name, lr=0.1, epoch_size=6, **keys)
-    ours = [learning_rate(step, 10, section, 0.1) for step in range(60)]
+    ours = [learning_rate(step, 10, section) for step in range(60)]
     assert ours == pytest.approx(torch_rates(make, section, 60), abs=1e-9)
 
 
 def test_restarts():
     section = Scheduler(scheduler="cosine_decay", lr=1.0, epoch_size=9, num_cycles=3, cycle_decay=0.5)
-    peaks = [learning_rate(epoch, 1, section, 1.0) for epoch in (0, 3, 6)]
+    peaks = [learning_rate(epoch, 1, section) for epoch in (0, 3, 6)]
     assert peaks == pytest.approx([1.0, 0.5, 0.25])
 
 
 def test_cooldown_stays_at_the_floor():
     section = Scheduler(scheduler="linear_decay", lr=1.0, min_lr=0.1, epoch_size=10, warmup_epochs=2, cooldown_epochs=3)
-    rates = [learning_rate(epoch, 1, section, 1.0) for epoch in range(10)]
+    rates = [learning_rate(epoch, 1, section) for epoch in range(10)]
     assert rates[2] == 1.0
     assert rates[7:] == [0.1] * 3
     assert rates[6] > 0.1
 
 
-@pytest.mark.parametrize(("rule", "expected"), [("linear", 4e-3), ("sqrt", 2e-3), ("none", 1e-3)])
+@pytest.mark.parametrize(("rule", "expected"), [("linear", 4.0), ("sqrt", 2.0), ("none", 1.0)])
 def test_scaling(rule: str, expected: float):
-    rate, said = scaled_lr(Scheduler(lr=1e-3, lr_base_batch=256, lr_scale=rule), 1024)
-    assert rate == pytest.approx(expected)
+    factor, said = scaled_lr(Scheduler(lr=1e-3, lr_base_batch=256, lr_scale=rule), 1024)
+    assert factor == pytest.approx(expected)
     assert "1024" in said
-    section = Scheduler(lr=1e-3, min_lr=1e-5, lr_base_batch=256, epoch_size=5)
-    assert learning_rate(0, 1, section, rate) == pytest.approx(rate), "the whole curve scales"
-    assert scaled_lr(Scheduler(lr=1e-3), 1024)[0] == 1e-3, "without lr_base_batch: as it stands"
+    assert f"lr {1e-3 * expected:g}" in said
+    section = Scheduler(lr=1e-3, min_lr=1e-5, lr_base_batch=256, epoch_size=5, warmup_epochs=1, warmup_lr=1e-4)
+    for epoch in range(5):
+        assert learning_rate(epoch, 1, section, factor) == pytest.approx(factor * learning_rate(epoch, 1, section))
+    assert scaled_lr(Scheduler(lr=1e-3), 1024)[0] == 1.0, "without lr_base_batch: as it is"
 
 
 def test_accumulation_follows_from_the_global_batch():

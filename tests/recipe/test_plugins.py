@@ -325,7 +325,7 @@ def test_the_model_of_the_page(write, tmp_path: Path, monkeypatch: pytest.Monkey
     small = {"epoch_size": 1, "num_samples": 64, "batch_size": 32, "num_parallel_workers": 0, "patch_size": 8}
     result = package.train(load_recipe("quickstart", model="convmixer_digits", run_dir=tmp_path / "run", **small))
     scores = package.validate(load_recipe(ckpt_path=result.run_dir, num_parallel_workers=0))
-    assert scores.top1 == result.last_top1
+    assert scores["top1"] == result.last
     other = create_model("convmixer_digits", num_classes=3, in_chans=1, patch_size=8)
     report = package.load_weights(other, result.run_dir / "checkpoints" / "best")
     assert report.resized == ["stem.0.weight"]
