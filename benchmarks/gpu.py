@@ -84,7 +84,7 @@ def quickstart(device: str) -> dict:
         shutil.rmtree(newest)
         subprocess.run([*train, "--resume", run], check=True)
         status = json.loads(Path(run, "status.json").read_text())
-    return {"seconds": round(seconds, 1), "best_top1": status["best_top1"], "resumed_to_step": status["step"]}
+    return {"seconds": round(seconds, 1), "best_top1": status["best"], "resumed_to_step": status["step"]}
 
 
 def train_step(

@@ -63,8 +63,8 @@ def test_a_probability_of_zero_does_not_outweigh_all_others(artifact, colors, mo
     root, _ = colors
     recipe = load_recipe(ckpt_path=artifact(names=CLASSES), data_dir=root, num_parallel_workers=0)
     found = validate(recipe)
-    assert (found.correct1, found.num_images) == (5, 10)
-    assert found.nll == pytest.approx(-math.log(np.finfo(np.float32).tiny) / 2)
+    assert (found["correct1"], found["num_images"]) == (5, 10)
+    assert found["nll"] == pytest.approx(-math.log(np.finfo(np.float32).tiny) / 2)
 
 
 @pytest.mark.parametrize("channels", [3, 1])

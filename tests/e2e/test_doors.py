@@ -27,10 +27,10 @@ def test_python_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert result.run_dir.parent.name == "runs"
     assert result.step == 4
     scores = vitcli.validate(vitcli.load_recipe(ckpt_path=result.run_dir, num_parallel_workers=0))
-    assert scores.num_images == 256
-    assert scores.top1 == result.last_top1
-    assert 0 <= scores.top1 <= scores.top5 <= 100
-    assert scores.nll > 0
+    assert scores["num_images"] == 256
+    assert scores["top1"] == result.last
+    assert 0 <= scores["top1"] <= scores["top5"] <= 100
+    assert scores["nll"] > 0
     model = vitcli.create_model("fastvit_t8", num_classes=10).eval()
     vitcli.load_weights(model, result.run_dir / "checkpoints" / "best")
     x = torch.randn(2, 3, 32, 32)

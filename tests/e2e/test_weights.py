@@ -33,7 +33,7 @@ def test_from_torchvisions_file_to_a_continued_run(tmp_path: Path, image_folder:
     again = vitcli.load_recipe(**TINY_VIT, data_dir=image_folder, ckpt_path="tv.pth", run_dir="run", resume="auto")
     assert vitcli.train(again).step == 6
     scores = vitcli.validate(vitcli.load_recipe(ckpt_path="run", num_parallel_workers=0))
-    assert scores.num_images == 12
+    assert scores["num_images"] == 12
     with pytest.raises(ResumeError, match="interpolation"):
         vitcli.train(again.changed(interpolation="lanczos"))
 

@@ -76,7 +76,7 @@ def test_trains_and_validates(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     result = vitcli.train(load_recipe("quickstart", **RUN, transformer=name))
     assert result.step == 4
     scores = vitcli.validate(load_recipe(ckpt_path=result.run_dir, num_parallel_workers=0))
-    assert scores.num_images == 355
+    assert scores["num_images"] == 355
 
 
 def test_linformer_from_the_command_line(tmp_path: Path, vitcli):

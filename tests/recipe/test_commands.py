@@ -8,7 +8,8 @@ from vitcli.recipe.library import header, shipped_recipes
 from vitcli.recipe.load import load_recipe
 
 EXPECTED = [
-    "byol_vit_s16", "cifar10_byol_fastvit_t8", "cifar10_fastvit_t8", "cifar10_fastvit_t8_int8_qat", "cifar10_fvit", "cifar10_fvit_augmented", "cifar10_sl_vit",
+    "byol_vit_s16", "cifar10_byol_fastvit_t8",
+    "cifar10_fastvit_t8", "cifar10_fastvit_t8_int8_qat", "cifar10_fvit", "cifar10_fvit_augmented", "cifar10_sl_vit",
     "cifar10_vit", "deit3_s16",
     "deit_s16", "fastvit_ma36", "fastvit_ma36_finetune_384", "fastvit_s12", "fastvit_sa12", "fastvit_sa24",
     "fastvit_sa36", "fastvit_t12", "fastvit_t8", "finetune", "highres_linformer", "linear_probe",

@@ -21,8 +21,9 @@ def source_facts(opened: Opened) -> dict[str, Any]:
         with file.open("rb") as stream:
             facts["sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
     progress = meta.get("progress", {})
-    if progress.get("best_top1") is not None:
-        facts["best_top1"] = progress["best_top1"]
+    best = progress.get("best", progress.get("best_top1"))  # its name in the first format
+    if best is not None:
+        facts["best_top1"] = best
     data = file.parent.parent.parent / "data.json"
     if "recipe" in meta:
         with suppress(DataError, KeyError, TypeError, ValueError):  # the run may have been moved, or be another one
