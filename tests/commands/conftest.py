@@ -43,10 +43,17 @@ def artifact(tmp_path: Path) -> Callable[..., Path]:
         graph = _graph(pixels=pixels, batch=batch, channels=channels)
         file = {"onnx": "model.onnx", "openvino": "model.xml"}[format]
         facts: dict[str, Any] = {
+            "model": "averages",
             "format": format,
             "precision": "fp32",
+            "device": "cpu",
             "file": file,
-            "input": {"dtype": "uint8" if pixels else "float32", "batch": batch},
+            "input": {
+                "dtype": "uint8" if pixels else "float32",
+                "layout": "NHWC" if pixels else "NCHW",
+                "batch": batch,
+            },
+            "output": "probabilities" if pixels else "logits",
             "preprocessing": {
                 "image_resize": SIZE,
                 "crop_pct": 1.0,
