@@ -1,4 +1,4 @@
-"""An artifact so simple that its answers can be computed by hand: they depend on the mean color of an image."""
+"""An artifact so simple that its answers can be computed by hand: it looks at the mean color of an image."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +43,7 @@ def artifact(tmp_path: Path) -> Callable[..., Path]:
         graph = _graph(pixels=pixels, batch=batch, channels=channels)
         file = {"onnx": "model.onnx", "openvino": "model.xml"}[format]
         facts: dict[str, Any] = {
-            "model": "by hand",
+            "model": "averages",
             "format": format,
             "precision": "fp32",
             "device": "cpu",
@@ -93,7 +93,7 @@ def pictures(tmp_path: Path) -> list[Path]:
 
 
 def _graph(*, pixels: bool, batch: int | None, channels: int) -> bytes:
-    """The network as ONNX, built by hand: normalization, mean over the image, one linear layer, softmax."""
+    """The network as ONNX, put together by hand: normalization, mean over the image, one linear layer, softmax."""
     from onnx import TensorProto, helper, numpy_helper
 
     count = batch or "batch"

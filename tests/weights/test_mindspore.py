@@ -1,4 +1,4 @@
-"""MindSpore's .ckpt, written by the real protocol-buffer library, is read exactly; broken bytes are only refused."""
+"""MindSpore's .ckpt, written as MindSpore's schema describes it, is read exactly; damaged bytes are refused."""
 
 import numpy as np
 import pytest
@@ -96,7 +96,7 @@ MINDCV = {
 
 @pytest.mark.parametrize("old", [True, False])
 def test_mindcvs_vit(tmp_path, old):
-    """Old files have names of their own, later ones timm's; both MindSpore's words for norms."""
+    """Old files have their own names, later ones timm's; both use MindSpore's names in norms."""
     source = shaken(ours())
     arrays = {}
     for name, tensor in source.state_dict().items():
@@ -131,13 +131,14 @@ def test_cut_off(tmp_path, keep):
     [
         ([2**60, 2**60], "Float32", b"1234"),
         ([-1], "Float32", b"1234"),
+        ([-1, -1], "Float32", b"1234"),
         ([1] * 100, "Float32", b"1234"),
         ([3], "Float32", b"1234"),
         ([0, 3], "Float32", b""),
         ([1], "Object", b"1234"),
     ],
 )
-def test_promises_that_are_not_kept(tmp_path, dims, kind, content):
+def test_claims_that_are_false(tmp_path, dims, kind, content):
     value = (message := CHECKPOINT()).value.add(tag="w")
     value.tensor.dims.extend(dims)
     value.tensor.tensor_type, value.tensor.tensor_content = kind, content
@@ -146,10 +147,27 @@ def test_promises_that_are_not_kept(tmp_path, dims, kind, content):
         read_weights(tmp_path / "w.ckpt")
 
 
+@pytest.mark.parametrize("field", [b"\x12\x01x", b"\x28\x01"])
+def test_fields_that_a_checkpoint_does_not_have(tmp_path, field):
+    """Bytes after the tensors that another kind of message would have."""
+    (tmp_path / "w.ckpt").write_bytes(encoded(ARRAYS) + field)
+    with pytest.raises(DataError, match="fields that a checkpoint does not have"):
+        read_weights(tmp_path / "w.ckpt")
+
+
+def test_values_that_are_not_plain_tensors(tmp_path):
+    (tmp_path / "w.ckpt").write_bytes(encoded(ARRAYS) + b"\x0a\x05\x0a\x03map")
+    with pytest.raises(WeightsError, match="map is not a tensor"):
+        read_weights(tmp_path / "w.ckpt")
+    (tmp_path / "w.ckpt").write_bytes(encoded(ARRAYS) + b"\x0a\x05\x0a\x03\xff\xff\xff")
+    with pytest.raises(DataError, match="damaged"):
+        read_weights(tmp_path / "w.ckpt")
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 10**6), st.booleans())
 def test_any_bytes_are_refused_or_read(tmp_path_factory, noise, at, random_only):
-    """Noise behind a valid beginning, or a valid file with bytes replaced: DataError or tensors, nothing else."""
+    """Noise after a valid beginning, or a valid file with bytes replaced: DataError or tensors, nothing else."""
     valid = encoded(ARRAYS)
     at %= len(valid)
     content = b"\n\x30\n\x01" + noise if random_only else valid[:at] + noise + valid[at + len(noise) :]

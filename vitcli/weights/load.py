@@ -93,7 +93,7 @@ def _check_all(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], report:
         fit = find_fit(weights)
         raise WeightsError(
             f"{weights.source} is not for this model\n  " + "\n  ".join(lines),
-            help=f"this file fits {fit}" if fit else "it does not fit any model of the registry",
+            help=f"this file fits {fit}" if fit else "it fits no model of the registry",
         )
 
 
