@@ -10,7 +10,6 @@ evaluator `collapse` show whether they do.
 
 import copy
 import math
-from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -84,9 +83,10 @@ class Byol(Task):
         """Move the target's parameters; its batch normalization gathers statistics in its own forward passes."""
         section = self.recipe.learning
         ends = section.target_decay, section.target_decay_end
-        online = list(chain(self.network.parameters(), self.projector.parameters()))
-        moved = 1 - decay_at(step - 1, total_steps, *ends)
-        torch._foreach_lerp_(list(self.target.parameters()), online, moved)  # pyright: ignore[reportPrivateImportUsage]
+        online: list[Tensor] = [*self.network.parameters(), *self.projector.parameters()]
+        target: list[Tensor] = [*self.target.parameters()]
+        share = 1 - decay_at(step - 1, total_steps, *ends)
+        torch._foreach_lerp_(target, online, share)  # pyright: ignore[reportPrivateImportUsage]
         self.tau.fill_(decay_at(step, total_steps, *ends))
 
     def lr_factor(self, name: str) -> float:
