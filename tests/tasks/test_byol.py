@@ -16,7 +16,7 @@ from vitcli.errors import UsageError
 from vitcli.models.registry import create_model
 from vitcli.optim.freeze import freeze
 from vitcli.recipe.load import Recipe, load_recipe
-from vitcli.tasks.byol import Byol, decay_at, spread
+from vitcli.tasks.byol import Byol, decay_at, regression_loss, spread
 from vitcli.weights.load import load_weights
 
 SIZES = {"projector_hidden_dim": 48, "projector_dim": 16, "predictor_hidden_dim": 40}
@@ -254,6 +254,7 @@ def test_state_restores_to_the_last_bit(model: str):
     extra = {name: value.clone() for name, value in first.extra_state().items()}
     resumed = new_task(model, class_names=CLASSES, seed=99)
     resumed.restore(network_state, extra)
+    assert resumed.tau == first.tau == pytest.approx(decay_at(2, 10, 0.99, 1.0))
     assert train(resumed, range(2, 4)) == losses[2:]
     states = whole.state_dict(), resumed.state_dict()
     assert states[0].keys() == states[1].keys()
@@ -291,6 +292,13 @@ def test_loss_is_float32_under_autocast():
         output = task(new_batch())
     assert output.loss.dtype == torch.float32
     assert {value.dtype for value in output.metrics.values()} == {torch.float32}
+
+
+def test_regression_loss_computes_in_float32():
+    """Sixteen-bit numbers are taken as they are; nothing is rounded to sixteen bits after that."""
+    q, z = torch.randn(2, 6, 16, generator=torch.Generator().manual_seed(0)).bfloat16()
+    expected = 2 - 2 * nn.functional.cosine_similarity(q.double(), z.double()).mean()
+    assert regression_loss(q, z).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_spread_is_zero_when_collapsed_and_one_over_the_root_of_the_width_when_spread():

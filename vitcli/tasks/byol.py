@@ -36,7 +36,6 @@ class Byol(Task):
 
     num_views = 2
     needs_labels = False
-    evaluators = ("knn",)
     tau: Tensor  #: () decay of the next update of the target
 
     def __init__(self, recipe: Recipe, network: nn.Module, class_names: list[str] | None) -> None:
@@ -86,8 +85,8 @@ class Byol(Task):
         ends = section.target_decay, section.target_decay_end
         online: list[Tensor] = [*self.network.parameters(), *self.projector.parameters()]
         target: list[Tensor] = [*self.target.parameters()]
-        moved = 1 - decay_at(step - 1, total_steps, *ends)
-        torch._foreach_lerp_(target, online, moved)  # pyright: ignore[reportPrivateImportUsage]
+        share = 1 - decay_at(step - 1, total_steps, *ends)
+        torch._foreach_lerp_(target, online, share)  # pyright: ignore[reportPrivateImportUsage]
         self.tau.fill_(decay_at(step, total_steps, *ends))
 
     def lr_factor(self, name: str) -> float:
