@@ -1,4 +1,4 @@
-"""What is frozen has no gradient and does not move, statistics included; what is named wrongly is named."""
+"""Frozen parts get no gradient and do not change, statistics included; wrong names are reported."""
 
 import copy
 
@@ -30,7 +30,7 @@ def step(model: nn.Module) -> None:
 
 
 def test_backbone():
-    """Only the head moves; BatchNorm uses and keeps its statistics, so features are those of eval mode."""
+    """Only the head changes; BatchNorm uses and keeps its statistics, so the features are those of eval mode."""
     torch.manual_seed(0)
     model = create_model("fastvit_t8", num_classes=5, img_size=32)
     said = freeze(model, "backbone")
@@ -56,7 +56,7 @@ def test_backbone_of_a_distilled_vit_with_a_fine_tuning_layer():
 
 
 def test_all_but_attention_is_the_authors():
-    """Their loop (deit/main.py, --attn-only) over timm's model: attention, positions and head train."""
+    """The same parameters train as in the authors' loop (deit/main.py, --attn-only) over timm's model."""
     theirs = timm.create_model("vit_tiny_patch16_224", **SMALL_VIT)
     for name, p in theirs.named_parameters():
         p.requires_grad = ".attn." in name
@@ -74,7 +74,7 @@ def test_all_but_attention_is_the_authors():
 
 
 def test_regexes_freeze_a_part():
-    """The stem and one stage stay as they are, with their statistics; the others learn, with theirs."""
+    """The stem and one stage keep their weights and statistics; all other parts change."""
     torch.manual_seed(0)
     model = create_model("fastvit_t8", num_classes=5, img_size=32)
     freeze(model, [r"^stem\.", r"stages\.1"])
@@ -87,7 +87,7 @@ def test_regexes_freeze_a_part():
 
 
 def test_copies_hold_their_own_statistics():
-    """As the average's model is copied: putting one into training mode leaves the other alone."""
+    """A copy (such as the moving average) can be put into training mode without changing the original."""
     model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2))
     freeze(model, ["^0"])
     twin = copy.deepcopy(model)
@@ -100,7 +100,7 @@ def test_copies_hold_their_own_statistics():
 
 def test_mistakes():
     model = create_model("fastvit_t8", num_classes=5)
-    with pytest.raises(UsageError, match=r"'\^steem' is in no parameter's name") as error:
+    with pytest.raises(UsageError, match=r"'\^steem' matches no parameter name") as error:
         freeze(model, ["head", "^steem"])
     assert "stem." in error.value.help
     with pytest.raises(UsageError, match="nothing to train"):

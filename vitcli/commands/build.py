@@ -74,7 +74,7 @@ def build_training(
         run_dir=run_dir,
         model=model,
         task=wrapped(task, world),
-        optimizer=build_optimizer(optim, groups, device),
+        optimizer=build_optimizer(optim, groups, device, model),
         scaler=torch.amp.GradScaler(device.type, enabled=chosen_amp(recipe, device) == "fp16"),
         ema=ema,
         plan=plan,

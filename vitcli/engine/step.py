@@ -1,8 +1,7 @@
 """One optimizer step: micro-steps forward and backward, clipping, the guard against NaN, the update, the average.
 
-With torch's fused optimizers (adamw, adam, sgd and its kin) nothing here asks a GPU for a number, so that the host runs
-ahead of it; the others are asked once a step whether the gradients are finite. What the console shows is read from the
-meter at log lines only.
+Nothing here reads a number from the GPU, so the host can run ahead of it: a bad step is dropped on the device. The
+console's numbers are read from the meter at log lines only.
 """
 
 import time
@@ -16,7 +15,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from vitcli.data.streams import stream_seed
 from vitcli.distributed import unsynchronized
 from vitcli.engine.training import Training
-from vitcli.optim.optimizers import drop_step_if, skips_on_device
+from vitcli.optim.optimizers import drop_step_if
 from vitcli.optim.schedule import learning_rate
 from vitcli.tasks.classification import Batch
 
@@ -27,7 +26,7 @@ def train_step(training: Training, batches: Iterator) -> float:
     epoch, step_in_epoch = plan.epoch_and_step(step)
     lr = learning_rate(step, plan.steps_per_epoch, recipe.scheduler, training.peak_lr)
     for group in training.optimizer.param_groups:
-        group["lr"] = lr * group["lr_scale"]
+        group["lr"] = lr * group["lr_factor"]
     num_samples = sum(_num_samples(training, epoch, step_in_epoch))
     step_loss = torch.zeros((), device=training.world.device)
     for micro in range(plan.accumulation):
@@ -95,9 +94,6 @@ def _update(training: Training, loss: Tensor) -> None:
     else:
         bad = ~torch.isfinite(norm) | ~torch.isfinite(loss)
         training.meter.diverged += bad
-        if skips_on_device(optimizer):
-            drop_step_if(optimizer, bad)
-            optimizer.step()
-        elif not bad.item():
-            optimizer.step()
+        drop_step_if(optimizer, bad)
+        optimizer.step()
     optimizer.zero_grad(set_to_none=True)

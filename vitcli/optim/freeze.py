@@ -1,4 +1,4 @@
-"""Which parameters train: the others get no gradient, and BatchNorm among them keeps its statistics."""
+"""Freezes part of a network: its parameters get no gradient, and its BatchNorm layers keep their statistics."""
 
 import difflib
 import re
@@ -13,15 +13,15 @@ BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 def freeze(model: nn.Module, what: str | Sequence[str]) -> str:
-    """Let a part of `model` train no more; returns the sentence that says how much still does.
+    """Freeze a part of `model`; returns a sentence that says how many parameters still train.
 
     Args:
-        what: "backbone": all but the head. "all_but_attention": all but attention, learned positions and the head, for
-            adapting to another resolution or task (Touvron et al. 2022, arXiv 2203.09795, section 3, and its code).
-            Otherwise regexes: a parameter is frozen if one of them is found in its name.
+        what: "backbone": all but the head. "all_but_attention": all but attention, learned positions and the head, to
+            adapt to another resolution or task (Touvron et al. 2022, arXiv 2203.09795, section 3, and its code).
+            Otherwise regexes: a parameter is frozen if one of them matches in its name.
 
     Raises:
-        UsageError: a regex is found in no name, there is no attention, or nothing is left to train.
+        UsageError: a regex matches no name, there is no attention, or nothing is left to train.
     """
     frozen = {"backbone": _backbone, "all_but_attention": _all_but_attention}[what] if isinstance(what, str) else None
     is_frozen = frozen(model) if frozen else _matching(model, what)
@@ -50,7 +50,7 @@ def _all_but_attention(model: nn.Module) -> Callable[[str], bool]:
 
 
 def _heads(model: nn.Module) -> tuple[str, ...]:
-    """How the names of the parameters behind the features begin."""
+    """Prefixes of the names of the parameters after the features."""
     return (*(f"{name.split('.')[0]}." for name in model.classifiers), "fine_tune.")  # type: ignore[union-attr]
 
 
@@ -60,14 +60,14 @@ def _matching(model: nn.Module, patterns: Sequence[str]) -> Callable[[str], bool
         if not any(re.search(pattern, name) for name in names):
             plain = re.sub(r"[^\w.]", "", pattern.replace("\\", ""))
             near = difflib.get_close_matches(plain, names, n=3, cutoff=0.0)
-            raise UsageError(f"freeze: {pattern!r} is in no parameter's name", help=f"the nearest: {', '.join(near)}")
+            raise UsageError(f"freeze: {pattern!r} matches no parameter name", help=f"nearest names: {', '.join(near)}")
     return lambda name: any(re.search(pattern, name) for pattern in patterns)
 
 
 def _hold_statistics(norm: BatchNorm) -> None:
-    """`norm` stays in eval mode, also when the model is put into training mode."""
+    """Keep `norm` in eval mode, even when the model is put into training mode."""
     norm.eval()
-    vars(norm)["train"] = MethodType(_stay, norm)  # a copy of the model gets one that is bound to the copy
+    vars(norm)["train"] = MethodType(_stay, norm)  # deepcopy binds it to the copy
 
 
 def _stay(norm: BatchNorm, mode: bool = True) -> BatchNorm:

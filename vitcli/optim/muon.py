@@ -1,55 +1,115 @@
-"""Muon for the weight matrices, AdamW for everything else, behaving as one optimizer."""
+"""Muon for the matrices and convolutions inside a network, AdamW for the rest, as one optimizer.
 
-from collections.abc import Callable
+Source: Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/): momentum, then the nearest matrix with equal
+singular values. The step is scaled to the root mean square of AdamW's (Liu et al. 2025, arXiv 2502.16982), so that both
+use the recipe's one learning rate. For matrices this is `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`.
+"""
+
+# pyright: reportPrivateImportUsage=false
+
+from collections import defaultdict
 from typing import Any
 
-from torch import nn
-from torch.optim import AdamW, Muon, Optimizer
+import torch
+from torch import Tensor, nn
+
+from vitcli.optim.adam import ADAM_STATE, adamw_update
+from vitcli.optim.device_step import DeviceOptimizer, Part
+
+#: of the iteration x <- a x + (b (x x^T) + c (x x^T)^2) x, from the source
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+ITERATIONS = 5
+EPS = 1e-7
 
 
-class MuonWithAdamW(Optimizer):
-    """torch's Muon takes matrices only (D_out, D_in); biases, norms and convolutions go to AdamW.
-
-    Muon's step is scaled to the root mean square of AdamW's (Liu et al. 2025, arXiv 2502.16982), so that both use the
-    recipe's one learning rate. The two parts share this object's groups and state, which are saved as if of one.
+class MuonWithAdamW(DeviceOptimizer):
+    """Each param group is split in two: `muon: True` and `muon: False`.
 
     Args:
         groups: param groups with `params`, `names` and `weight_decay`.
+        module: the task or network that owns the parameters; its structure decides, see `hidden_matrices`.
+        momentum: of Muon, in Nesterov's form.
+        betas, eps: of AdamW.
     """
 
     def __init__(
-        self, groups: list[dict], *, momentum: float, betas: tuple[float, float], eps: float, fused: bool
+        self, groups: list[dict], module: nn.Module, *, momentum: float, betas: tuple[float, float], eps: float
     ) -> None:
-        super().__init__([dict(group) for group in groups], {})
-        self.parts: list[Optimizer] = []
-        if matrices := _only(groups, lambda p: p.ndim == 2):
-            self.parts.append(Muon(matrices, momentum=momentum, adjust_lr_fn="match_rms_adamw"))
-        if others := _only(groups, lambda p: p.ndim != 2):
-            self.parts.append(AdamW(others, betas=betas, eps=eps, fused=fused))
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
-        self._share()
+        chosen = hidden_matrices(module)
+        both = [{**_only(group, chosen, muon), "muon": muon} for muon in (True, False) for group in groups]
+        super().__init__([g for g in both if g["params"]], momentum=momentum, betas=betas, eps=eps)
 
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        for part in self.parts:
-            part.step()
+    def describe(self) -> str:
+        """Which share of the trained parameters each of the two has."""
+        sizes = {muon: self._num_parameters(muon) for muon in (True, False)}
+        share = 100 * sizes[True] / sum(sizes.values())
+        return f"muon trains {share:.1f} % of the parameters, adamw the rest"
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self._share()
+    def _num_parameters(self, muon: bool) -> int:
+        return sum(p.numel() for group in self.param_groups if group["muon"] == muon for p in group["params"])
 
-    def _share(self) -> None:
-        first = 0
-        for part in self.parts:
-            last = first + len(part.param_groups)
-            part.param_groups, part.state = self.param_groups[first:last], self.state
-            first = last
+    def state_layout(self, group: dict[str, Any]) -> dict[str, float | None]:
+        return {"momentum_buffer": None} if group["muon"] else ADAM_STATE
+
+    def update_part(self, part: Part) -> None:
+        (_muon_update if part.group["muon"] else adamw_update)(part)
 
 
-def _only(groups: list[dict], wanted: Callable[[nn.Parameter], bool]) -> list[dict]:
-    """The groups with those of their parameters that are `wanted`; empty ones are left out."""
-    chosen = []
-    for group in groups:
-        pairs = [(p, name) for p, name in zip(group["params"], group["names"], strict=True) if wanted(p)]
-        if pairs:
-            chosen.append({**group, "params": [p for p, _ in pairs], "names": [name for _, name in pairs]})
-    return chosen
+def hidden_matrices(module: nn.Module) -> set[int]:
+    """Ids of the parameters that Muon trains: the weights of linear layers and convolutions, with two exceptions.
+
+    A depthwise convolution is not a matrix (one input channel per output), and the network's `classifiers` are left to
+    AdamW, as Muon's author advises. Embeddings, positions, tokens and scales are not weights of such layers.
+
+    Args:
+        module: a network, or a task with one in `network`.
+    """
+    network = getattr(module, "network", module)
+    last = (*getattr(network, "classifiers", ()), "fine_tune")
+    classifiers = {id(layer) for name, layer in network.named_modules() if name in last}
+    layers = [layer for layer in module.modules() if id(layer) not in classifiers]
+    weights = [layer.weight for layer in layers if isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd))]
+    weights += [layer.in_proj_weight for layer in layers if isinstance(layer, nn.MultiheadAttention)]
+    return {id(weight) for weight in weights if weight is not None and min(weight.shape[:2]) > 1}
+
+
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """(K, M, N), M <= N -> the same shape: about U V^T of each matrix U S V^T (singular values 0.7 to 1.2 remain).
+
+    Five steps of a quintic Newton-Schulz iteration, as in `torch.optim.Muon`.
+    """
+    a, b, c = COEFFICIENTS
+    x = matrices.to(working_dtype(matrices.device))
+    x = x / torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True).clamp(min=EPS)
+    for _ in range(ITERATIONS):
+        gram = x @ x.mT  # (K, M, M)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
+
+
+def working_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16, as in the source; float32 on CPUs, most of which emulate bfloat16 at a tenth of the speed."""
+    return torch.float32 if device.type == "cpu" else torch.bfloat16
+
+
+def _muon_update(part: Part) -> None:
+    group, buffers = part.group, part.state["momentum_buffer"]
+    torch._foreach_lerp_(buffers, part.gradients, 1 - group["momentum"])
+    directions = torch._foreach_lerp(part.gradients, buffers, group["momentum"])
+    torch._foreach_mul_(part.params, 1 - group["lr"] * group["weight_decay"])
+    same_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for i, direction in enumerate(directions):
+        same_shape[tuple(direction.shape)].append(i)
+    for shape, indices in same_shape.items():
+        matrices = torch.stack([directions[i].flatten(1) for i in indices])  # (K, out, in * kh * kw)
+        is_tall = matrices.shape[1] > matrices.shape[2]
+        result = orthogonalize(matrices.mT if is_tall else matrices)
+        updates = (result.mT if is_tall else result).to(matrices.dtype).unflatten(2, shape[1:])
+        scale = 0.2 * max(matrices.shape[1:]) ** 0.5
+        torch._foreach_add_([part.params[i] for i in indices], list(updates.unbind()), alpha=-group["lr"] * scale)
+
+
+def _only(group: dict[str, Any], chosen: set[int], wanted: bool) -> dict[str, Any]:
+    """The group with those of its parameters that are, or are not, among the chosen."""
+    pairs = [(p, n) for p, n in zip(group["params"], group["names"], strict=True) if (id(p) in chosen) == wanted]
+    return {**group, "params": [p for p, _ in pairs], "names": [name for _, name in pairs]}

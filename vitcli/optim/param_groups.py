@@ -1,4 +1,4 @@
-"""Which parameters are decayed, and how quickly each layer learns: `weight_decay_filter` and `layer_decay`."""
+"""Which parameters are decayed and how fast each layer learns: `weight_decay_filter` and `layer_decay`."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -13,51 +13,67 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def param_groups(
-    model: nn.Module, *, weight_decay: float, weight_decay_filter: str, layer_decay: float | None = None
+    task: nn.Module, *, weight_decay: float, weight_decay_filter: str, layer_decay: float | None = None
 ) -> list[dict]:
-    """Groups of trainable parameters, decayed and spared, of each layer or of all, with the parameters' names.
+    """Groups of trainable parameters with one decay and one rate each: `params`, `names`, `weight_decay`, `lr_factor`.
 
     Args:
-        weight_decay_filter: `disable` decays all; `auto` spares biases and whatever has one dimension (timm's rule: a
-            layer scale of shape (C, 1, 1) is decayed); `norm_and_bias` spares biases and the weights of norms. Both
-            spare what the model names in `no_weight_decay` (class token, positions).
-        layer_decay: the rate of layer i of L is multiplied by layer_decay^(L-1-i), so that of the head by 1 (BEiT,
-            arXiv 2106.08254); it stands in the group as `lr_scale`. The model's `layer_of` tells the layers.
+        task: a task, or a network alone. Where it has an attribute `network`, that says what its parameters are
+            (`no_weight_decay`, `layer_of`, `num_layers`), under their names inside it; parameters of the task outside
+            the network belong to the top layer. `task.lr_factor(name)`, where there is one, multiplies the factor.
+        weight_decay_filter: `disable` decays all; `auto` spares biases and all of one dimension (timm's rule: a layer
+            scale of shape (C, 1, 1) is decayed); `norm_and_bias` spares biases and the weights of norms. Both
+            spare what the network lists in `no_weight_decay` (class token, positions).
+        layer_decay: the rate of layer i of L is multiplied by layer_decay^(L-1-i), that of the head by 1 (BEiT,
+            arXiv 2106.08254).
 
     Raises:
-        UsageError: layer_decay is given and the model does not know its layers.
+        UsageError: layer_decay is given and the network does not tell its layers.
     """
-    in_norms = {
-        id(p) for module in model.modules() if isinstance(module, NORMS) for p in module.parameters(recurse=False)
-    }
-    exempt = ("bias", *getattr(model, "no_weight_decay", ()))
-    spared = {
-        "disable": lambda name, p: False,
-        "auto": lambda name, p: p.ndim <= 1 or name.endswith(exempt),
-        "norm_and_bias": lambda name, p: id(p) in in_norms or name.endswith(exempt),
-    }[weight_decay_filter]
-    lr_scale = _lr_scales(model, layer_decay)
+    network = getattr(task, "network", task)
+    inner_names = {id(p): name for name, p in network.named_parameters()}
+    is_spared = _spared(task, network, weight_decay_filter)
+    layer_factor = _layer_factor(network, layer_decay)
+    task_factor = getattr(task, "lr_factor", lambda name: 1.0)
     members: dict[tuple[float, bool], dict[str, nn.Parameter]] = defaultdict(dict)
-    for name, p in model.named_parameters():
+    for name, p in task.named_parameters():
         if p.requires_grad:
-            members[lr_scale(name), spared(name, p)][name] = p
+            inner = inner_names.get(id(p))
+            factor = task_factor(name) * (1.0 if inner is None else layer_factor(inner))
+            members[factor, is_spared(inner, name, p)][name] = p
     return [
         {
             "params": list(named.values()),
             "names": list(named),
-            "weight_decay": 0.0 if is_spared else weight_decay,
-            "lr_scale": scale,
+            "weight_decay": 0.0 if spared else weight_decay,
+            "lr_factor": factor,
         }
-        for (scale, is_spared), named in sorted(members.items(), key=lambda item: item[0])
+        for (factor, spared), named in sorted(members.items(), key=lambda item: item[0])
     ]
 
 
-def _lr_scales(model: nn.Module, layer_decay: float | None) -> Callable[[str], float]:
-    """Name of a parameter -> factor of its rate."""
+def _spared(
+    task: nn.Module, network: nn.Module, weight_decay_filter: str
+) -> Callable[[str | None, str, nn.Parameter], bool]:
+    """(name in the network or None, name in the task, parameter) -> whether it is not decayed."""
+    exempt = tuple(getattr(network, "no_weight_decay", ()))
+    norms = {id(p) for layer in task.modules() if isinstance(layer, NORMS) for p in layer.parameters(recurse=False)}
+
+    def named(inner: str | None, name: str) -> bool:
+        return name.endswith("bias") or (inner is not None and inner.endswith(exempt))
+
+    return {
+        "disable": lambda inner, name, p: False,
+        "auto": lambda inner, name, p: p.ndim <= 1 or named(inner, name),
+        "norm_and_bias": lambda inner, name, p: id(p) in norms or named(inner, name),
+    }[weight_decay_filter]
+
+
+def _layer_factor(network: Any, layer_decay: float | None) -> Callable[[str], float]:
+    """Name of a parameter of the network -> factor of its rate."""
     if layer_decay is None:
         return lambda name: 1.0
-    layered: Any = model
-    if not hasattr(layered, "layer_of"):
-        help = "give it `layer_of` and `num_layers`, or leave layer_decay out"
-        raise UsageError(f"layer_decay: {type(model).__name__} does not tell its layers", help=help)
-    return lambda name: layer_decay ** (layered.num_layers - 1 - layered.layer_of(name))
+    if not hasattr(network, "layer_of"):
+        help = "give it `layer_of` and `num_layers`, or remove layer_decay"
+        raise UsageError(f"layer_decay: {type(network).__name__} does not tell its layers", help=help)
+    return lambda name: layer_decay ** (network.num_layers - 1 - network.layer_of(name))

@@ -244,9 +244,19 @@ class Optimizer(Section):
     weight_decay_filter: Literal["disable", "auto", "norm_and_bias"] = key(
         "auto", "Parameters spared from decay. auto: biases and all of one dimension; disable: none spared."
     )
-    momentum: float = key(0.9, "Momentum of sgd, momentum, rmsprop, muon.", ge=0, lt=1)
-    use_nesterov: bool = key(False, "Nesterov momentum.")
-    betas: tuple[Probability, Probability] = key((0.9, 0.999), "Decay rates of adam's and adamw's moments.")
+    momentum: float = key(0.9, "Momentum of sgd, momentum, nesterov, rmsprop, lars, muon.", ge=0, lt=1)
+    use_nesterov: bool = key(False, "Nesterov momentum of sgd, momentum, lars.")
+    lars_trust: float = key(
+        0.001, "LARS: trust coefficient, the change of a tensor at lr 1 relative to its norm.", gt=0
+    )
+    lars_exclude: Literal["no_decay", "vectors"] = key(
+        "no_decay",
+        "LARS: neither scaled nor decayed. no_decay: parameters without weight decay; vectors: all of one dimension.",
+    )
+    lars_clip_lr: bool = key(False, "LARS: limit the rate of a tensor to lr (LARC).")
+    betas: tuple[Probability, Probability] = key(
+        (0.9, 0.999), "Decay rates of the moments of adam, adamw, nadam, lamb, and of what muon leaves to adamw."
+    )
     layer_decay: float | None = key(
         None, "The learning rate of a layer is this times that of the layer above it; null: one rate.", gt=0, le=1
     )
