@@ -71,6 +71,11 @@ NOTES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         {"clip_value": 5.0}, "`clip_value` has no effect without `clip_grad: true`: gradients are not clipped",
         {"clip_grad": True},
     ),
+    ({"lars_trust": 0.02}, "`lars_trust` has no effect without `opt: lars`", {"opt": "lars"}),
+    ({"target_decay": 0.9}, "`target_decay` has no effect with `task: classification`", {"task": "byol"}),
+    ({"blur_sigma": (0.5, 1.0)}, "`blur_sigma` has no effect without `blur_prob`", {"blur_prob": 0.5}),
+    ({"solarize_threshold": 90}, "`solarize_threshold` has no effect without `solarize_prob`", {"solarize_prob": 0.2}),
+    ({"color_jitter_prob": 0.8}, "`color_jitter_prob` has no effect without `color_jitter`", {"color_jitter": 0.4}),
     ({"cutmix_prob": 0.5}, "`cutmix_prob` has no effect: mixup and cutmix are both 0", {"mixup": 0.8}),
     ({"mixup_switch_prob": 0.4}, "`mixup_switch_prob` has no effect: mixup and cutmix are both 0", {"cutmix": 1.0}),
     (

@@ -96,6 +96,6 @@ class DeviceOptimizer(Optimizer):
         return Part(group, params, [p.grad for p in params], kept)  # type: ignore[misc]
 
 
-def is_on_host(flag: Tensor) -> bool:
-    """Whether reading `flag` costs nothing."""
-    return flag.device.type == "cpu"
+def is_on_host(tensor: Tensor) -> bool:
+    """Whether the host can read `tensor` without waiting for a device."""
+    return tensor.device.type == "cpu"

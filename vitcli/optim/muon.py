@@ -88,7 +88,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 def working_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 as in torch; float32 on CPUs, most of which emulate bfloat16 at a tenth of the speed."""
+    """bfloat16, as in the source; float32 on CPUs, where emulated bfloat16 took ten times as long."""
     return torch.float32 if device.type == "cpu" else torch.bfloat16
 
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from vitcli.recipe.schema.key import Name, Probability, Section, key
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from vitcli.recipe.schema.key import Name, Probability, Section, key, without_effect
+
+if TYPE_CHECKING:
+    from vitcli.recipe.load import Recipe
 
 
 class Learning(Section):
@@ -17,3 +23,9 @@ class Learning(Section):
     online_probe_lr: float | None = key(
         None, "BYOL: peak learning rate of the linear probe that is trained along with the network. Default: lr.", gt=0
     )
+
+    def notes(self, recipe: Recipe) -> Iterator[str]:
+        names = ("projector_hidden_dim", "projector_dim", "predictor_hidden_dim", "target_decay", "target_decay_end")
+        ignored = recipe.sets(*names, "online_probe_lr")
+        if ignored and self.task == "classification":
+            yield f"{without_effect(ignored)} with `task: classification`"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
-from vitcli.recipe.schema.key import Finding, Name, Probability, Section, key
+from vitcli.recipe.schema.key import Finding, Name, Probability, Section, key, without_effect
 
 if TYPE_CHECKING:
     from vitcli.recipe.load import Recipe
@@ -64,3 +64,6 @@ class Optimizer(Section):
             yield "`ema_decay` has no effect without `ema: true`: no average is kept"
         if recipe.sets("clip_value") and not self.clip_grad:
             yield "`clip_value` has no effect without `clip_grad: true`: gradients are not clipped"
+        ignored = recipe.sets("lars_trust", "lars_exclude", "lars_clip_lr")
+        if ignored and self.opt != "lars":
+            yield f"{without_effect(ignored)} without `opt: lars`"
