@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from vit_pytorch.simple_vit import posemb_sincos_2d
 
 from vitcli.errors import UsageError
+from vitcli.layers.cpu import use_cpu_kernels
 from vitcli.layers.embed import sincos2d
 from vitcli.models.registry import create_model
 from vitcli.models.vision_transformer import VisionTransformer
@@ -249,6 +250,7 @@ def test_a_fresh_head_says_nothing():
 @pytest.mark.parametrize("kind", ["fvit", "fastvit_t8", "token", "avg"])
 def test_byol_finds_the_latents(kind: str, hook: str):
     model = create_model(kind, num_classes=7) if "vit" in kind else tiny(global_pool=kind)
+    use_cpu_kernels(model)  # PyTorch's depthwise backward crashes on the channels_last views of byol-pytorch
     learner = BYOL(model.train(), image_size=32, hidden_layer=hook, projection_size=16, projection_hidden_size=32)
     optimizer = torch.optim.Adam(learner.parameters(), lr=1e-3)
     for _ in range(2):
