@@ -81,7 +81,7 @@ class BatchPreparer:
         targets = mix_targets(batch.targets, self.num_classes, mix.lam)
         return replace(batch, views=(mix_images(views[0], mix),), targets=targets)
 
-    def _prepared(self, images: torch.Tensor, view: int, place: tuple[int, int, int]) -> torch.Tensor:
+    def _prepared(self, images: torch.Tensor, view: int, place: tuple[int, ...]) -> torch.Tensor:
         """(B, C, H, W) uint8 -> float32, normalized and erased."""
         images = self.normalize(images)
         if self.aug.re_prob == 0:
