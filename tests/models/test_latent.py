@@ -1,4 +1,4 @@
-"""Features of every model: what the head sees, what a network without a head returns, and how the two exchange weights."""
+"""Features of every model: what the head sees, what a network without a head returns, weights for both."""
 
 from typing import Any
 

@@ -64,7 +64,7 @@ def test_the_line_of_an_exception_is_the_plugins_own(write, tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("builder", "said"),
     [
-        ("lambda shape: 5", "mine builds 5, which is no torch module"),
+        ("lambda shape: 5", "mine builds 5, which is not a torch module"),
         ("lambda: None", r"parts\.py: TypeError: .* takes 0 positional arguments"),
         ("lambda shape: 1 / 0", r"parts\.py:1: ZeroDivisionError"),
     ],

@@ -18,9 +18,9 @@ from vitcli.engine.bad_images import BadImages
 from vitcli.engine.evaluation import build_evaluate
 from vitcli.engine.precision import build_autocast, chosen_amp
 from vitcli.engine.training import Meter, Training
-from vitcli.layers.fake_quant import simulate_int8
 from vitcli.layers.cpu import use_cpu_kernels
 from vitcli.layers.cpu.memory import keep_freed_memory
+from vitcli.layers.fake_quant import simulate_int8
 from vitcli.log import Reporter
 from vitcli.networks import build as networks
 from vitcli.networks.build import float_layers

@@ -88,7 +88,9 @@ def _with_positions(tensors: Tensors, fit: Fit) -> tuple[Tensors, Fit]:
 
 def _check_vit(weights: Weights, fit: Fit, to: Target) -> list[str]:
     if to == "apple":
-        raise WeightsError("the apple format is for FastViT, and this is a ViT", help="use --to timm, torchvision, hf, google")
+        raise WeightsError(
+            "the apple format is for FastViT, and this is a ViT", help="use --to timm, torchvision, hf, google"
+        )
     _check_fold(weights, to)
     notes = list[str]()
     for option, usual in _limits(to, fit.seen).items():
