@@ -1,4 +1,4 @@
-"""Features of every model: what the head sees, what a headless network returns, and how both exchange weights."""
+"""Features of every model: what the head sees, what a network without a head returns, weights for both."""
 
 from typing import Any
 

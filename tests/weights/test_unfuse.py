@@ -110,7 +110,7 @@ def test_what_cannot_be_unfused_is_refused(tmp_path):
         unfuse_weights(Weights(model.state_dict()))
     with pytest.raises(WeightsError, match="fits no model"):
         unfuse_weights(Weights({name: tensor for name, tensor in fused.items() if "stages.3" not in name}))
-    with pytest.raises(UsageError, match="takes a file of the kind"):
+    with pytest.raises(UsageError, match="takes a file that ends in"):
         commands.unfuse("nowhere.pth", tmp_path / "out.pth")
     fused["stem.0.reparam_conv.weight"][0] = float("nan")
     with pytest.raises(WeightsError, match="logits of the training form differ"):

@@ -1,27 +1,9 @@
 """The plain ViT family by name, and the parts that the options of a recipe build it from.
 
-Options of `create`; the table of variants gives the sizes that are None:
-
-    img_size, patch_size             px; the first is a multiple of the second
-    embed_dim                        width D of the tokens
-    depth, num_heads, mlp_ratio      number of blocks, heads per block, hidden width of the MLP / D
-    patch_embed                      "linear"; "conv" (arXiv 2106.14881), "spt" (2112.13492), "hmlp" (2203.09795)
-    patch_norm                       LayerNorm before and after a linear patch embedding, as in vit-pytorch
-    pos_embed                        "learned", fixed "sincos2d", or "none"
-    global_pool, class_token         the head sees the class token, or the mean of the patches ("avg"); None: a class
-                                     token with "token" only
-    distilled                        a second token with its own head (DeiT); the output is the mean of both
-    reg_tokens                       number of register tokens (arXiv 2309.16588)
-    qkv_bias, attn_scale, head_dim   see `Attention`; "learned" is locality self-attention
-    layer_scale_init                 None: no layer scale
-    norm_eps, final_norm             of all LayerNorms; whether there is one after the last block
-    pre_logits, head_hidden, fine_tune_from, drop_rate, head_bias_init       see `build_heads` and `initialize`
-    pos_drop_rate, proj_drop_rate, attn_drop_rate    dropout after the positions, after each linear layer of the blocks
-                                     except qkv, and of the attention weights
-    drop_path_rate, drop_path_mode   stochastic depth, growing linearly from 0; see `Residual`
-    patch_drop_rate, patch_drop_mode see `PatchDropout`
-    grad_checkpointing               recompute the blocks in the backward pass
-    transformer                      a module (B, N, D) -> (B, N, D), or its name, in place of the blocks
+docs/models.md lists the options, and these parts document them: `VisionTransformer` and `Prefix`, `build_patch_embed`,
+`Attention`, `Block`, `Residual` (drop_path), `PatchDropout`, `build_heads`, `initialize` (head_bias_init). A size that is
+None is that of the variant; class_token None: a class token with global_pool "token" only. `transformer` is a module
+(B, N, D) -> (B, N, D), or its name, in place of the blocks.
 """
 
 import math
@@ -114,7 +96,7 @@ def create(
     patch_drop_mode: PatchDropMode = "drop",
     transformer: str | nn.Module | None = None,
 ) -> VisionTransformer:
-    """The variant `name` of the table, changed by the options at the top of this file."""
+    """The variant `name` of the table, changed by the options; UsageError if they cannot be combined."""
     variant = VARIANTS[name]
     patch_size = patch_size or variant.patch_size
     dim, depth, num_heads = embed_dim or variant.embed_dim, depth or variant.depth, num_heads or variant.num_heads

@@ -47,7 +47,8 @@ def _settle_heads(
     tensors: Tensors, own: Mapping[str, Tensor], heads: tuple[str, ...], report: LoadReport, *, reset: bool
 ) -> None:
     """Drop the last layers of the file if they are not wanted or have another size, or the head that one side lacks."""
-    whole = tuple(name.rpartition(".")[0] if name[-1].isdigit() else name for name in heads)  # head.2 is in head
+    # "head.2" is the last layer of "head"
+    whole = tuple(name.rpartition(".")[0] if name[-1].isdigit() else name for name in heads)
     label = "fine_tune" if heads == ("fine_tune",) else "head"
     if not _under(own, whole):  # fine_tune, if the file has it, belongs to the head
         heads = (*whole, "fine_tune")

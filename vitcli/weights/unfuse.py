@@ -44,7 +44,7 @@ def unfuse_weights(weights: Weights) -> Unfused:
     """The network of `weights` in both forms.
 
     Raises:
-        WeightsError: the weights are in training form, of a model that cannot be unfused, or no result of folding.
+        WeightsError: the weights are in training form, of a model that cannot be unfused, or not from folding.
     """
     fold = fold_of(weights.tensors)
     if fold is None:
@@ -99,7 +99,7 @@ def write_unfused(unfused: Unfused, images: Iterable[Tensor], out: Path) -> floa
 
 
 def made_up_images(num_images: int, *, in_chans: int, img_size: int) -> Iterator[Tensor]:
-    """Batches (B, in_chans, img_size, img_size) of nearly gray noise, mean 0, variance 1; the same in every call.
+    """Batches (B, in_chans, img_size, img_size) of nearly gray noise, mean 0 and variance 1, the same in every call.
 
     Amplitudes fall with 1 / frequency, as in natural images (Field 1987, J. Opt. Soc. Am. A 4, 2379).
     """

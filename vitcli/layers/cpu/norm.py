@@ -57,7 +57,7 @@ def normalize(x: Tensor, norm: nn.BatchNorm2d, gain: Tensor | None = None) -> Te
 
 
 def sum_of_norms(x: Tensor, terms: Sequence[Term]) -> Tensor:
-    """The sum of `terms` for one map (B, C, H, W) in training mode; updates the statistics. Only if `is_fast`."""
+    """The sum of `terms` for a map (B, C, H, W) in training mode, with updates of statistics; only if `is_fast`."""
     assert len({term.norm.eps for term in terms}) == 1
     mean, var = channel_statistics(x)
     one = torch.ones_like(mean)
