@@ -8,13 +8,12 @@ from vitcli.recipe.library import header, shipped_recipes
 from vitcli.recipe.load import load_recipe
 
 EXPECTED = [
-    "byol_vit_s16", "cifar10_byol_fastvit_t8",
-    "cifar10_fastvit_t8", "cifar10_fastvit_t8_int8_qat", "cifar10_fvit", "cifar10_fvit_augmented", "cifar10_sl_vit",
-    "cifar10_vit", "deit3_s16",
-    "deit_s16", "fastvit_ma36", "fastvit_ma36_finetune_384", "fastvit_s12", "fastvit_sa12", "fastvit_sa24",
-    "fastvit_sa36", "fastvit_t12", "fastvit_t8", "finetune", "highres_linformer", "linear_probe",
-    "mindcv_fastvit_t8", "quickstart", "vit_b16", "vit_b16_finetune_384", "vit_b16_in21k", "vit_h14", "vit_l16",
-    "vit_s16", "vit_s32", "vit_ti16",
+    "byol_vit_s16", "cifar10_byol_fastvit_t8", "cifar10_byol_vit", "cifar10_fastvit_t8", "cifar10_fastvit_t8_int8_qat",
+    "cifar10_finetune_10percent", "cifar10_finetune_1percent", "cifar10_fvit", "cifar10_fvit_augmented",
+    "cifar10_sl_vit", "cifar10_vit", "deit3_s16", "deit_s16", "fastvit_ma36", "fastvit_ma36_finetune_384",
+    "fastvit_s12", "fastvit_sa12", "fastvit_sa24", "fastvit_sa36", "fastvit_t12", "fastvit_t8", "finetune",
+    "highres_linformer", "linear_probe", "mindcv_fastvit_t8", "quickstart", "vit_b16", "vit_b16_finetune_384",
+    "vit_b16_in21k", "vit_h14", "vit_l16", "vit_s16", "vit_s32", "vit_ti16",
 ]  # fmt: skip
 
 
