@@ -57,7 +57,7 @@ def test_float64_stays():
     torch.testing.assert_close(reparameterize(block)(x), block(x), atol=1e-12, rtol=0)
 
 
-#: what is added to the tiny ViT of the oracles, and how many tensors full folding takes away beside the norms' eight
+#: options added to the tiny ViT of the oracles, and how many tensors full folding removes besides the eight of norms
 VITS = [
     ({}, 0),
     ({"qkv_bias": False, "layer_scale_init": 1.0}, 4 - 2),
@@ -81,7 +81,7 @@ def test_vit_in_full(options, num_gone):
     torch.testing.assert_close(standard, model.state_dict(), rtol=0, atol=0)
 
 
-def test_what_somebody_watches_is_not_folded():
+def test_modules_with_hooks_are_not_folded():
     model, seen = shaken(ours(layer_scale_init=1.0)), []
     model.blocks[0].mlp.act.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     model.blocks[1].norm1.register_forward_hook(lambda module, inputs, output: seen.append(output))
@@ -110,7 +110,7 @@ class ParallelBlock(Block):
         lambda: ours(transformer="linformer", mlp_ratio=4.0),
         lambda: create_model("fvit", num_classes=5),
     ],
-    ids=["block of a subclass", "linformer", "norms behind residuals"],
+    ids=["block of a subclass", "linformer", "norms after residuals"],
 )
 def test_what_cannot_be_folded_stays(model):
     model = shaken(model())

@@ -13,7 +13,7 @@ from vitcli.layers.transformer import Block
 
 
 def attention_by_hand(layer: Attention, x: Tensor, hidden: Tensor | None, factor: Tensor) -> Tensor:
-    """Softmax attention with explicit scores; `hidden` (N, N) or (B, 1, N) bool are left out."""
+    """Softmax attention with explicit scores; keys where `hidden` (N, N) or (B, 1, N) bool are ignored."""
     q, k, v = layer.qkv(x).chunk(3, dim=-1)
     heads = []
     for h in range(layer.num_heads):

@@ -123,7 +123,7 @@ def test_statistics_are_those_of_all_batches_together():
     torch.testing.assert_close(norm.eval()(x), x / (1 + norm.eps) ** 0.5, rtol=1e-6, atol=1e-3)
 
 
-def test_a_bias_that_no_norm_leaves_behind_is_refused():
+def test_a_bias_that_is_not_from_a_norm_is_refused():
     linear = nn.Linear(4, 12)
     with torch.no_grad():
         linear.bias.copy_(linear.weight @ torch.tensor([1.0, -2.0, 0.0, 3.0]))

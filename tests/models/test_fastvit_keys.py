@@ -52,7 +52,7 @@ def test_names_that_apples_files_have():
 
 @pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_sa12"])
 def test_mindcvs_port(name):
-    """Names by its source (mindcv/models/fastvit.py), behind the reader's renaming of norms; no file was published."""
+    """Names from its source (mindcv/models/fastvit.py), after the reader renames norms; no file was published."""
     tensors = create_model(name, num_classes=3).state_dict()
     theirs = {}
     for key, tensor in to_apple(tensors).items():

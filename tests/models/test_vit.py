@@ -31,7 +31,7 @@ def tiny(**options: object) -> VisionTransformer:
 
 
 def shake(model: nn.Module) -> nn.Module:
-    """Random weights everywhere, so that nothing is hidden behind zeros."""
+    """Random weights everywhere, so that no term is zero."""
     torch.manual_seed(0)
     for p in model.parameters():
         nn.init.normal_(p, std=0.2)
@@ -201,7 +201,7 @@ def test_eval_mode_is_deterministic_and_whole():
 
 
 def test_hooks_see_all_tokens():
-    """The last block computes only what the head needs, unless somebody looks."""
+    """The last block computes only what the head needs, unless it has hooks."""
     model, seen = shake(tiny()), []
     images = torch.randn(2, 3, 32, 32)
     unwatched = model(images)

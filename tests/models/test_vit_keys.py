@@ -215,8 +215,8 @@ def test_prefixes_of_google(prefix):
     tensors = shaken(ours()).state_dict()
     there = {f"{prefix}{name}": tensor for name, tensor in to_google(tensors, 2).items()}
     names = {"": [], "params/img/": ["params/txt/head/kernel", "params/t"]}.get(prefix, ["opt/state/step"])
-    beside = {name: torch.ones(1) for name in names}
-    assert same(from_any({**there, **beside}), tensors)
+    others = {name: torch.ones(1) for name in names}
+    assert same(from_any({**there, **others}), tensors)
 
 
 def big_vision(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

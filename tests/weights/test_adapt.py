@@ -132,7 +132,7 @@ def test_other_classes_and_pre_logits():
     assert not distilled.head_dist.weight.any()
 
 
-def test_a_layer_behind_the_logits():
+def test_a_layer_after_the_logits():
     source = shaken(ours())
     model, report = load(source, fine_tune_from=5, num_classes=3)
     assert torch.equal(model.head.weight, source.head.weight)
@@ -236,7 +236,7 @@ def test_the_eps_and_unknown_heads_are_said():
         ({"recipe": {"image_resize": "big"}}, "img_size"),
     ],
 )
-def test_nonsense_beside_the_tensors(meta, reason):
+def test_invalid_configuration_next_to_the_tensors(meta, reason):
     with pytest.raises(DataError, match=reason):
         find_fit(Weights(ours().state_dict(), meta, "w.pth"))
     assert find_fit(Weights(ours().state_dict(), {"config": {"model_args": "vit"}})).options["num_heads"] is None
@@ -269,7 +269,7 @@ def test_the_model_that_fits_is_named(rename):
     ],
 )
 def test_a_checkpoint_of_ours_knows_its_model(model, options, said):
-    """Also where the tensors do not show it: other blocks, or encoded patches. What is as usual is not said."""
+    """Even if the tensors do not show it: other blocks, or encoded patches. Usual values are not listed."""
     recipe = load_recipe(model=model, image_resize=32, num_heads=2, **options)
     tensors = create_model(model, num_classes=5, img_size=32, num_heads=2, **options).state_dict()
     assert str(find_fit(Weights(tensors, {"recipe": recipe.flat()}))) == said

@@ -268,7 +268,7 @@ def test_other_blocks_are_named(tmp_path):
 
 
 def test_show(tmp_path, capsys):
-    """Whose names they are, only where they are somebody's; and what 96 are, where the heads are not known."""
+    """The project the names belong to, if it is known; and the meaning of 96 if the number of heads is not known."""
     for module, words in (
         (torch.nn.Linear(2, 2), "not recognized"),
         (ours(), "timm, as ours"),

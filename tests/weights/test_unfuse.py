@@ -1,4 +1,4 @@
-"""Files of fused weights, as timm and Apple write them, become files that train; what cannot is refused in words."""
+"""Files of fused weights, as timm and Apple write them, become files that train; others are refused with a reason."""
 
 import json
 from pathlib import Path

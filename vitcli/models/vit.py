@@ -1,8 +1,8 @@
 """The plain ViT family by name, and the parts that the options of a recipe build it from.
 
 docs/models.md lists the options, and these parts document them: `VisionTransformer` and `Prefix`, `build_patch_embed`,
-`Attention`, `Block`, `Residual` (drop_path), `PatchDropout`, `build_heads`, `initialize` (head_bias_init). A size that is
-None is that of the variant; class_token None: a class token with global_pool "token" only. `transformer` is a module
+`Attention`, `Block`, `Residual` (drop_path), `PatchDropout`, `build_heads`, `initialize` (head_bias_init). A size
+of None is that of the variant; class_token None: a class token with global_pool "token" only. `transformer` is a module
 (B, N, D) -> (B, N, D), or its name, in place of the blocks.
 """
 

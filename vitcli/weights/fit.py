@@ -33,10 +33,10 @@ class Fit:
 
     def __str__(self) -> str:
         """For messages: vit_b_patch16 with qkv_bias: false."""
-        said = {key: value for key, value in self.options.items() if key not in _OF_THE_DATA}
-        if said.get("num_heads", 1) is None and "head_dim" in said:
-            said["head_dim"] = f"{said['head_dim']} / num_heads"
-        words = ", ".join(f"{key}: {str(value).lower() if value is not None else '?'}" for key, value in said.items())
+        shown = {key: value for key, value in self.options.items() if key not in _OF_THE_DATA}
+        if shown.get("num_heads", 1) is None and "head_dim" in shown:
+            shown["head_dim"] = f"{shown['head_dim']} / num_heads"
+        words = ", ".join(f"{key}: {str(value).lower() if value is not None else '?'}" for key, value in shown.items())
         return f"{self.name} with {words}" if words else self.name
 
 
@@ -79,7 +79,7 @@ def known_options(weights: Weights) -> dict[str, Any]:
     """
     config, recipe = weights.meta.get("config", {}), weights.meta.get("recipe", weights.meta.get("options", {}))
     args = config.get("model_args")  # in timm's config
-    said: list[dict[str, Any]] = [
+    sources: list[dict[str, Any]] = [
         {"img_size": recipe.get("image_resize")} | recipe,
         usual_options(recipe["model"]) if recipe.get("model") in list(VARIANTS) else {},
         {"num_heads": config.get("num_attention_heads"), "norm_eps": config.get("layer_norm_eps")},
@@ -87,7 +87,7 @@ def known_options(weights: Weights) -> dict[str, Any]:
     ]
     known: dict[str, Any] = {}
     for name in HIDDEN:
-        value = next((options[name] for options in said if options.get(name) is not None), None)
+        value = next((options[name] for options in sources if options.get(name) is not None), None)
         if value is not None:
             known[name] = _checked(name, value, weights.source)
     return known | hidden_of(weights.tensors)
