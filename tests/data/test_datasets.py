@@ -1,8 +1,10 @@
 """Data sets: what is found in folders, how classes are numbered, and what is said when something is missing."""
 
+import json
 import os
 import pickle
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,13 @@ from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, ImageFolder
 
 from tests.support.images import encoded, photo
+from vitcli import catalog
 from vitcli.data.datasets import build_named, build_split, build_splits
+from vitcli.data.source import ArrayImages, Source
 from vitcli.data.sources.folder import PackedNames
-from vitcli.errors import DataError, UsageError, VitcliError
+from vitcli.data.subset import limited
+from vitcli.errors import DataError, RecipeError, UsageError, VitcliError
+from vitcli.recipe.load import load_recipe
 from vitcli.recipe.schema import Dataset
 
 
@@ -143,7 +149,7 @@ def test_what_is_no_image_is_left_out_and_counted(make_image_folder):
     train = build_splits(section(data_dir)).train
     names = [train.name(index) for index in np.flatnonzero(train.targets == 0)]
     assert names == ["cat/0.png", "cat/1.png", "cat/2.png", "cat/deep/deeper/x.JPEG", "cat/other.png"]
-    assert any("1 file beside the class folders" in note for note in train.notes)
+    assert any("ignored 1 file next to the class folders" in note for note in train.notes)
     said = "\n".join(train.notes)
     for reason in (
         "1 .heic",
@@ -202,6 +208,117 @@ def test_subset_is_spread_evenly_and_keeps_classes(make_image_folder):
     whole = build_splits(section(dataset="digits")).train
     assert len(digits) == 300
     assert np.array_equal(np.asarray(digits.load(299)), np.asarray(whole.load(299 * 1442 // 300)))
+
+
+def of_class(images: Source) -> dict[str, set[str]]:
+    """class -> names of its images"""
+    names = [(images.class_names[images.target(index)], images.name(index)) for index in range(len(images))]
+    return {of: {name for other, name in names if other == of} for of in images.class_names}
+
+
+def test_a_number_of_images_of_each_class(make_image_folder):
+    data_dir = make_image_folder({"train/a": 9, "train/b": 40, "train/c": 2, "val/a": 1, "val/b": 1, "val/c": 1})
+    whole = build_splits(section(data_dir)).train
+    few, more = (build_splits(section(data_dir, num_samples_per_class=n), seed=3).train for n in (3, 6))
+    assert few.class_counts() == {"a": 3, "b": 3, "c": 2}
+    assert few.notes == ["1 of 3 classes have fewer than 3 images; all of these are used"]
+    assert all(few_of < whole_of or name == "c" for (name, few_of), whole_of in pairs(of_class(few), of_class(whole)))
+    assert all(few_of <= more_of for (_, few_of), more_of in pairs(of_class(few), of_class(more))), "nested"
+    again, other = (build_splits(section(data_dir, num_samples_per_class=3), seed=seed).train for seed in (3, 4))
+    assert of_class(again) == of_class(few) != of_class(other)
+    prints = [images.fingerprint()["contents_sha256"] for images in (few, again, other)]
+    assert prints[0] == prints[1] != prints[2]
+    (data_dir / "train/b" / sorted(of_class(whole)["b"] - of_class(more)["b"])[0][2:]).unlink()
+    assert of_class(build_splits(section(data_dir, num_samples_per_class=3), seed=3).train) == of_class(few)
+
+
+def pairs(some: dict, others: dict) -> Iterator[tuple]:
+    return zip(some.items(), others.values(), strict=True)
+
+
+@pytest.mark.parametrize(("ratio", "counts"), [(0.01, (1, 1, 2)), (0.1, (1, 3, 20)), (1.0, (3, 30, 200))])
+def test_a_share_of_the_images_of_each_class(ratio, counts):
+    labels = np.repeat([0, 1, 2], [3, 30, 200])
+    images = ArrayImages(np.zeros((233, 4, 4), np.uint8), labels, ["a", "b", "c"], "zeros")
+    part = limited(images, section(num_samples_ratio=ratio), seed=0)
+    assert tuple(part.class_counts().values()) == counts
+    assert np.array_equal(part.rows, np.sort(part.rows))
+    assert np.array_equal(part.targets, labels[part.rows])
+    unlabeled = ArrayImages(np.zeros((233, 4, 4), np.uint8), None, None, "zeros")
+    assert len(limited(unlabeled, section(num_samples_ratio=ratio), seed=0)) == round(ratio * 233)
+    with pytest.raises(UsageError, match="no labels"):
+        limited(unlabeled, section(num_samples_per_class=1), seed=0)
+
+
+def test_chosen_images_are_uniform():
+    """Chi-square over how often each of 20 images is among the 5 chosen, 800 seeds; 43.8 is the 0.1 % point for 19."""
+    images = ArrayImages(np.zeros((20, 2, 2), np.uint8), np.zeros(20), ["a"], "zeros")
+    chosen = [limited(images, section(num_samples_per_class=5), seed).rows for seed in range(800)]
+    counts = np.bincount(np.concatenate(chosen), minlength=20)
+    assert ((counts - 200) ** 2 / 200).sum() < 43.8
+
+
+def test_only_one_way_to_choose_a_part():
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(num_samples=5, num_samples_per_class=1, num_samples_ratio=0.5)
+    assert len(caught.value.problems) == 2
+    assert "give one of them" in str(caught.value)
+
+
+UNLABELED = [
+    ({"train": 3}, "train", ["0.png", "1.png", "2.png"]),
+    ({"train": 1, "train/deep/deeper": 2}, "train", ["0.png", "deep/deeper/0.png", "deep/deeper/1.png"]),
+    ({"": 2}, "", ["0.png", "1.png"]),
+    ({"2023": 1, "2024/may": 1}, "", ["2023/0.png", "2024/may/0.png"]),
+]
+
+
+@pytest.mark.parametrize(("counts", "root", "names"), UNLABELED, ids=str)
+def test_images_without_class_folders(make_image_folder, counts, root, names):
+    data_dir = make_image_folder(counts)
+    splits = build_splits(section(data_dir), needs_labels=False)
+    train = splits.train
+    assert [train.name(index) for index in range(len(train))] == names
+    assert splits.val is splits.class_names is train.targets is train.target(0) is None
+    expected = np.asarray(Image.open(data_dir / root / names[-1]))
+    assert np.array_equal(np.asarray(train.load(len(train) - 1)), expected)
+    assert f"{len(names)} images without labels" in train.notes[0]
+    assert train.fingerprint()["class_counts"] == {}
+    copy = pickle.loads(pickle.dumps(train.subset(1)))
+    assert (len(copy), copy.name(0)) == (1, names[0])
+    assert isinstance(refusal(data_dir), DataError), "a task that needs labels refuses it"
+
+
+def test_class_folders_are_for_evaluation_where_labels_are_not_needed(make_image_folder):
+    data_dir = make_image_folder(CATS_AND_DOGS)
+    splits, with_labels = build_splits(section(data_dir), needs_labels=False), build_splits(section(data_dir))
+    assert splits.class_names == ["cat", "dog"]
+    assert splits.val.fingerprint() == with_labels.val.fingerprint()
+    assert splits.train.fingerprint() == with_labels.train.fingerprint()
+    assert splits.train.notes == []
+    shutil.rmtree(data_dir / "val/cat")
+    shutil.rmtree(data_dir / "val/dog")
+    photo().save(data_dir / "val/x.png")
+    splits = build_splits(section(data_dir), needs_labels=False)
+    assert (len(splits.train), splits.val) == (5, None)
+    assert "validation split is not used" in splits.train.notes[-1]
+    shutil.rmtree(data_dir / "val")
+    splits = build_splits(section(data_dir), needs_labels=False)
+    assert (splits.class_names, splits.val) == (["cat", "dog"], None)
+    assert "nothing to evaluate on" in splits.train.notes[-1]
+
+
+def test_validation_images_are_never_trained_on_for_want_of_a_training_folder(make_image_folder):
+    data_dir = make_image_folder({"training/a": 1, "val/a": 1})
+    with pytest.raises(DataError, match="no folder 'train'"):
+        build_splits(section(data_dir), needs_labels=False)
+
+
+def test_a_folder_without_images_is_refused_with_or_without_labels(make_image_folder):
+    data_dir = make_image_folder({"train": 0})
+    (data_dir / "train/notes.txt").touch()
+    with pytest.raises(DataError, match=r"no images in .*1 \.txt ignored"):
+        build_splits(section(data_dir), needs_labels=False)
 
 
 @pytest.mark.parametrize("change", ["nothing", "added", "removed", "renamed", "grown", "touched", "moved"])
@@ -318,6 +435,43 @@ def test_cifar_arrays_become_rgb_images(tmp_path, monkeypatch):
     assert splits.train.class_counts() == {"airplane": 2, "automobile": 2}
     assert splits.train.name(2) == "cifar10/train[2]"
     assert np.array_equal(np.asarray(splits.train.load(1)), np.arange(3072, 6144).astype(np.uint8).reshape(32, 32, 3))
+
+
+def write_all(folder: Path, make_image_folder) -> None:
+    """Files for every data set that needs some, a few images each."""
+    make_image_folder(CATS_AND_DOGS)
+    for name in ("MNIST", "FashionMNIST"):
+        for part in ("train", "t10k"):
+            write_idx(folder / name / f"raw/{part}-images-idx3-ubyte", np.zeros((4, 28, 28)))
+            write_idx(folder / name / f"raw/{part}-labels-idx1-ubyte", np.arange(4))
+    cifar = {"cifar10": ("cifar-10-batches-py", *CIFAR10_FILES), "cifar100": ("cifar-100-python", "train", "test")}
+    for name, (below, *files) in cifar.items():
+        (folder / below).mkdir()
+        for file in files:
+            stored = {"data": np.zeros((4, 3072), np.uint8), "labels": [0, 1, 2, 3], "fine_labels": [0, 1, 2, 3]}
+            (folder / below / file).write_bytes(pickle.dumps(stored))
+        classes = [f"class{number}" for number in range(10 if name == "cifar10" else 100)]
+        meta = {"label_names": classes, "fine_label_names": classes}
+        (folder / below / ("batches.meta" if name == "cifar10" else "meta")).write_bytes(pickle.dumps(meta))
+
+
+CIFAR10_FILES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")
+
+
+@pytest.mark.parametrize("name", catalog.SOURCES)
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_every_declared_set_keeps_the_contract(name, split, tmp_path, make_image_folder, monkeypatch):
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    write_all(tmp_path / "data", make_image_folder)
+    images = build_split(section(tmp_path / "data", dataset=name), split)
+    assert len({images.name(index) for index in range(len(images))}) == len(images) == len(images.targets) > 0
+    assert all(images.load(index).mode == "RGB" for index in (0, len(images) - 1))
+    assert {images.target(index) for index in range(len(images))} <= set(range(len(images.class_names)))
+    assert json.loads(json.dumps(images.fingerprint())) == images.fingerprint()
+    last = images.select(np.array([len(images) - 1]))
+    assert (last.name(0), last.target(0)) == (images.name(len(images) - 1), images.target(len(images) - 1))
+    assert last.load(0).tobytes() == images.load(len(images) - 1).tobytes()
+    assert last.fingerprint() != images.fingerprint() == pickle.loads(pickle.dumps(images)).fingerprint()
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion_mnist"])

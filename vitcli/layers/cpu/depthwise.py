@@ -49,7 +49,7 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, s
     channels, kernel_size = x.shape[1], weight.shape[-1]
     dense = x.shape[-2] * x.shape[-1] * -(-x.shape[-2] // stride) * -(-x.shape[-1] // stride) <= DENSE_ENTRIES
     narrow = min(x.shape[-2:]) <= kernel_size // 2 and not dense
-    if x.device.type != "cpu" or narrow or not torch.is_grad_enabled():
+    if x.device.type != "cpu" or narrow:
         return F.conv2d(x, weight, bias, stride, kernel_size // 2, groups=channels)
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
