@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import vitcli as package
 from tests.conftest import ROOT, environment, options
@@ -330,3 +332,34 @@ def test_the_model_of_the_page(write, tmp_path: Path, monkeypatch: pytest.Monkey
     report = package.load_weights(other, result.run_dir / "checkpoints" / "best")
     assert report.resized == ["stem.0.weight"]
     assert sorted(report.missing) == ["head.bias", "head.weight"]
+
+
+@pytest.mark.slow
+def test_the_task_of_the_page(tmp_path: Path, vitcli):
+    """A task, an evaluator and a source of a user's own, by the commands of the page."""
+    (tmp_path / "my_task.py").write_text(EXAMPLES["my_task.py"])
+    for split, count in (("train", 64), ("val", 20)):
+        images = np.random.default_rng(count).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        np.savez(tmp_path / f"{split}.npz", images=images)
+    small = ["--model", "vit_ti_patch16", "--patch_size", 8, "--depth", 1, "--batch_size", 32, "--epoch_size", 1]
+    words = [
+        "--task",
+        "rotation",
+        "--dataset",
+        "arrays",
+        "--data_dir",
+        ".",
+        "--image_resize",
+        32,
+        "--run_dir",
+        "rotation",
+    ]
+    done = vitcli("train", "--plugin", "my_task.py", *words, *small)
+    assert done.returncode == 0, done.stderr
+    assert "64 + 20 images, no labels" in done.stdout
+    assert "best rotation_top1" in done.stdout
+    checkpoint = tmp_path / "rotation" / "checkpoints" / "step-00000002"
+    assert load_file(checkpoint / "task.safetensors").keys() == {"head.weight", "head.bias"}
+    again = vitcli("train", "--plugin", "my_task.py", "--resume", "rotation")
+    assert again.returncode == 0, again.stderr
+    assert "continuing at step 2" in again.stdout
