@@ -158,7 +158,7 @@ def build_task(
         reporter.say(freeze(network, recipe.optimizer.freeze))
     if device.type == "cpu":
         use_cpu_kernels(network)
-    return kind(recipe, network, class_names).to(device)
+    return kind(recipe, network.to(device), class_names).to(device)
 
 
 def build_batches(
