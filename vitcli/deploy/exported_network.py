@@ -29,7 +29,7 @@ class ExportedNetwork(nn.Module):
         self.classify = Classifier(artifact, threads=threads, device=device)
 
     def forward(self, images: Tensor) -> Tensor:
-        pixels = images.round().to("cpu", torch.uint8).permute(0, 2, 3, 1).contiguous()  # (B, H, W, C)
+        pixels = images.to("cpu", torch.uint8).permute(0, 2, 3, 1).contiguous()  # (B, H, W, C)
         probabilities = torch.from_numpy(self.classify(pixels.numpy())).to(images.device)
         return probabilities.clamp(min=_SMALLEST).log()
 
