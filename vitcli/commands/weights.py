@@ -68,7 +68,7 @@ def unfuse(source: str, out: Path, data_dir: Path | None = None) -> None:
     check_out("vitcli", out)
     unfused = unfuse_weights(open_weights(source))
     if unfused.needs_images and not data_dir:
-        _console.print("note: statistics are measured on made-up images; real images are better: --data_dir DIR")
+        _console.print("note: statistics are measured on made-up images; real ones are better: --data_dir DIR")
     made_up = made_up_images(NUM_MADE_UP, in_chans=unfused.in_chans, img_size=unfused.img_size)
     images = _real_images(unfused, data_dir) if data_dir else made_up
     difference = write_unfused(unfused, images, out)
