@@ -159,4 +159,4 @@ def test_the_layer_that_suffers_from_int8_is_found():
     assert list(errors) == ["second", "first"]
     assert errors["second"] > 3 * errors["first"]
     assert type(network.second) is nn.Linear
-    assert list(layer_errors(network, [torch.randn(5, 8)], besides=["second"])) == ["first"]
+    assert list(layer_errors(network, [torch.randn(5, 8)], kept=["second"])) == ["first"]

@@ -1,24 +1,29 @@
-"""Trains a small network without BatchNorm through the real `train`, so that 1 and 2 processes can be compared exactly.
+"""A plugin with a small model without BatchNorm, with which one and two processes can be compared exactly."""
 
-[torchrun …] norm_free.py RUN_DIR --key value …
-"""
-
-import sys
+from typing import NamedTuple
 
 from torch import nn
 
-import vitcli.networks.build as networks
-from vitcli.commands.train import train
-from vitcli.recipe.load import load_recipe
+
+class Variant(NamedTuple):
+    img_size: int
+    crop_pct: float
 
 
-def build_network(recipe, num_classes: int) -> nn.Module:
+VARIANTS = {"norm_free": Variant(32, 1.0)}
+
+
+def create(
+    name: str,
+    *,
+    num_classes: int,
+    in_chans: int,
+    img_size: int,
+    drop_rate: float,
+    drop_path_rate: float,
+    layer_scale_init: float | None,
+    grad_checkpointing: bool,
+) -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(3, 8, 4, stride=4), nn.GroupNorm(1, 8), nn.GELU(), nn.Flatten(), nn.Linear(8 * 64, num_classes)
+        nn.Conv2d(in_chans, 8, 4, stride=4), nn.GroupNorm(1, 8), nn.GELU(), nn.Flatten(), nn.Linear(8 * 64, num_classes)
     )  # fmt: skip
-
-
-networks.build_network = build_network
-words = sys.argv[2:]
-keys = {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
-train(load_recipe("quickstart", {"run_dir": sys.argv[1], **keys}))

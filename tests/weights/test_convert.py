@@ -271,7 +271,7 @@ def test_show(tmp_path, capsys):
     """The project the names belong to, if it is known; and the meaning of 96 if the number of heads is not known."""
     for module, words in (
         (torch.nn.Linear(2, 2), "not recognized"),
-        (ours(), "timm, as ours"),
+        (ours(), "timm's, as in vitcli"),
         (lucid_vit(heads=3, dim_head=32), "head_dim: 96 / num_heads"),
     ):
         torch.save(module.state_dict(), tmp_path / "w.pth")

@@ -143,7 +143,7 @@ def test_a_folded_vit_is_validated(tmp_path: Path, image_folder: Path):
     scores = []
     for name, form in ("plain.pth", model), ("full.pth", reparameterize(model, fold="full")):
         torch.save(form.state_dict(), tmp_path / name)
-        scores.append(vitcli.validate(vitcli.load_recipe(**recipe, ckpt_path=tmp_path / name)).nll)
+        scores.append(vitcli.validate(vitcli.load_recipe(**recipe, ckpt_path=tmp_path / name))["nll"])
     assert scores[1] == pytest.approx(scores[0], rel=1e-5)
 
 
