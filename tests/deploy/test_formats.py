@@ -40,7 +40,9 @@ def test_lower_precision_is_nearly_the_same(job: str, tolerance: float, run_expo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["onnx", "openvino", "executorch", "torch_export"])
+@pytest.mark.parametrize(
+    "name", ["onnx", "openvino", pytest.param("executorch", marks=pytest.mark.soak), "torch_export"]
+)
 def test_a_layer_that_is_kept_stays_float_in_the_file(name: str, run_exported: Run, tmp_path: Path):
     kept, weights = "model.stages.3.blocks.0.mlp.fc1", 128 * 256
 

@@ -69,16 +69,9 @@ def test_fine_tuning_story(tmp_path: Path, vitcli, image_folder: Path):
 @pytest.mark.slow
 def test_keys_are_canonical_under_compile_and_ddp(tmp_path: Path, torchrun):
     """A checkpoint of a compiled, distributed run has the names of the bare model."""
-    keys = {
-        "model": "norm_free",
-        "epoch_size": 1,
-        "num_samples": 64,
-        "batch_size": 16,
-        "compile": True,
-        "run_dir": "run",
-    }
-    words = ["-c", "quickstart", "--plugin", ROOT / "tests" / "e2e" / "norm_free.py", *options(keys)]
-    done = torchrun(2, "-m", "vitcli", "train", *words)
+    plugin = ROOT / "tests" / "e2e" / "norm_free.py"
+    words = options({"model": "norm_free", "epoch_size": 1, "num_samples": 64, "batch_size": 16, "compile": True})
+    done = torchrun(2, "-m", "vitcli", "train", "-c", "quickstart", "--plugin", plugin, "--run_dir", "run", *words)
     assert done.returncode == 0, done.stderr
     names = load_file(tmp_path / "run" / "checkpoints" / "best" / "model.safetensors").keys()
     assert set(names) == {"0.weight", "0.bias", "1.weight", "1.bias", "4.weight", "4.bias"}

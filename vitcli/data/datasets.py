@@ -65,16 +65,15 @@ def build_named(section: Dataset, split: Literal["train", "val"], class_names: l
 
 
 def _val_if_any(section: Dataset, train: Source) -> Source | None:
-    """The validation split if both splits have labels; the notes of `train` say why there is none."""
-    if train.targets is None:
-        return None
+    """The validation split if it has labels or none as `train` has; notes of `train` say why there is none."""
     try:
         val = build_split(section, "val", needs_labels=False)
     except MissingSplit as error:
-        train.notes.append(f"{error.message}: there is nothing to evaluate on")
+        if train.targets is not None:
+            train.notes.append(f"{error.message}: there is nothing to evaluate on")
         return None
-    if val.targets is None:
-        train.notes += [*val.notes, "the validation split is not used: it has no labels"]
+    if (val.targets is None) != (train.targets is None):
+        train.notes += [*val.notes, "the validation split is not used: only one of the two splits has labels"]
         return None
     return val
 
