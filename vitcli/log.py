@@ -1,4 +1,4 @@
-"""What a run says: progress on the console (rank 0), metrics.jsonl and TensorBoard in the run's folder."""
+"""The output of a run: progress on the console (rank 0), metrics.jsonl and TensorBoard in the run's folder."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def relative(path: Path) -> str:
 
 
 class SteadyConsole(Console):
-    """Goes quiet, instead of ending the process, when nobody reads its output any more (`vitcli train | head`)."""
+    """Stops printing, instead of ending the process, when its output is no longer read (`vitcli train | head`)."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -34,7 +34,7 @@ class SteadyConsole(Console):
 
 
 class Reporter:
-    """The voice of rank 0; on other ranks every call does nothing."""
+    """Prints on rank 0; on other ranks every call does nothing."""
 
     def __init__(self, *, enabled: bool) -> None:
         self.enabled = enabled
@@ -61,7 +61,7 @@ class Reporter:
         self.console.print(escape(text))
 
     def note(self, text: str) -> None:
-        """A line the user should not miss."""
+        """A line that the user should see."""
         self.console.print(f"[yellow]note:[/yellow] {escape(text)}")
 
     def notes(self, *groups: Iterable[str]) -> None:

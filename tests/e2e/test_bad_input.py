@@ -142,7 +142,7 @@ def test_pickled_code_is_not_run(tmp_path: Path, image_folder: Path, vitcli):
     assert not (tmp_path / "executed").exists()
 
 
-def test_head_is_replaced_aloud_in_training_and_refused_in_validation(image_folder: Path, weights: Path, vitcli):
+def test_another_head_is_replaced_in_training_and_refused_in_validation(image_folder: Path, weights: Path, vitcli):
     shutil.copytree(image_folder / "train" / "dog", image_folder / "train" / "eel")
     done = vitcli("train", *TINY, "--data_dir", image_folder, "--ckpt_path", weights)
     assert done.returncode == 0, done.stderr

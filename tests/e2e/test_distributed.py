@@ -45,7 +45,7 @@ def test_two_processes_equal_one_with_accumulation(tmp_path: Path, torchrun, vit
 def test_fastvit_counts_ragged_shares(tmp_path: Path, torchrun, vitcli):
     """355 validation images over two ranks: counted once each; the checkpoint validates to the same counts alone.
 
-    The same by five crops of each; the single crop is reported beside them.
+    The same by five crops of each; the single crop is reported too.
     """
     words = ["train", "-c", "quickstart", "--run_dir", "run", *options(SMALL | {"epoch_size": 1, "batch_size": 16})]
     done = torchrun(2, "-m", "vitcli", *words)

@@ -44,7 +44,7 @@ def test_an_error_of_this_rank_stays_its_own(tmp_path: Path, others: subprocess.
 
 
 def test_a_process_that_is_gone(tmp_path: Path, others: subprocess.Popen):
-    others.kill()  # and nobody has waited for it: it is a zombie
+    others.kill()  # a zombie, because it has not been waited for
     found = failure_of_another(RuntimeError("anything"), tmp_path, world(others), "")
     assert isinstance(found, LostContact)
     assert "rank 1 of the run died" in found.message

@@ -93,7 +93,7 @@ def failure_of_another(error: RuntimeError, run_dir: Path, world: World, resume:
 
 
 def _is_running(pid: int) -> bool:
-    """Whether the process exists and is more than an entry that nobody has collected yet."""
+    """Whether the process exists and is not a zombie."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     if Path("/proc/self").exists():

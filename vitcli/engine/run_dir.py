@@ -56,7 +56,7 @@ def ensure_writable(path: Path) -> None:
 
 
 def lock(run_dir: Path) -> None:
-    """Keep other processes out of the run until this one ends, however it ends.
+    """Keep other processes out of the run until this one ends, for whatever reason.
 
     A POSIX lock, because loader processes do not inherit it: they may outlive a killed training process by seconds.
 
@@ -81,7 +81,7 @@ def lock(run_dir: Path) -> None:
 
 
 def leave(run_dir: Path) -> None:
-    """Let go of the run; a folder in which nothing was begun is removed."""
+    """Release the run; remove its folder if nothing was started in it."""
     while _HELD:
         _HELD.pop().close()
     if not (run_dir / "recipe.yaml").exists():
@@ -98,11 +98,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_result(path: Path, value: Any) -> None:
-    """The same for what a command was asked to write beside its table; UsageError where that cannot be written."""
+    """The same for a result that a command also prints; UsageError if it cannot be written."""
     try:
         write_json(path, value)
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}", help="the result stands above") from None
+        raise UsageError(f"cannot write {path}: {error.strerror}", help="the result is printed above") from None
 
 
 def read_json(path: Path) -> Any:
@@ -141,7 +141,7 @@ def forget_words(run_dir: Path) -> None:
 
 
 def environment(device: torch.device, world_size: int) -> dict[str, Any]:
-    """What the numbers of this run depend on beside the recipe."""
+    """What the numbers of this run depend on besides the recipe."""
     import torchvision
 
     accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else None
