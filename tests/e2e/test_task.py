@@ -64,3 +64,14 @@ def test_a_task_of_ones_own(tmp_path: Path, vitcli):
     assert resumed.returncode == 0, resumed.stderr
     assert final(killed) == final(whole)
     assert metrics(killed) == metrics(whole)
+
+
+def test_a_task_that_names_no_evaluator_is_not_measured_by_nothing(tmp_path: Path, vitcli):
+    """`validate` asks for one instead of printing an empty table."""
+    words = [*WORDS, "--epoch_size", "1", "--num_samples", "32", "--run_dir", "run"]
+    assert vitcli(*words).returncode == 0
+    done = vitcli("validate", "--plugin", PLUGIN, "--ckpt_path", "run")
+    assert done.returncode == 2
+    assert "`task: agreement` names no evaluator of the network alone" in done.stderr
+    done = vitcli("validate", "--plugin", PLUGIN, "--ckpt_path", "run", "--evaluate", "spread")
+    assert done.returncode == 0, done.stderr

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from tests.evaluators.conftest import MakeSetting, Pixels, Unlabeled
-from vitcli.evaluators.collapse import Collapse, effective_rank, feature_std
+from vitcli.evaluators.collapse import Collapse
+from vitcli.layers.spread import effective_rank, feature_std
 
 
 def test_std_by_hand():

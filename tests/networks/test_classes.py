@@ -1,6 +1,5 @@
 """Classes are matched by name; the order is assumed only where one side has no names that could match, and is noted."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -58,14 +57,6 @@ def test_outputs_without_names_need_an_equal_count(tmp_path: Path):
     assert ["no names" in note for note in images.notes] == [True]
     with pytest.raises(WeightsError, match="3 classes, the data has 2 classes"):
         numbered(data(tmp_path / "b", "bee", "ant"), ["class 0", "class 1", "class 2"], "number")
-
-
-def test_without_a_classifier_the_data_keeps_its_own_indices(tmp_path: Path):
-    section = data(tmp_path, "bee", "ant")
-    shutil.copytree(tmp_path / "val", tmp_path / "train")
-    for split in ("train", "val"):
-        images = numbered(section, [], "number", split)
-        assert (images.class_names, images.notes) == (["ant", "bee"], [])
 
 
 def test_the_kind_of_names():

@@ -33,6 +33,18 @@ PROBLEMS: list[tuple[dict[str, Any], str, str, str | None, dict[str, Any]]] = [
         {"multi_step_decay_milestones": (20, 30)},
     ),
     ({"freeze": ("norm", "(")}, "freeze", "'(' is not a regular expression: missing )", "stem", {"freeze": ("norm",)}),
+    ({"blur_sigma": (2.0, 0.1), "blur_prob": 1.0}, "blur_sigma", "a range", "[0.1, 2]", {"blur_sigma": (0.1, 2.0)}),
+    (
+        {"num_samples": 5, "num_samples_ratio": 0.1}, "num_samples_ratio", "both choose a part", "one of them",
+        {"num_samples": None},
+    ),
+    ({"task": "byol", "mixup": 0.8}, "mixup", "does not work with `mixup: 0.8`", "set it to 0", {"mixup": 0.0}),
+    ({"task": "byol", "cutmix": 1.0}, "cutmix", "does not work with", "set it to 0", {"task": "classification"}),
+    ({"task": "byol", "quantize": "int8_qat"}, "quantize", "does not work with", "in float", {"quantize": "none"}),
+    (
+        {"task": "byol", "drop_remainder": False}, "drop_remainder", "does not work with", "set it to true",
+        {"drop_remainder": True},
+    ),
     ({"quantize": "int8_qat", "amp": "bf16"}, "amp", "amp bf16 would round", "set `amp: off`", {"amp": "off"}),
     ({"quantize": "int8_qat", "amp": "fp16"}, "amp", "amp fp16 would round", "set `amp: off`", {"quantize": "none"}),
     (
@@ -73,6 +85,11 @@ NOTES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ),
     ({"lars_trust": 0.02}, "`lars_trust` has no effect without `opt: lars`", {"opt": "lars"}),
     ({"target_decay": 0.9}, "`target_decay` has no effect with `task: classification`", {"task": "byol"}),
+    (
+        {"task": "byol", "label_smoothing": 0.1, "loss": "BCE"},
+        "`loss`, `label_smoothing` have no effect with `task: byol`, which has its own loss",
+        {"task": "classification"},
+    ),
     ({"blur_sigma": (0.5, 1.0)}, "`blur_sigma` has no effect without `blur_prob`", {"blur_prob": 0.5}),
     ({"solarize_threshold": 90}, "`solarize_threshold` has no effect without `solarize_prob`", {"solarize_prob": 0.2}),
     ({"color_jitter_prob": 0.8}, "`color_jitter_prob` has no effect without `color_jitter`", {"color_jitter": 0.4}),

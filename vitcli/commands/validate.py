@@ -1,6 +1,8 @@
 """`vitcli validate`: the accuracy of a checkpoint or of an exported network, counted image by image."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,18 +11,19 @@ from torch import nn
 
 from vitcli import catalog
 from vitcli.data.crops import Crops
+from vitcli.data.datasets import build_splits
 from vitcli.data.source import Source
 from vitcli.deploy.artifact import RECIPE, Artifact, is_artifact, open_artifact
 from vitcli.deploy.exported_network import ExportedNetwork, fed_pixels
 from vitcli.deploy.predictions import check_writable
-from vitcli.distributed import World, joined, num_launched
+from vitcli.distributed import joined, num_launched
 from vitcli.engine.failures import memory_in_words
 from vitcli.engine.precision import build_autocast
 from vitcli.engine.preflight import check_device, check_launch
 from vitcli.engine.run_dir import write_result
 from vitcli.errors import UsageError
 from vitcli.evaluators.evaluator import Evaluator, Setting
-from vitcli.evaluators.top1 import SINGLE_CROP, EvalResult
+from vitcli.evaluators.top1 import SINGLE_CROP, EvalResult, Top1
 from vitcli.layers.fake_quant import simulate_int8
 from vitcli.layers.reparam import reparameterize
 from vitcli.log import Reporter
@@ -92,43 +95,63 @@ def validate(
         reporter.notes(recipe.notes, launch_notes)
         subject = _artifact(recipe) if exported else _checkpoint(recipe, fold, use_ema, world.device)
         reporter.notes(subject.notes)
-        images = numbered(subject.recipe.dataset, subject.class_names, subject.named_by)
-        reporter.notes(images.notes)
-        if subject.named_by == "number":
-            check_num_classes(recipe, images.class_names or [])
+        kinds = _evaluators(subject, crops)
+        train, val = _images(subject, needs_train=any(kind.needs_train for kind in kinds.values()))
+        reporter.notes(*(source.notes for source in (train, val) if source))
+        if subject.named_by == "number" and val:
+            check_num_classes(recipe, val.class_names or [])
+        setting = Setting(
+            subject.recipe, val, world, build_autocast(subject.recipe, world.device), train=train, crops=crops
+        )
         with memory_in_words("lower --val_batch_size"):
-            numbers, rows = _measured(subject, images, world, crops)
+            numbers, rows = _measured(subject.network, [kind(setting) for kind in kinds.values()])
         reporter.table("validation", [*subject.rows, *rows])
         if json_file and world.is_main:
             write_result(json_file, numbers | subject.facts | (_crop_facts(crops, numbers) if crops else {}))
         return numbers
 
 
-def _measured(
-    subject: Subject, images: Source, world: World, crops: Crops | None
-) -> tuple[dict[str, float], list[tuple[str, str]]]:
+def _evaluators(subject: Subject, crops: Crops | None) -> dict[str, type[Evaluator]]:
+    """What the user asks for, else what the task names.
+
+    Raises:
+        WeightsError: one needs a classifier, and the network has none.
+        UsageError: there are none, or many crops are asked for and none of them uses them.
+    """
+    task: type[Task] = catalog.load("tasks", subject.recipe.learning.task)
+    names = subject.recipe.evaluation.evaluate or task.evaluators
+    if not names:
+        message = f"`task: {subject.recipe.learning.task}` names no evaluator of the network alone"
+        raise UsageError(message, help="choose evaluators with --evaluate")
+    kinds: dict[str, type[Evaluator]] = {name: catalog.load("evaluators", name) for name in names}
+    if not subject.class_names and any(kind.needs_classifier for kind in kinds.values()):
+        raise no_classifier(subject.source)
+    if crops and Top1 not in kinds.values():
+        raise UsageError(f"--eval_crops has no effect on {', '.join(names)}", help="remove it, or add --evaluate top1")
+    return kinds
+
+
+def _images(subject: Subject, *, needs_train: bool) -> tuple[Source | None, Source | None]:
+    """Training images, if they are needed, and validation images, with the class indices of the network's outputs."""
+    section = subject.recipe.dataset
+    if not subject.class_names:  # the network knows no classes; the evaluators decide whether the data must have labels
+        splits = build_splits(section, needs_labels=False)
+        return splits.train, splits.val
+    named = partial(numbered, section, subject.class_names, subject.named_by)
+    return named("train") if needs_train else None, named("val")
+
+
+def _measured(network: nn.Module, evaluators: Sequence[Evaluator]) -> tuple[dict[str, float], list[tuple[str, str]]]:
     """The numbers of all evaluators, and their rows in the table."""
-    recipe = subject.recipe
     numbers: dict[str, float] = {}
     rows: list[tuple[str, str]] = []
-    for name in _evaluators(subject):
-        kind: type[Evaluator] = catalog.load("evaluators", name)
-        train = numbered(recipe.dataset, subject.class_names, subject.named_by, "train") if kind.needs_train else None
-        evaluator = kind(Setting(recipe, images, world, build_autocast(recipe, world.device), train, crops))
-        found = evaluator(subject.network)
+    for evaluator in evaluators:
+        found = evaluator(network)
         numbers |= found
-        rows += [row for row in evaluator.rows(found) if row not in rows]
+        rows += evaluator.rows(found)
+        if warning := evaluator.warning(found):
+            rows.append(("warning", warning))
     return numbers, rows
-
-
-def _evaluators(subject: Subject) -> tuple[str, ...]:
-    """What the user asks for, else the task's own."""
-    if chosen := subject.recipe.evaluation.evaluate:
-        return chosen
-    task: type[Task] = catalog.load("tasks", subject.recipe.learning.task)
-    if not subject.class_names and task.num_outputs(["a class"]):
-        raise no_classifier(subject.source)
-    return task.evaluators
 
 
 def _crop_facts(crops: Crops, numbers: dict[str, float]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -20,6 +19,7 @@ from vitcli.engine.bad_images import BadImages
 from vitcli.engine.meter import Meter
 from vitcli.engine.precision import build_autocast, chosen_amp
 from vitcli.engine.training import Training
+from vitcli.errors import UsageError
 from vitcli.evaluators.evaluator import Evaluator, Setting
 from vitcli.layers.cpu import use_cpu_kernels
 from vitcli.layers.cpu.memory import keep_freed_memory
@@ -185,17 +185,19 @@ def build_batches(
 
 
 def build_evaluators(recipe: Recipe, world: World, splits: Splits, task: Task) -> dict[str, Evaluator]:
-    """The evaluators that the recipe names, else the task's own; without a validation split, on training images."""
-    own = [measurement.evaluator for measurement in task.measurements(task.network)]
-    setting = Setting(
-        recipe=recipe,
-        val=splits.train.subset(_WITHOUT_VAL) if splits.val is None else splits.val,
-        world=world,
-        autocast=build_autocast(recipe, world.device),
-        train=splits.train,
-    )
-    names: Any = recipe.evaluation.evaluate or dict.fromkeys(own)
-    return {name: catalog.load("evaluators", name)(setting) for name in names}
+    """The evaluators that the recipe names, else the task's own.
 
-
-_WITHOUT_VAL = 2048  #: images of the training split that are evaluated where there is no validation split
+    Raises:
+        UsageError: one of them needs a classifier, and the task trains none.
+        DataError: one of them needs labels or a validation split that the data does not have.
+    """
+    own = dict.fromkeys(measurement.evaluator for measurement in task.measurements(task.network))
+    setting = Setting(recipe, splits.val, world, build_autocast(recipe, world.device), splits.train)
+    evaluators: dict[str, Evaluator] = {}
+    for name in recipe.evaluation.evaluate or own:
+        kind: type[Evaluator] = catalog.load("evaluators", name)
+        if kind.needs_classifier and name not in own and not task.num_outputs(splits.class_names):
+            message = f"the evaluator {name} needs a classifier, and `task: {recipe.learning.task}` trains none"
+            raise UsageError(message, help="choose other evaluators with --evaluate")
+        evaluators[name] = kind(setting)
+    return evaluators

@@ -49,6 +49,7 @@ class Evaluator(Protocol):
     """Built as `catalog.load("evaluators", name)(setting)`; exact over any number of ranks, all of which call it."""
 
     needs_train: bool = False  #: whether it looks at the training split too
+    needs_classifier: bool = False  #: whether the network must return logits, not features
     metrics: tuple[str, ...]  #: the numbers that an epoch's line shows
 
     def __init__(self, setting: Setting) -> None: ...

@@ -82,6 +82,7 @@ class Top1(Evaluator):
         DataError: the validation images have no labels.
     """
 
+    needs_classifier = True
     metrics = ("top1", "top5", "nll")
 
     def __init__(self, setting: Setting) -> None:

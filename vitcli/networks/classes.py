@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from vitcli.data.datasets import build_named, build_split, build_splits
+from vitcli.data.datasets import build_named, build_split
 from vitcli.data.source import Source
 from vitcli.errors import DataError, WeightsError
 from vitcli.recipe.load import Recipe
@@ -31,14 +31,12 @@ def numbered(
     the outputs, and a note says so.
 
     Args:
-        class_names: of the outputs, in order; empty: the network has no classifier, and the data keeps its own indices.
+        class_names: of the outputs, in order.
 
     Raises:
         DataError: the data has a class that the network does not know, or cannot be read.
         WeightsError: the outputs have no names, and the data has another number of classes.
     """
-    if not class_names:
-        return _of_both_splits(section, split)
     if named_by == "number":
         images = build_split(section, split)
         found = images.class_names or []
@@ -58,13 +56,6 @@ def numbered(
         if len(found) != len(class_names) or {*found} & {*class_names}:
             raise
         return _in_order(images, class_names, "the folders are not named as the classes of the weights")
-
-
-def _of_both_splits(section: Dataset, split: Literal["train", "val"]) -> Source:
-    """The split with the class indices of the training split, so that both splits agree."""
-    splits = build_splits(section)
-    assert splits.val is not None
-    return splits.train if split == "train" else splits.val
 
 
 def _in_order(images: Source, class_names: list[str], reason: str) -> Source:

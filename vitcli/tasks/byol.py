@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from vitcli.data.batch import Batch
 from vitcli.data.mixing import BatchPreparer
 from vitcli.errors import UsageError
+from vitcli.layers.spread import feature_std
 from vitcli.layers.sync_norm import synchronize_norms
 from vitcli.recipe.load import Recipe
-from vitcli.recipe.schema import Loss
 from vitcli.tasks.task import Measurement, Task, TaskOutput
 
 
@@ -31,15 +31,18 @@ class Byol(Task):
     measurement only: no gradient of it reaches the network.
 
     Raises:
-        UsageError: the recipe asks for what BYOL cannot do, or the network returns no features.
+        UsageError: the network returns no features (B, D), or batches of one image are asked for.
     """
 
     num_views = 2
     needs_labels = False
+    evaluators = ("knn",)
     tau: Tensor  #: () decay of the next update of the target
 
     def __init__(self, recipe: Recipe, network: nn.Module, class_names: list[str] | None) -> None:
-        _check(recipe)
+        if recipe.dataset.batch_size == 1:
+            help = "batch normalization needs at least 2 images"
+            raise UsageError("task: byol does not work with batch_size: 1", help=help)
         super().__init__(recipe, network, class_names)
         self.recipe, section = recipe, recipe.learning
         self.preparer = BatchPreparer(recipe.augmentation, 0, in_channels=recipe.model.in_channels)
@@ -71,7 +74,7 @@ class Byol(Task):
         with torch.no_grad():
             target = self.target(first), self.target(second)
         loss = regression_loss(online[0], target[1]) + regression_loss(online[1], target[0])
-        metrics = {"byol_loss": loss.detach(), "tau": self.tau.clone(), "z_std": spread(projected.detach())}
+        metrics = {"byol_loss": loss.detach(), "tau": self.tau.clone(), "z_std": feature_std(projected)}
         if self.probe is not None and batch.targets is not None:
             logits = self.probe(features.detach()).float()
             loss = loss + F.cross_entropy(logits, batch.targets)
@@ -101,6 +104,9 @@ class Byol(Task):
         probe = Measurement("top1", nn.Sequential(network, self.probe), "probe_")
         return [Measurement("knn", network), probe, collapse]
 
+    def next_command(self, run: str) -> str:
+        return super().next_command(run) if self.primary else f"vitcli embed {run} DIR -o features.npz"
+
     def notes(self, *, accumulation: int, world_size: int) -> list[str]:
         seen, notes = self.recipe.dataset.batch_size * world_size, []
         if world_size > 1:
@@ -110,8 +116,6 @@ class Byol(Task):
                 f"batch normalization sees {seen} images at a time, not the global batch of {seen * accumulation}: "
                 "with another batch_size or number of accumulation steps the result differs"
             )
-        if self.recipe.loss != Loss():
-            notes.append("BYOL has its own loss: the keys of the loss section have no effect")
         return notes
 
 
@@ -134,24 +138,6 @@ def regression_loss(predicted: Tensor, target: Tensor) -> Tensor:
 def decay_at(step: int, total_steps: int, start: float, end: float) -> float:
     """Decay of the target after step `step` (from 0): `start` to `end` along a cosine. (Paper, section 3.2.)"""
     return end - (end - start) * (math.cos(math.pi * step / total_steps) + 1) / 2
-
-
-def spread(projections: Tensor) -> Tensor:
-    """Standard deviation of L2-normalized (B, D), mean over D: 0 when collapsed, 1 / sqrt(D) when evenly spread."""
-    return F.normalize(projections.float(), dim=1).std(0, correction=0).mean()
-
-
-def _check(recipe: Recipe) -> None:
-    wrong = {
-        "mixup": (recipe.augmentation.mixup, "it mixes labels; set it to 0"),
-        "cutmix": (recipe.augmentation.cutmix, "it mixes labels; set it to 0"),
-        "quantize": (recipe.model.quantize != "none", "train in float, fine-tune with labels, then use int8_qat"),
-        "drop_remainder": (not recipe.dataset.drop_remainder, "the last batch of an epoch may be too small; set true"),
-        "batch_size": (recipe.dataset.batch_size == 1, "batch normalization needs at least 2 images"),
-    }
-    for name, (is_wrong, help) in wrong.items():
-        if is_wrong:
-            raise UsageError(f"task: byol does not work with {name}: {recipe.get(name)}", help=help)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from vitcli.recipe.schema.key import Name, Probability, Section, key, without_effect
+from vitcli.recipe.schema.key import Finding, Name, Probability, Section, key, without_effect
 
 if TYPE_CHECKING:
     from vitcli.recipe.load import Recipe
@@ -24,8 +24,24 @@ class Learning(Section):
         None, "BYOL: peak learning rate of the linear probe that is trained along with the network. Default: lr.", gt=0
     )
 
+    def problems(self, recipe: Recipe) -> Iterator[Finding]:
+        if self.task != "byol":
+            return
+        wrong = {
+            "mixup": (recipe.augmentation.mixup > 0, "it mixes labels; set it to 0"),
+            "cutmix": (recipe.augmentation.cutmix > 0, "it mixes labels; set it to 0"),
+            "quantize": (recipe.model.quantize != "none", "train in float, fine-tune with labels, then use int8_qat"),
+            "drop_remainder": (not recipe.dataset.drop_remainder, "the last batch may be too small; set it to true"),
+        }
+        for name, (is_wrong, help) in wrong.items():
+            if is_wrong:
+                yield name, f"`task: byol` does not work with `{name}: {recipe.get(name)}`", help
+
     def notes(self, recipe: Recipe) -> Iterator[str]:
         names = ("projector_hidden_dim", "projector_dim", "predictor_hidden_dim", "target_decay", "target_decay_end")
         ignored = recipe.sets(*names, "online_probe_lr")
         if ignored and self.task == "classification":
             yield f"{without_effect(ignored)} with `task: classification`"
+        ignored = recipe.sets(*type(recipe.loss).model_fields)
+        if ignored and self.task == "byol":
+            yield f"{without_effect(ignored)} with `task: byol`, which has its own loss"
