@@ -1,11 +1,11 @@
-"""What an exported network gains: latency and throughput beside timm's, eager and through the same runtimes, by turns.
+"""Latency and throughput of exported networks, compared with timm's in eager mode and through the same runtimes.
 
     python benchmarks/deploy.py --models fastvit_t8 fastvit_sa12 vit_s_patch16 --batches 1 16 --threads 2
 
-Both networks have the same weights. timm's is reparameterized where it can be, then either runs in eager mode, or goes
-through the same exporter, runtime, precision and calibration images as ours (its int8 as the quantizer does it by
-itself); ours is what `vitcli export` writes with --input normalized. All candidates of a row take the same float32
-images and run by turns in one process.
+Both networks have the same weights. timm's is reparameterized where possible and runs in eager mode or through the
+same exporter, runtime, precision and calibration images as vitcli's (its int8 with the quantizer's defaults); vitcli's
+is what `vitcli export` writes with --input normalized. All candidates of a row get the same float32 images and take
+turns in one process.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""Every check and figure that needs a GPU, in one command of under ten minutes, beside timm in the same process.
+"""Every check and figure that needs a GPU, in one command of under ten minutes, with timm in the same process.
 
     python benchmarks/gpu.py --out gpu.json
 
 1. the tests marked `gpu`
 2. the quickstart with bf16 and torch.compile on CUDA: accuracy, and a resume of it
-3. training steps of FastViT-T8, ViT-S/16 and ViT-S/32, eager and compiled, ours and timm's by turns
+3. training steps of FastViT-T8, ViT-S/16 and ViT-S/32, eager and compiled, vitcli's and timm's, taking turns
 4. the same step of ViT-S/16 with and without half of its patches (PatchDropout)
-5. AOTInductor artifacts: parity, and images per second beside timm's network in eager mode and compiled
+5. AOTInductor artifacts: parity, and images per second compared with timm's network, eager and compiled
 """
 
 import argparse
@@ -96,7 +96,7 @@ def train_step(
     compiled: bool,
     channels_last: bool,
 ) -> dict:
-    """Images per second of forward, loss, backward and fused AdamW in bf16, for both models by turns."""
+    """Images per second of forward, loss, backward and fused AdamW in bf16, for both models, taking turns."""
     import timm
 
     name, timms = names

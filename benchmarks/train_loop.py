@@ -1,9 +1,9 @@
-"""Images per second of a whole training loop, data included: `vitcli train` beside timm's model, loader and loss.
+"""Images per second of a whole training loop, data included: `vitcli train` and timm's model, loader and loss.
 
     python benchmarks/train_loop.py --data-dir CIFAR10
 
 Both train FastViT-T8 on the same folder with the settings of recipes/cifar10_fastvit_t8.yaml, one loader process each,
-by turns in the same process; the median of the rounds counts. The first steps, in which workers start, are left out.
+taking turns in the same process; the median of the rounds counts, without the first steps, in which workers start.
 """
 
 import argparse

@@ -12,7 +12,7 @@ from timm.data import auto_augment as timms
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.autoaugment import TrivialAugmentWide, _apply_op
 
-from tests.support.images import photo
+from tests.support.images import photo, same
 from vitcli.data.augment_ops import OPS, WIDE_OPS, Canvas, trivial_augment, wide_op
 from vitcli.data.auto_augment import Noise, build_policy, parse_policy
 from vitcli.data.policies import INCREASING_OPS, PLAIN_OPS, POLICIES, THREE_OPS
@@ -22,10 +22,6 @@ from vitcli.recipe.augment_policy import check_policy
 BICUBIC, BILINEAR = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
 MEAN, FILL = (0.485, 0.456, 0.406), (124, 116, 104)
 IMAGES = [photo(40, 30, seed) for seed in range(3)] + [Image.new("RGB", (9, 9), (200, 10, 90))]
-
-
-def same(image: Image.Image, other: Image.Image) -> bool:
-    return np.array_equal(np.asarray(image), np.asarray(other))
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,5 @@
 """Many crops of one image: pixel for pixel torchvision's, and GoogLeNet's as written down once more."""
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -8,7 +7,7 @@ from torchvision import transforms as tv
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tvf
 
-from tests.support.images import photo
+from tests.support.images import photo, same
 from vitcli.data.crops import Crops, build_crop_transform, read_scales
 from vitcli.data.datasets import build_splits
 from vitcli.data.eval_transform import build_eval_transform
@@ -19,10 +18,8 @@ from vitcli.recipe.schema import Augmentation, Dataset
 SIZES = [(64, 64), (48, 32), (33, 57), (151, 401), (1, 1), (15, 1), (300, 37)]
 
 
-def same(ours: list[Image.Image], theirs: list[Image.Image]) -> bool:
-    return len(ours) == len(theirs) and all(
-        a.mode == b.mode and np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(ours, theirs, strict=True)
-    )
+def all_same(ours: list[Image.Image], theirs: list[Image.Image]) -> bool:
+    return len(ours) == len(theirs) and all(map(same, ours, theirs))
 
 
 def crops_of(image: Image.Image, crops: Crops, **keys) -> list[Image.Image]:
@@ -37,11 +34,11 @@ def test_five_and_ten_are_torchvisions(size, mode, side):
     image, keys = photo(*size).convert(mode), {"image_resize": side, "interpolation": "bilinear", "crop_pct": 0.9}
     single = build_eval_transform(Augmentation(**keys), in_channels=1 if mode == "L" else 3)(image)
     five = tv.Compose([tv.Resize(int(1.5 * side)), tv.FiveCrop(side)])(image)
-    assert same(crops_of(image, Crops("5"), **keys), [single, *five])
+    assert all_same(crops_of(image, Crops("5"), **keys), [single, *five])
     ten = tv.Compose([tv.Resize(round(side * 256 / 224)), tv.TenCrop(side)])(image)
-    assert same(crops_of(image, Crops("10"), **keys), [single, *ten])
+    assert all_same(crops_of(image, Crops("10"), **keys), [single, *ten])
     centers = [tv.Compose([tv.Resize(shorter), tv.CenterCrop(side)])(image) for shorter in (side, 2 * side)]
-    assert same(crops_of(image, Crops("1", (1.0, 2.0)), **keys), [single, *centers])
+    assert all_same(crops_of(image, Crops("1", (1.0, 2.0)), **keys), [single, *centers])
 
 
 def googlenet(image: Image.Image, side: int) -> list[Image.Image]:
@@ -67,7 +64,7 @@ def test_googlenets_144(size, side):
     assert len(ours) == Crops("144").num_crops == 144
     views = googlenet(image, side)
     by_scale = [views[i : i + 18] for i in range(0, 72, 18)]
-    assert same(ours, [crop for some in by_scale for crop in (*some, *map(tvf.hflip, some))])
+    assert all_same(ours, [crop for some in by_scale for crop in (*some, *map(tvf.hflip, some))])
     assert all(crop.size == (side, side) for crop in ours)
 
 

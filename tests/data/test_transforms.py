@@ -12,7 +12,7 @@ from timm.data.transforms import RandomResizedCropAndInterpolation
 from torchvision import transforms as tv
 from torchvision.transforms import functional as tvf
 
-from tests.support.images import photo
+from tests.support.images import photo, same
 from vitcli.data.eval_transform import build_eval_transform
 from vitcli.data.transforms import jitter_colors, random_crop_box, to_uint8_tensor, turn_hue
 from vitcli.data.views import TrainTransform, build_views
@@ -35,10 +35,6 @@ SIZES = [
 
 def train_transform(aug: Augmentation, in_channels: int = 3) -> TrainTransform:
     return build_views(aug, 1, in_channels)[0]
-
-
-def same(image: Image.Image, other: Image.Image) -> bool:
-    return np.array_equal(np.asarray(image), np.asarray(other))
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)

@@ -48,5 +48,5 @@ def test_mistakes_are_explained(vitcli):
         return done.stderr
 
     assert "but the weights are random" in said("--freeze", "backbone")
-    assert "'^steem' is in no parameter's name" in said("--freeze", "['^steem']")
+    assert "'^steem' matches no parameter name" in said("--freeze", "['^steem']")
     assert "is not a regular expression" in said("--freeze", "['(']")

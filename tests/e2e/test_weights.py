@@ -44,7 +44,7 @@ def test_validating_a_folder_of_transformers(tmp_path: Path, image_folder: Path,
     config = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2}
     (tmp_path / "hf" / "preprocessor_config.json").write_text(json.dumps(config))
     words = {**TINY_VIT, "data_dir": image_folder, "ckpt_path": tmp_path / "hf", "image_resize": 48}
-    assert vitcli.validate(vitcli.load_recipe(**words)).num_images == 12
+    assert vitcli.validate(vitcli.load_recipe(**words))["num_images"] == 12
     said = capsys.readouterr().out
     assert "mean [0.5, 0.5, 0.5]" in said
     assert "sorted order" in said

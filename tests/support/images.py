@@ -19,6 +19,11 @@ def photo(width: int = 48, height: int = 32, seed: int = 0) -> Image.Image:
     return Image.fromarray(picture.astype(np.uint8))
 
 
+def same(image: Image.Image, other: Image.Image) -> bool:
+    """Whether mode, size and every pixel are equal."""
+    return image.mode == other.mode and np.array_equal(np.asarray(image), np.asarray(other))
+
+
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)

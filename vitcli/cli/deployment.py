@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vitcli.cli.options import ANY_SOURCE, JsonOption, PluginOption, SourceArgument
+from vitcli.cli.options import ANY_SOURCE, JsonOption, PluginOption, SourceArgument, UseEmaOption
 from vitcli.errors import UsageError
 
 deployment_app = typer.Typer()
@@ -54,12 +54,7 @@ def export(
     num_calibration: Annotated[
         int, typer.Option("--num_calibration", min=1, metavar="N", help="Images for the calibration of int8.")
     ] = 300,
-    use_ema: Annotated[
-        bool | None,
-        typer.Option(
-            "--use_ema/--no_use_ema", help="Use the moving average of the weights. [default: yes if there is one]"
-        ),
-    ] = None,
+    use_ema: UseEmaOption = None,
     fold: Annotated[
         Literal["standard", "full"],
         typer.Option(help="With --to fused: standard is the form that timm and Apple publish, full folds more."),

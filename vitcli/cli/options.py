@@ -31,6 +31,12 @@ ANY_SOURCE = "An exported folder, a run, a checkpoint, a file of weights, or an 
 SourceArgument = Annotated[
     str, typer.Argument(metavar="SOURCE", help="A run, a checkpoint, a file of weights, or an address.")
 ]
+UseEmaOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--use_ema/--no_use_ema", help="Use the moving average of the weights. [default: yes if there is one]"
+    ),
+]
 
 
 def unknown_options(words: list[str]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vitcli.cli.options import COLLECT_UNKNOWN, ConfigOption, JsonOption, PluginOption, SourceArgument
+from vitcli.cli.options import COLLECT_UNKNOWN, ConfigOption, JsonOption, PluginOption, SourceArgument, UseEmaOption
 from vitcli.cli.recipe_keys import with_recipe_keys
 from vitcli.errors import UsageError
 from vitcli.recipe.load import Recipe, load_recipe
@@ -113,12 +113,7 @@ def embed(
     device: Annotated[
         Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute; auto: a GPU if there is one.")
     ] = "auto",
-    use_ema: Annotated[
-        bool | None,
-        typer.Option(
-            "--use_ema/--no_use_ema", help="Use the moving average of the weights. [default: yes if there is one]"
-        ),
-    ] = None,
+    use_ema: UseEmaOption = None,
     plugin: PluginOption = None,
 ) -> None:
     """Write the features of every image in a folder to one file, with names and labels.
