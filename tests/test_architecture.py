@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.commands import ROOT
 from vitcli import catalog
 
 PACKAGE = ROOT / "vitcli"

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.commands import ROOT
 
 PAGES = ["docs/models.md", "docs/deployment.md"]
 

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from tests.commands.conftest import NAMES, SIZE, expected
-from tests.conftest import environment
+from tests.support.commands import environment
 from vitcli.commands.predict import predict
 from vitcli.data.find_images import find_images
 from vitcli.deploy.artifact import open_artifact

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from tests.conftest import environment, options
+from tests.support.commands import environment, options, python_m
 from vitcli.models.registry import create_model
 
 TINY = options({"image_resize": 32, "batch_size": 8, "epoch_size": 1, "num_parallel_workers": 0})
@@ -207,17 +207,7 @@ def test_two_processes_in_one_run(tmp_path: Path, image_folder: Path, vitcli):
 
 def test_reader_goes_away(tmp_path: Path, image_folder: Path):
     """`vitcli train … | head -1` trains to the end."""
-    command = [
-        sys.executable,
-        "-m",
-        "vitcli",
-        "train",
-        *TINY,
-        "--data_dir",
-        image_folder,
-        "--run_dir",
-        tmp_path / "run",
-    ]
+    command = python_m("vitcli", "train", *TINY, "--data_dir", image_folder, "--run_dir", tmp_path / "run")
     with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.readline()
         process.stdout.close()

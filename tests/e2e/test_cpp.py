@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import vitcli
-from tests.conftest import ROOT
+from tests.support.commands import ROOT
 from vitcli.commands.export import ExportPlan, export
 from vitcli.data.decode import open_image
 from vitcli.data.eval_transform import build_eval_transform

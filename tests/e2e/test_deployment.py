@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import ROOT, environment
+from tests.support.commands import ROOT, environment
 
 #: what is added to each command so that it takes seconds: little data, few steps
 IN_SMALL = {

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.conftest import SMALL, environment, options
 from tests.e2e.test_resume import metrics
+from tests.support.commands import SMALL, environment, options
 
 NORM_FREE = Path(__file__).with_name("norm_free.py")
 BASE = {
@@ -26,7 +26,7 @@ def test_two_processes_equal_one_with_accumulation(tmp_path: Path, torchrun, vit
     """Without BatchNorm the batch's split over ranks or micro-steps must not matter, up to rounding."""
     keys = options(BASE | {"batch_size": 16, "model": "norm_free"})
     words = ["train", "-c", "quickstart", "--plugin", NORM_FREE, *keys, "--run_dir"]
-    two = torchrun(2, "-m", "vitcli", *words, tmp_path / "two")
+    two = torchrun(2, "vitcli", *words, tmp_path / "two")
     assert two.returncode == 0, two.stderr
     one = vitcli(*words, tmp_path / "one")
     assert one.returncode == 0, one.stderr
@@ -48,11 +48,11 @@ def test_fastvit_counts_ragged_shares(tmp_path: Path, torchrun, vitcli):
     The same by five crops of each; the single crop is reported too.
     """
     words = ["train", "-c", "quickstart", "--run_dir", "run", *options(SMALL | {"epoch_size": 1, "batch_size": 16})]
-    done = torchrun(2, "-m", "vitcli", *words)
+    done = torchrun(2, "vitcli", *words)
     assert done.returncode == 0, done.stderr
     top1 = metrics(tmp_path / "run")[-1]["top1"]
     assert vitcli("validate", "--ckpt_path", "run", "--json", "one.json").returncode == 0
-    two = torchrun(2, "-m", "vitcli", "validate", "--ckpt_path", "run", "--json", "two.json", "--val_batch_size", 7)
+    two = torchrun(2, "vitcli", "validate", "--ckpt_path", "run", "--json", "two.json", "--val_batch_size", 7)
     assert two.returncode == 0, two.stderr
     one_json, two_json = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("one", "two"))
     assert one_json["num_images"] == two_json["num_images"] == 355
@@ -64,7 +64,7 @@ def test_fastvit_counts_ragged_shares(tmp_path: Path, torchrun, vitcli):
     assert crops.returncode == 0, crops.stderr
     assert "355, each by the mean probability of 5 crops (scale 1.2)" in crops.stdout
     assert "single crop" in crops.stdout
-    two = torchrun(2, "-m", "vitcli", *words, "--json", "two.json", "--val_batch_size", 64)
+    two = torchrun(2, "vitcli", *words, "--json", "two.json", "--val_batch_size", 64)
     assert two.returncode == 0, two.stderr
     one_crops, two_crops = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("one", "two"))
     assert one_crops["single_crop"]["correct1"] == two_crops["single_crop"]["correct1"] == one_json["correct1"]
@@ -74,7 +74,7 @@ def test_fastvit_counts_ragged_shares(tmp_path: Path, torchrun, vitcli):
 
 
 @pytest.mark.slow
-def test_sigterm_to_one_rank_stops_both(tmp_path: Path):
+def test_sigterm_to_one_rank_stops_both(tmp_path: Path, vitcli):
     """One rank is told to stop; both save the same step, and the run goes on with one process afterwards."""
     run = tmp_path / "run"
     words = ["train", "-c", "quickstart", "--run_dir", run, *options(SMALL | {"log_interval": 1, "batch_size": 16})]
@@ -92,8 +92,7 @@ def test_sigterm_to_one_rank_stops_both(tmp_path: Path):
     assert "stopped at step" in errors
     assert json.loads((run / "status.json").read_text())["status"] == "interrupted"
     assert len(list((run / "checkpoints").glob("step-*"))) == 1
-    alone = [sys.executable, "-m", "vitcli", "train", "--resume", run, "--global_batch_size", "32"]
-    resumed = subprocess.run(alone, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    resumed = vitcli("train", "--resume", run, "--global_batch_size", 32)
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads((run / "status.json").read_text())["step"] == 16
 
@@ -104,7 +103,7 @@ def test_data_error_of_one_rank_is_the_runs(tmp_path: Path, torchrun, image_fold
     sixth = sorted((image_folder / "train" / "cat").iterdir())[5]
     sixth.write_bytes(b"no image")
     words = {"data_dir": image_folder, "image_resize": 64, "batch_size": 1, "shuffle": False, "epoch_size": 1}
-    done = torchrun(2, "-m", "vitcli", "train", *options(words), "--run_dir", "run")
+    done = torchrun(2, "vitcli", "train", *options(words), "--run_dir", "run")
     assert done.returncode != 0
     assert "rank 1: cannot read the image" in done.stderr
     status = json.loads((tmp_path / "run" / "status.json").read_text())

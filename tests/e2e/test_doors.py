@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import vitcli
-from tests.conftest import ROOT, environment, options
+from tests.support.commands import ROOT, environment, options
 
 TINY = {"dataset": "synthetic", "image_resize": 32, "batch_size": 32, "epoch_size": 1, "num_samples": 128, "lr": 2e-3}
 
@@ -71,7 +71,7 @@ def test_keys_are_canonical_under_compile_and_ddp(tmp_path: Path, torchrun):
     """A checkpoint of a compiled, distributed run has the names of the bare model."""
     plugin = ROOT / "tests" / "e2e" / "norm_free.py"
     words = options({"model": "norm_free", "epoch_size": 1, "num_samples": 64, "batch_size": 16, "compile": True})
-    done = torchrun(2, "-m", "vitcli", "train", "-c", "quickstart", "--plugin", plugin, "--run_dir", "run", *words)
+    done = torchrun(2, "vitcli", "train", "-c", "quickstart", "--plugin", plugin, "--run_dir", "run", *words)
     assert done.returncode == 0, done.stderr
     names = load_file(tmp_path / "run" / "checkpoints" / "best" / "model.safetensors").keys()
     assert set(names) == {"0.weight", "0.bias", "1.weight", "1.bias", "4.weight", "4.bias"}

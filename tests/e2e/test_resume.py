@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import SMALL, environment, options
+from tests.support.commands import SMALL, environment, options, python_m
 from vitcli.weights.manifest import write_manifest
 
 HARNESS = Path(__file__).with_name("kill_harness.py")
@@ -31,7 +31,7 @@ def metrics(run: Path) -> list[dict]:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("whole") / "run"
-    subprocess.run([sys.executable, "-m", "vitcli", *RUN, "--run_dir", run], env=environment(), check=True, timeout=120)
+    subprocess.run(python_m("vitcli", *RUN, "--run_dir", run), env=environment(), check=True, timeout=120)
     return run
 
 
@@ -54,9 +54,9 @@ def test_killed_at_random_moments(uninterrupted: Path, tmp_path: Path, vitcli, w
 @pytest.mark.slow
 def test_signal_saves_and_resumes(uninterrupted: Path, tmp_path: Path, vitcli, sent: int):
     run = tmp_path / "run"
-    words = [sys.executable, "-m", "vitcli", *RUN, "--run_dir", str(run), "--log_interval", "1"]
+    command = python_m("vitcli", *RUN, "--run_dir", run, "--log_interval", 1)
     with subprocess.Popen(
-        words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         for line in process.stdout:
             if line.startswith("step 5 "):

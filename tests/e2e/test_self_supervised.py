@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from tests.conftest import options
+from tests.support.commands import options
 
 NETWORK = options({
     "model": "vit_ti_patch16", "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2, "image_resize": 16,

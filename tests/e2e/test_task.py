@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.conftest import environment, options
 from tests.e2e.test_resume import metrics
+from tests.support.commands import environment, options
 
 PLUGIN = Path(__file__).with_name("two_views.py")
 WORDS = [

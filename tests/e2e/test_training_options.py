@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import SMALL, options
 from tests.e2e.test_resume import final_bytes, metrics
+from tests.support.commands import SMALL, options
 
 OPTIONS = SMALL | {
     "opt": "lamb", "layer_decay": 0.8, "freeze": "['^stem', 'stages.0']", "aug_repeats": 3, "train_crop": "padded",

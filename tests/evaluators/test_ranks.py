@@ -14,7 +14,7 @@ from vitcli.distributed import World
 def test_two_ranks_equal_one(tmp_path: Path, torchrun):
     """The numbers of images are odd; of one validation image the second rank has none."""
     one = measure.measure(World(0, 1, 0, 1, torch.device("cpu")))
-    done = torchrun(2, measure.__file__, tmp_path / "two")
+    done = torchrun(2, measure.__name__, tmp_path / "two")
     assert done.returncode == 0, done.stderr
     first, second = (json.loads((tmp_path / name).read_text()) for name in ("two.0", "two.1"))
     assert first == second, "all ranks know the same numbers"

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tests.conftest import SMALL
 from tests.e2e.test_resume import final_bytes, metrics
 from tests.models.oracle import images, perturb
+from tests.support.commands import SMALL
 from vitcli import train, validate
 from vitcli.engine.preflight import check_frozen
 from vitcli.errors import RecipeError, UsageError

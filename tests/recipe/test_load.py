@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import environment
+from tests.support.commands import environment
 from vitcli.errors import Place, RecipeError
 from vitcli.recipe import describe
 from vitcli.recipe.describe import expectation, metavar

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import vitcli as package
-from tests.conftest import ROOT, environment, options
+from tests.support.commands import ROOT, environment, options
 from vitcli import catalog
 from vitcli.errors import RecipeError, UsageError
 from vitcli.models.registry import create_model, list_models

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitcli.catalog import model_info
@@ -16,15 +17,18 @@ from vitcli.models.registry import create_model, list_models
 _console = Console(highlight=False, emoji=False, soft_wrap=True)
 
 
-def _sizes(name: str, img_size: int, num_classes: int) -> tuple[int, int, int, float]:
-    """Parameters in training form, fused, fully folded; GMACs of the fused form (convolutions and matrix products)."""
-    with torch.device("meta"), torch.no_grad():  # shapes only: no memory is used
+def _sizes(name: str, img_size: int, num_classes: int) -> tuple[nn.Module, nn.Module, float]:
+    """The model in training form and fused, without values, and GMACs of the latter (convolutions, matrix products)."""
+    with torch.device("meta"):
         model = create_model(name, num_classes=num_classes, img_size=img_size).eval()
-        fused, folded = reparameterize(model), reparameterize(model, fold="full")
-        with FlopCounterMode(display=False) as counter:
-            fused(torch.empty(1, 3, img_size, img_size))
-    counts = [sum(p.numel() for p in form.parameters()) for form in (model, fused, folded)]
-    return counts[0], counts[1], counts[2], counter.get_total_flops() / 2e9
+    fused = reparameterize(model)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        fused(torch.empty(1, 3, img_size, img_size, device="meta"))
+    return model, fused, counter.get_total_flops() / 2e9
+
+
+def _num_parameters(model: nn.Module) -> str:
+    return f"{sum(p.numel() for p in model.parameters()):,}"
 
 
 def ls(pattern: str = "*") -> None:
@@ -32,8 +36,8 @@ def ls(pattern: str = "*") -> None:
     table = Table("model", "parameters", "fused", "GMACs", "input px")
     for name in fnmatch.filter(list_models(), pattern):
         size = model_info(name).img_size
-        trained, fused, _, gmacs = _sizes(name, size, 1000)
-        table.add_row(name, f"{trained:,}", f"{fused:,}", f"{gmacs:.3f}", str(size))
+        model, fused, gmacs = _sizes(name, size, 1000)
+        table.add_row(name, _num_parameters(model), _num_parameters(fused), f"{gmacs:.3f}", str(size))
     _console.print(table)
 
 
@@ -41,19 +45,20 @@ def show(name: str, img_size: int | None = None, num_classes: int = 1000) -> Non
     """Print the sizes, stages and evaluation crop of one architecture."""
     info = model_info(name)
     size = img_size or info.img_size
-    trained, fused, folded, gmacs = _sizes(name, size, num_classes)
+    model, fused, gmacs = _sizes(name, size, num_classes)
     table = Table(title=name, show_header=False, title_justify="left", title_style="bold")
-    if trained == fused == folded:
-        table.add_row("parameters", f"{trained:,}")
+    forms = {"training form": model, "reparameterized": fused, "fully folded": reparameterize(model, fold="full")}
+    counts = {form: _num_parameters(network) for form, network in forms.items()}
+    if len(set(counts.values())) == 1:
+        table.add_row("parameters", counts["training form"])
     else:
-        table.add_row("parameters, training form", f"{trained:,}")
-        table.add_row("parameters, reparameterized", f"{fused:,}")
-        table.add_row("parameters, fully folded", f"{folded:,}")
+        for form, count in counts.items():
+            table.add_row(f"parameters, {form}", count)
     table.add_row("GMACs in evaluation", f"{gmacs:.3f} at {size} px")
     table.add_row("evaluation crop_pct", f"{info.crop_pct:g}")
-    with torch.device("meta"), torch.no_grad():
-        model: Any = create_model(name, num_classes=num_classes, img_size=size).eval()
-        shapes = [tuple(m.shape[1:]) for m in model.features(torch.zeros(1, 3, size, size))]
+    with torch.no_grad():
+        features: Any = model.features
+        shapes = [tuple(m.shape[1:]) for m in features(torch.empty(1, 3, size, size, device="meta"))]
     runs = [f"{len(list(run))} x {shape}" for shape, run in groupby(shapes)]
     table.add_row("feature maps (C, H, W)", "  ".join(run.removeprefix("1 x ") for run in runs))
     _console.print(table)
