@@ -74,6 +74,6 @@ def run_exported(network: nn.Module, pixels: np.ndarray, tmp_path: Path) -> Call
         form.export(order)
         session = form.open_session(tmp_path / form.FILE, Setting(precision))
         step = form.BATCH or len(pixels)
-        return np.concatenate([session(pixels[i : i + step])[0] for i in range(0, len(pixels), step)])
+        return np.concatenate([session(pixels[i : i + step]) for i in range(0, len(pixels), step)])
 
     return run

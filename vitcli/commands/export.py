@@ -37,13 +37,7 @@ def export(source: str | Path, out: Path, plan: ExportPlan, *, use_ema: bool | N
     plan = checked(plan, form)
     with NewArtifact(out) as new:
         opened = open_model(source, use_ema=use_ema)
-        images = ComparisonImages(
-            opened,
-            plan.data_dir,
-            val_split=plan.val_split,
-            num_images=plan.num_images,
-            num_calibration=plan.num_calibration if plan.precision == "int8" else 0,
-        )
+        images = ComparisonImages(opened, plan)
         for note in dict.fromkeys([*opened.notes, *images.notes]):
             _console.print(f"note: {note}")
         job = ExportJob(opened, form, images, new, plan)

@@ -1,7 +1,6 @@
 """The images on which an export is compared with its source and calibrated: pixels from a data folder, or none."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from torch import Tensor
 
@@ -9,6 +8,7 @@ from vitcli.data.datasets import build_split
 from vitcli.data.eval_transform import build_eval_transform
 from vitcli.data.loader import build_eval_loader
 from vitcli.data.source import Source
+from vitcli.deploy.plan import ExportPlan
 from vitcli.networks.classes import numbered
 from vitcli.networks.opened import Opened
 from vitcli.recipe.schema import Dataset
@@ -21,41 +21,31 @@ _WITHOUT_FOLDER = ("digits", "synthetic")
 class ComparisonImages:
     """Part of the validation split, with labels, and of the training split; both empty if there is no data.
 
-    Args:
-        opened: the network; its recipe supplies preprocessing and the names of the splits.
-        data_dir, val_split: other than in the recipe.
-        num_images: from the validation split, spread evenly over it; 0: all.
-        num_calibration: from the training split, or from the validation split if there is no other; 0: none.
+    Images for calibration are from the training split, or from the validation split if there is no other.
 
     Raises:
         DataError: the folder has not the expected layout, or has classes that the network was not trained for.
         WeightsError: the classes cannot be told; see `numbered`.
     """
 
-    def __init__(
-        self, opened: Opened, data_dir: Path | None, *, val_split: str | None, num_images: int, num_calibration: int
-    ) -> None:
+    def __init__(self, opened: Opened, plan: ExportPlan) -> None:
         self.recipe = opened.recipe
         self.val = self.calibration_set = None
         self.calibration_split = self.val_split = ""
         self.notes: list[str] = []
-        name = self.recipe.dataset.dataset
-        if data_dir is None and not (opened.named_by == "data" and name == "digits"):
+        section, data_dir = self.recipe.dataset, plan.data_dir
+        if data_dir is None and not (opened.named_by == "data" and section.dataset == "digits"):
             return
-        section = self._section(data_dir, val_split)
+        name = "imagefolder" if data_dir and section.dataset in _WITHOUT_FOLDER else section.dataset
+        changes = {"data_dir": data_dir, "dataset": name, "val_split": plan.val_split or section.val_split}
+        section = section.model_copy(update=changes)
         self.val_split = section.val_split
-        self.val = _some(numbered(section, opened.class_names, opened.named_by), num_images)
+        self.val = _some(numbered(section, opened.class_names, opened.named_by), plan.num_images)
         self.notes = self.val.notes
-        if num_calibration:
+        if plan.precision == "int8":
             split = "train" if _has_train(section) else "val"
             self.calibration_split = section.train_split if split == "train" else section.val_split
-            self.calibration_set = _some(build_split(section, split), num_calibration)
-
-    def _section(self, data_dir: Path | None, val_split: str | None) -> Dataset:
-        section = self.recipe.dataset
-        name = section.dataset if data_dir is None or section.dataset not in _WITHOUT_FOLDER else "imagefolder"
-        changes = {"data_dir": data_dir, "dataset": name, "val_split": val_split or section.val_split}
-        return section.model_copy(update=changes)
+            self.calibration_set = _some(build_split(section, split), plan.num_calibration)
 
     def labeled(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of the validation split: pixels (B, C, H, W) uint8, labels (B,)."""

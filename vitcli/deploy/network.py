@@ -1,7 +1,6 @@
 """The network that is exported: folded, rewritten for runtimes, with preprocessing and softmax inside if wanted."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,8 +64,3 @@ def example_input(*, takes_pixels: bool, img_size: int, in_channels: int, batch:
     pixels = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     pixels = pixels.to(device)
     return pixels if takes_pixels else pixels.permute(0, 3, 1, 2).to(torch.float32).div(127.5).sub(1).contiguous()
-
-
-def dynamic_shapes(example: Tensor, batch: int | None) -> Any:
-    """The shapes for torch.export: only the batch size varies, and only if it is not fixed."""
-    return None if batch else ({0: torch.export.Dim("batch", min=1, max=4096)},)

@@ -2,18 +2,11 @@
 
 from typing import Any
 
-from vitcli.deploy.formats import need
 from vitcli.deploy.quiet import no_telemetry, quiet
 
 
 def quantized(model: Any, batches: list[Any], kept_nodes: list[str]) -> Any:
-    """`model` with int8 layers.
-
-    Args:
-        batches: inputs of the model.
-        kept_nodes: names of the nodes that stay in float.
-    """
-    need(("nncf",), extra="quantize", why="int8")
+    """`model` with int8 layers, except the nodes named `kept_nodes`; `batches` are inputs of the model."""
     no_telemetry()
     with quiet():
         import nncf

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vitcli.deploy.formats import Order, Session, Setting, plain
+from vitcli.deploy.formats import Order, Session, Setting
+from vitcli.deploy.pt2e import exported_program
+from vitcli.deploy.quiet import quiet
 from vitcli.errors import UsageError
 
 FILE = "model.pte"
@@ -22,9 +24,6 @@ TO_RUN = ("executorch", "torch")
 def export(order: Order) -> None:
     import torch
 
-    from vitcli.deploy.pt2e import exported_program
-    from vitcli.deploy.quiet import quiet
-
     with quiet(native=True), torch.no_grad():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
@@ -38,8 +37,6 @@ def open_session(path: Path, setting: Setting) -> Session:
     """The threads are those of XNNPACK's own pool."""
     import torch
 
-    from vitcli.deploy.quiet import quiet
-
     if setting.device != "cpu":
         raise UsageError(f"executorch has no device {setting.device!r}", help="remove --device: it runs on the CPU")
     with quiet(native=True):
@@ -48,8 +45,7 @@ def open_session(path: Path, setting: Setting) -> Session:
         method = Runtime.get().load_program(path).load_method("forward")
     assert method is not None
 
-    def run(images: np.ndarray) -> list[np.ndarray]:
-        outputs = method.execute([torch.from_numpy(plain(images))])
-        return [output.numpy() for output in outputs]
+    def run(images: np.ndarray) -> np.ndarray:
+        return method.execute([torch.from_numpy(np.ascontiguousarray(images))])[0].numpy()
 
     return run

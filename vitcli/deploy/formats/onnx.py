@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vitcli.deploy.formats import Order, Session, Setting, plain
+from vitcli.deploy.formats import Order, Session, Setting
+from vitcli.deploy.nncf import quantized
+from vitcli.deploy.quiet import quiet
 from vitcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,9 +34,7 @@ def export(order: Order) -> None:
     path = order.folder / FILE
     graph = to_onnx(order)
     if order.precision == "int8":
-        from vitcli.deploy.nncf import quantized
-
-        graph = quantized(graph, [{INPUT: plain(batch)} for batch in order.calibration], kept_nodes(graph, order))
+        graph = quantized(graph, [{INPUT: batch.numpy()} for batch in order.calibration], kept_nodes(graph, order))
     path.write_bytes(graph.SerializeToString())
 
 
@@ -42,9 +42,6 @@ def to_onnx(order: Order) -> "onnx.ModelProto":
     """The network as an ONNX graph, checked by onnx itself."""
     import onnx
     import torch
-
-    from vitcli.deploy.network import dynamic_shapes
-    from vitcli.deploy.quiet import quiet
 
     if sum(t.numel() * t.itemsize for t in order.network.state_dict().values()) >= LARGEST_BYTES:
         raise UsageError(
@@ -57,7 +54,7 @@ def to_onnx(order: Order) -> "onnx.ModelProto":
             dynamo=True,
             input_names=[INPUT],
             output_names=[order.output],
-            dynamic_shapes=dynamic_shapes(order.example, order.batch),
+            dynamic_shapes=order.dynamic_shapes,
             verbose=False,
         )
     assert program is not None
@@ -96,7 +93,7 @@ def open_session(path: Path, setting: Setting) -> Session:
     if wanted not in session.get_providers():  # it falls back to the CPU with only a warning
         raise UsageError("ONNX Runtime cannot use the GPU of this machine", help="remove --device")
 
-    def run(images: np.ndarray) -> list[np.ndarray]:
-        return session.run(None, {INPUT: plain(images)})  # type: ignore[return-value]
+    def run(images: np.ndarray) -> np.ndarray:
+        return session.run(None, {INPUT: np.ascontiguousarray(images)})[0]  # type: ignore[return-value]
 
     return run
