@@ -4,8 +4,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -52,10 +51,11 @@ def bench_infer(
     settings = [(batch, number) for batch in batches for number in threads or sorted({1, num_cores()})]
     plugins = tuple(map(str, plugin_files()))
     rows: list[Row] = []
-    with _progress(len(settings) * rounds * len(items)) as advance:
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("measuring", total=len(settings) * rounds * len(items))
         for batch, number in settings:
             candidates = [Candidate(item, batch, number, img_size, plugins) for item in items]
-            rows += measure(candidates, rounds=rounds, seconds=seconds, advance=advance)
+            rows += measure(candidates, rounds=rounds, seconds=seconds, advance=lambda: progress.advance(task))
     facts = _facts(rows) | {"rounds": rounds, "seconds": seconds}
     _show(rows, facts)
     if json_file:
@@ -107,27 +107,7 @@ def _cells(row: Row) -> list[str]:
     def shown(value: float | None, digits: int) -> str:
         return "–" if value is None else f"{value:,.{digits}f}"
 
-    return [
-        row.item,
-        row.format,
-        row.precision,
-        str(row.batch),
-        str(row.threads),
-        "failed" if row.failed else shown(row.p50_ms, 2),
-        shown(row.p95_ms, 2),
-        shown(row.images_per_second, 1),
-        shown(row.ratio, 2),
-        shown(row.size_mb, 1),
-        shown(row.memory_mb, 0),
-    ]
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on a terminal; call the function after each turn."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("measuring", total=total)
-        yield lambda: progress.advance(task)
+    p50 = "failed" if row.failed else shown(row.p50_ms, 2)
+    speed = [p50, shown(row.p95_ms, 2), shown(row.images_per_second, 1), shown(row.ratio, 2)]
+    memory = [shown(row.size_mb, 1), shown(row.memory_mb, 0)]
+    return [row.item, row.format, row.precision, str(row.batch), str(row.threads), *speed, *memory]

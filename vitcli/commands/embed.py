@@ -45,7 +45,7 @@ def embed(
     Raises:
         VitcliError: see `errors.py`; DataError if an image cannot be read, and nothing is written.
     """
-    write = _writer(out)
+    _check_out(out)
     reporter = Reporter(enabled=True)
     opened = open_features(source, use_ema=use_ema)
     reporter.notes(opened.notes)
@@ -59,6 +59,7 @@ def embed(
     names = [_readable(images.name(index)) for index in range(len(images))]
     classes = [_readable(name) for name in images.class_names or ()]
     labels = images.targets if labeled else None
+    write = _write_npz if out.suffix == ".npz" else _write_parquet
     with _replaced(out) as file:
         write(file, features, names, labels, classes, json.dumps(_provenance(opened, folder)))
     known = f"{len(classes):,} folders: {', '.join(classes[:5])}{', …' if len(classes) > 5 else ''}"
@@ -72,28 +73,17 @@ def embed(
     reporter.table("embedding", rows)
 
 
-Writer = Callable[[Path, np.ndarray, list[str], np.ndarray | None, list[str], str], None]
-
-
-def _writer(out: Path) -> Writer:
-    """What writes a file with the suffix of `out`.
-
-    Raises:
-        UsageError: another suffix, a folder that does not exist, or pyarrow is not installed.
-    """
+def _check_out(out: Path) -> None:
+    """UsageError for another suffix, a folder that does not exist, or if pyarrow is needed and not installed."""
     check_writable(out)
-    if out.suffix == ".npz":
-        return _write_npz
-    if out.suffix != ".parquet":
+    if out.suffix not in (".npz", ".parquet"):
         raise UsageError(f"cannot write features to {out}", help="give a file name that ends in .npz or .parquet")
     try:
-        import pyarrow.parquet  # noqa: F401
+        if out.suffix == ".parquet":
+            import pyarrow.parquet  # noqa: F401
     except ImportError:
-        raise UsageError(
-            "Parquet files need pyarrow, which is not installed",
-            help="pip install 'vitcli[parquet]', or write an .npz file",
-        ) from None
-    return _write_parquet
+        help = "pip install 'vitcli[parquet]', or write an .npz file"
+        raise UsageError("Parquet files need pyarrow, which is not installed", help=help) from None
 
 
 def _write_npz(

@@ -44,7 +44,10 @@ def export(source: str | Path, out: Path, plan: ExportPlan, *, use_ema: bool | N
         verdict, quantization = job.write_and_compare(say=_console.print)
         _console.print(_summary(verdict))
         if verdict.problems and not plan.accept:
-            raise _refusal(verdict)
+            raise UsageError(
+                f"the artifact is out of tolerance: {'; '.join(verdict.problems)}",
+                help="nothing was written; --accept writes it anyway and records the deviation in its card",
+            )
         if images.calibration_split and images.calibration_split == images.val_split:
             _console.print("note: there is no training split: int8 was calibrated on images of the comparison")
         facts = job.facts() | {"gate": _gate_facts(verdict), "speed": job.speed()}
@@ -75,13 +78,6 @@ def export_fused(
     after = sum(p.numel() for p in fused.parameters())
     _console.print(f"wrote {out}: {after:,} parameters, {before:,} before")
     _console.print(f"next: vitcli validate --ckpt_path {out} --data_dir DATA")
-
-
-def _refusal(verdict: Verdict) -> UsageError:
-    return UsageError(
-        f"the artifact is out of tolerance: {'; '.join(verdict.problems)}",
-        help="nothing was written; --accept writes it anyway and records the deviation in its card",
-    )
 
 
 def _summary(verdict: Verdict) -> str:

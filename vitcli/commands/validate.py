@@ -1,6 +1,5 @@
 """`vitcli validate`: the accuracy of a checkpoint or of an exported network, counted image by image."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -100,12 +99,17 @@ def validate(
         reporter.notes(*(source.notes for source in (train, val) if source))
         if subject.named_by == "number" and val:
             check_num_classes(recipe, val.class_names or [])
-        setting = Setting(
-            subject.recipe, val, world, build_autocast(subject.recipe, world.device), train=train, crops=crops
-        )
+        autocast = build_autocast(subject.recipe, world.device)
+        setting = Setting(subject.recipe, val, world, autocast, train=train, crops=crops)
+        numbers, rows = {}, subject.rows
         with memory_in_words("lower --val_batch_size"):
-            numbers, rows = _measured(subject.network, [kind(setting) for kind in kinds.values()])
-        reporter.table("validation", [*subject.rows, *rows])
+            for evaluator in [kind(setting) for kind in kinds.values()]:
+                found = evaluator(subject.network)
+                numbers |= found
+                rows += evaluator.rows(found)
+                if warning := evaluator.warning(found):
+                    rows.append(("warning", warning))
+        reporter.table("validation", rows)
         if json_file and world.is_main:
             write_result(json_file, numbers | subject.facts | (_crop_facts(crops, numbers) if crops else {}))
         return numbers
@@ -139,19 +143,6 @@ def _images(subject: Subject, *, needs_train: bool) -> tuple[Source | None, Sour
         return splits.train, splits.val
     named = partial(numbered, section, subject.class_names, subject.named_by)
     return named("train") if needs_train else None, named("val")
-
-
-def _measured(network: nn.Module, evaluators: Sequence[Evaluator]) -> tuple[dict[str, float], list[tuple[str, str]]]:
-    """The numbers of all evaluators, and their rows in the table."""
-    numbers: dict[str, float] = {}
-    rows: list[tuple[str, str]] = []
-    for evaluator in evaluators:
-        found = evaluator(network)
-        numbers |= found
-        rows += evaluator.rows(found)
-        if warning := evaluator.warning(found):
-            rows.append(("warning", warning))
-    return numbers, rows
 
 
 def _crop_facts(crops: Crops, numbers: dict[str, float]) -> dict[str, Any]:

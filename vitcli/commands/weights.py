@@ -112,5 +112,5 @@ def _preprocessing(weights: Weights) -> str:
     found = preprocessing_of(weights)
     if found is None:
         return "not known; set mean, std, interpolation, crop_pct"
-    shown = {name: [f"{x:g}" for x in value] if isinstance(value, tuple) else value for name, value in found.items()}
-    return "; ".join(f"{name} {' '.join(value) if isinstance(value, list) else value}" for name, value in shown.items())
+    shown = {name: " ".join(f"{x:g}" for x in value) for name, value in found.items() if isinstance(value, tuple)}
+    return "; ".join(f"{name} {value}" for name, value in (found | shown).items())

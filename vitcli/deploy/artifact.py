@@ -2,7 +2,7 @@
 
     OUT/model.*         the network, in one or more files of the format
         artifact.json   format, precision, input, output, preprocessing; the results of the export's checks
-        artifact.txt    what a program needs of it, for programs without a JSON parser; see artifact_text.py
+        artifact.txt    what a program needs to run it, as lines of key=value; see deploy/cpp/README.md
         labels.txt      the name of each class, one per line, in the order of the outputs
         recipe.yaml     how the network was trained, if that is known
         README.md       the model card
@@ -11,6 +11,7 @@
 Nothing here imports torch: a program that runs an artifact must start fast and work without it.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -24,13 +25,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
-from vitcli.deploy.artifact_text import TEXT, artifact_text
 from vitcli.errors import DataError, UsageError
 from vitcli.recipe.schema import Augmentation
 from vitcli.weights.json_file import read_json
-from vitcli.weights.manifest import MANIFEST, verify_manifest, write_manifest
+from vitcli.weights.manifest import sha256_of, verify_manifest, write_manifest
 
 FACTS = "artifact.json"
+TEXT = "artifact.txt"
+TEXT_VERSION = 1
 LABELS = "labels.txt"
 RECIPE = "recipe.yaml"
 CARD = "README.md"
@@ -120,7 +122,7 @@ def open_artifact(folder: str | Path) -> Artifact:
             f"the artifact {folder} was exported by an earlier version of vitcli, or lacks {TEXT}",
             help="export it again with this version",
         )
-    network = {path.name for path in folder.glob("model.*")}
+    network = {path.name for path in _network_files(folder)}
     if problems := verify_manifest(folder, {FACTS, TEXT, LABELS, *network}):
         raise DataError(f"the artifact {folder} is damaged: {'; '.join(problems)}", help=AGAIN)
     facts = read_json(folder / FACTS, help=AGAIN)
@@ -194,8 +196,7 @@ class NewArtifact:
 
     def _describe(self, facts: dict[str, Any]) -> None:
         self._put(FACTS, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-        network = [path for path in self.folder.glob("model.*") if path.is_file()]
-        self._put(TEXT, artifact_text(facts, self.folder / LABELS, network))
+        self._put(TEXT, _text(facts, self.folder))
 
     def _put(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text, encoding="utf-8")
@@ -205,7 +206,40 @@ def _exit(number: int, frame: object) -> None:
     sys.exit(128 + number)
 
 
+def _text(facts: dict[str, Any], folder: Path) -> str:
+    """The content of artifact.txt. Its last line is the SHA-256 of the others, by which damage is detected."""
+    given, before = facts["input"], facts["preprocessing"]
+    values = {
+        "artifact_version": TEXT_VERSION,
+        **{name: facts[name] for name in ("model", "format", "precision", "device")},
+        "network": facts["file"],
+        "labels": LABELS,
+        "input_dtype": given["dtype"],
+        "input_layout": given["layout"],
+        "input_batch": "any" if given["batch"] is None else given["batch"],
+        "output": facts["output"],
+        "image_resize": before["image_resize"],
+        "crop_pct": before["crop_pct"],
+        # "random" draws from two filters in training; evaluation uses the second
+        "interpolation": "bicubic" if before["interpolation"] == "random" else before["interpolation"],
+        "in_channels": before["in_channels"],
+        **{name: _per_channel(before[name], before["in_channels"]) for name in ("mean", "std")},
+        **{f"sha256.{path.name}": sha256_of(path) for path in sorted([folder / LABELS, *_network_files(folder)])},
+    }
+    escapes = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r"})
+    lines = "".join(f"{key}={str(value).translate(escapes)}\n" for key, value in values.items())
+    return f"{lines}checksum={hashlib.sha256(lines.encode()).hexdigest()}\n"
+
+
+def _per_channel(values: list[float] | tuple[float, ...], channels: int) -> str:
+    repeated = list(values) * (channels if len(values) == 1 else 1)
+    return ",".join(str(float(value)) for value in repeated)
+
+
+def _network_files(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("model.*") if path.is_file()]
+
+
 def size_bytes(folder: Path) -> int:
     """The size of the network's files."""
-    ours = (FACTS, TEXT, LABELS, RECIPE, CARD, MANIFEST)
-    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file() and path.name not in ours)
+    return sum(path.stat().st_size for path in _network_files(folder))
