@@ -29,15 +29,11 @@ from vitcli.weights.fetch import is_remote
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Where the run lives and what it achieved.
-
-    metric is the number that chose the best checkpoint (`top1` for classification); it, `best` and `last` are None
-    where nothing was evaluated.
-    """
+    """Where the run lives and what it achieved; None where nothing was evaluated."""
 
     run_dir: Path
     step: int
-    metric: str | None
+    metric: str | None  #: name of the number that chose the best checkpoint
     best: float | None
     best_step: int | None
     last: float | None

@@ -28,9 +28,8 @@ from vitcli.layers.reparam import reparameterize
 from vitcli.log import Reporter
 from vitcli.networks.build import float_layers
 from vitcli.networks.classes import NamedBy, check_num_classes, numbered
-from vitcli.networks.keys import DATA
 from vitcli.networks.opened import no_classifier, open_network
-from vitcli.networks.precedence import overlaid
+from vitcli.networks.precedence import DATA, overlaid
 from vitcli.recipe.check import COMMAND_LINE
 from vitcli.recipe.flat_yaml import read_flat_yaml
 from vitcli.recipe.load import Recipe
@@ -116,12 +115,7 @@ def validate(
 
 
 def _evaluators(subject: Subject, crops: Crops | None) -> dict[str, type[Evaluator]]:
-    """What the user asks for, else what the task names.
-
-    Raises:
-        WeightsError: one needs a classifier, and the network has none.
-        UsageError: there are none, or many crops are asked for and none of them uses them.
-    """
+    """What the user asks for, else what the task names; an error if the network or the crops do not suit them."""
     task: type[Task] = catalog.load("tasks", subject.recipe.learning.task)
     names = subject.recipe.evaluation.evaluate or task.evaluators
     if not names:

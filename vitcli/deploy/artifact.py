@@ -19,7 +19,6 @@ import signal
 import sys
 import tempfile
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,38 +67,14 @@ class Artifact:
     folder: Path
     facts: dict[str, Any]  #: artifact.json
     class_names: list[str]
-
-    @property
-    def format(self) -> str:
-        return self.facts["format"]
-
-    @property
-    def precision(self) -> str:
-        return self.facts["precision"]
-
-    @property
-    def file(self) -> Path:
-        """The network."""
-        return self.folder / self.facts["file"]
-
-    @property
-    def takes_pixels(self) -> bool:
-        """Pixels (B, H, W, C) uint8 in and probabilities out; otherwise normalized (B, C, H, W) float32 and logits."""
-        return self.facts["input"]["dtype"] == "uint8"
-
-    @property
-    def batch(self) -> int | None:
-        """The only batch size that the network takes; None: any."""
-        return self.facts["input"]["batch"]
-
-    @cached_property
-    def preprocessing(self) -> Augmentation:
-        """How an image becomes the input; the keys that evaluation uses are set."""
-        return Augmentation(**{k: v for k, v in self.facts["preprocessing"].items() if k != "in_channels"})
-
-    @property
-    def in_channels(self) -> int:
-        return self.facts["preprocessing"]["in_channels"]
+    format: str
+    precision: str
+    file: Path  #: the network
+    #: pixels (B, H, W, C) uint8 in and probabilities out; otherwise normalized (B, C, H, W) float32 and logits
+    takes_pixels: bool
+    batch: int | None  #: the only batch size that the network takes; None: any
+    preprocessing: Augmentation  #: how an image becomes the input; the keys that evaluation uses are set
+    in_channels: int
 
 
 def is_artifact(path: str | Path) -> bool:
@@ -127,17 +102,29 @@ def open_artifact(folder: str | Path) -> Artifact:
         raise DataError(f"the artifact {folder} is damaged: {'; '.join(problems)}", help=AGAIN)
     facts = read_json(folder / FACTS, help=AGAIN)
     try:
-        _check(facts, network)
-        artifact = Artifact(folder, facts, (folder / LABELS).read_text(encoding="utf-8").splitlines())
-        _ = artifact.preprocessing
+        found = _checked(facts, network)
+        in_channels = found.preprocessing.pop("in_channels")
+        preprocessing = Augmentation(**found.preprocessing)
+        class_names = (folder / LABELS).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         reason = "; ".join(str(error).splitlines()[:3])
         raise DataError(f"{folder / FACTS} is not valid ({reason})", help=AGAIN) from None
-    return artifact
+    return Artifact(
+        folder,
+        facts,
+        class_names,
+        format=found.format,
+        precision=found.precision,
+        file=folder / found.file,
+        takes_pixels=found.input.dtype == "uint8",
+        batch=found.input.batch,
+        preprocessing=preprocessing,
+        in_channels=in_channels,
+    )
 
 
-def _check(facts: dict[str, Any], network: set[str]) -> None:
-    """ValueError unless `facts` has what is needed to run the network, one of the files `network`."""
+def _checked(facts: dict[str, Any], network: set[str]) -> _Facts:
+    """What is needed to run the network, one of the files `network`; ValueError if something is missing."""
     found = _Facts.model_validate(facts)
     if found.file not in network:
         raise ValueError(f"its file {found.file[:40]!r} is not one of {', '.join(sorted(network)) or 'model.*'}")
@@ -148,13 +135,11 @@ def _check(facts: dict[str, Any], network: set[str]) -> None:
         values = found.preprocessing.get(name)
         if not isinstance(values, list) or len(values) not in (1, channels):
             raise ValueError(f"{name} does not have one number per channel")
+    return found
 
 
 class NewArtifact:
-    """A temporary folder next to `out` that is renamed to `out` when the artifact is complete, or removed.
-
-    Raises UsageError if `out` exists or cannot be created.
-    """
+    """A temporary folder next to `out`, later renamed to `out` or removed. UsageError if `out` cannot be created."""
 
     def __init__(self, out: Path) -> None:
         if os.path.lexists(out):

@@ -37,19 +37,14 @@ class ImageClassifier(ABC):
         return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
     def __call__(self, images: Sequence[Image.Image] | np.ndarray) -> np.ndarray:
-        """Probabilities (B, num_classes) float32 for images of any size, or for an array (B, H, W, C) of `pixels`.
-
-        Raises:
-            DataError: the network returns something else.
-        """
+        """Probabilities (B, num_classes) float32 for images of any size, or for an array (B, H, W, C) of `pixels`."""
         pixels = images if isinstance(images, np.ndarray) else np.stack([self.pixels(image) for image in images])
         probabilities = self._probabilities(pixels)
         expected = len(pixels), len(self.class_names)
         if probabilities.shape != expected or not np.isfinite(probabilities).all():
             what = "numbers that are not finite" if probabilities.shape == expected else f"{probabilities.shape}"
-            raise DataError(
-                f"the network returns {what} for {expected[0]} images and {expected[1]} classes", help="export it again"
-            )
+            message = f"the network returns {what} for {expected[0]} images and {expected[1]} classes"
+            raise DataError(message, help="export it again")
         return probabilities
 
     @abstractmethod

@@ -16,17 +16,11 @@ class ExportedNetwork(nn.Module):
     """(B, C, H, W) whole numbers 0..255 of any type -> (B, num_classes), the logarithms of the probabilities.
 
     These count as logits: their softmax is the probabilities. Normalization is part of the artifact; see `fed_pixels`.
-
-    Args:
-        threads, device: as for `Classifier`.
-
-    Raises:
-        UsageError: the runtime of this format is not installed, or refuses the device.
     """
 
-    def __init__(self, artifact: Artifact, *, threads: int | None = None, device: str | None = None) -> None:
+    def __init__(self, artifact: Artifact, *, device: str | None = None) -> None:
         super().__init__()
-        self.classify = Classifier(artifact, threads=threads, device=device)
+        self.classify = Classifier(artifact, device=device)
 
     def forward(self, images: Tensor) -> Tensor:
         pixels = images.to("cpu", torch.uint8).permute(0, 2, 3, 1).contiguous()  # (B, H, W, C)

@@ -57,12 +57,7 @@ class Network:
 
 
 def open_network(candidate: Candidate) -> Network:
-    """The network that `candidate.item` names; an existing path has priority over a name.
-
-    Raises:
-        VitcliError: there is no such network, or it cannot run on this machine.
-        NotForThisBatch: it has another, fixed batch size.
-    """
+    """The network that `candidate.item` names; an existing path has priority over a name."""
     if is_artifact(candidate.item):
         return _artifact(candidate)
     return _of_timm(candidate) if candidate.item.startswith("timm:") else _of_vitcli(candidate)

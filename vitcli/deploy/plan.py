@@ -41,14 +41,10 @@ class ExportPlan:
 
 
 def checked(plan: ExportPlan, form: Format) -> ExportPlan:
-    """The plan with what the format fixes.
-
-    Raises:
-        UsageError: the format or this machine cannot do it.
-    """
+    """The plan with what the format fixes; UsageError if the format or this machine cannot do it."""
     if plan.precision not in form.PRECISIONS:
-        others = ", ".join(form.PRECISIONS)
-        raise UsageError(f"the format {plan.to} has no {plan.precision}", help=f"--precision is one of {others}")
+        help = f"--precision is one of {', '.join(form.PRECISIONS)}"
+        raise UsageError(f"the format {plan.to} has no {plan.precision}", help=help)
     if plan.precision == "int8" and plan.data_dir is None:
         raise UsageError(
             "int8 needs images: the value ranges of all layers are measured on them",
@@ -61,9 +57,8 @@ def checked(plan: ExportPlan, form: Format) -> ExportPlan:
     if plan.device not in form.DEVICES:
         raise UsageError(f"{plan.to} is exported on the CPU, wherever it will run", help="remove --device")
     if plan.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError(
-            "--device cuda: this machine has no GPU", help="export on the kind of machine that will run the network"
-        )
+        help = "export on the kind of machine that will run the network"
+        raise UsageError("--device cuda: this machine has no GPU", help=help)
     if form.BATCH and plan.batch not in (None, form.BATCH):
         raise UsageError(f"the format {plan.to} takes {form.BATCH} image at a time", help="remove --batch")
     return replace(plan, batch=form.BATCH or plan.batch)

@@ -16,10 +16,7 @@ _MIN_SPREAD, _MIN_RANK = 0.1, 2.0
 
 
 class Collapse(Evaluator):
-    """Looks at validation images, or at training images where there are none; answers are features (B, D).
-
-    The network returns projections, or has `to_latent`. Labels are not needed.
-    """
+    """Looks at validation images, or at training images where there are none; answers are features (B, D)."""
 
     metrics = ("feature_std", "effective_rank")
 

@@ -74,11 +74,7 @@ class Evaluator(Protocol):
 
 
 def with_labels(source: Source | None, split: str, evaluator: str) -> Source:
-    """`source`, which has a label for each image.
-
-    Raises:
-        DataError: there is no such split, or it has no labels.
-    """
+    """`source`; DataError if there is no such split, or if it has no labels."""
     if source is None or source.targets is None:
         problem = "there are none" if source is None else "they have no labels"
         raise DataError(

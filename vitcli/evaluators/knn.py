@@ -19,11 +19,7 @@ _MAX_SIMILARITIES = 2**25
 
 
 class Knn(Evaluator):
-    """Answers are votes (B, num_classes) that sum to 1.
-
-    Raises:
-        DataError: the training or the validation images have no labels.
-    """
+    """Answers are votes (B, num_classes) that sum to 1."""
 
     needs_train = True
     metrics = ("knn_top1",)

@@ -65,11 +65,7 @@ def _in_order(images: Source, class_names: list[str], reason: str) -> Source:
 
 
 def check_num_classes(recipe: Recipe, class_names: list[str]) -> int:
-    """The number of classes, which the data defines.
-
-    Raises:
-        DataError: the recipe gives another number.
-    """
+    """The number of classes, which the data defines; DataError if the recipe gives another one."""
     given, found = recipe.model.num_classes, len(class_names)
     if given is not None and given != found:
         shown = ", ".join(class_names[:6]) + (", …" if found > 6 else "")

@@ -44,15 +44,9 @@ class Opened:
         return named_by(self.weights.meta)
 
 
-def open_model(source: str | Path, *, use_ema: bool | None = None, recipe: Recipe | None = None) -> Opened:
-    """The classifier that `source` names: images (B, C, H, W) -> logits (B, num_classes).
-
-    The arguments are those of `open_network`.
-
-    Raises:
-        DataError, WeightsError: as `open_network`; or the network has no classifier.
-    """
-    opened = open_network(source, use_ema=use_ema, recipe=recipe)
+def open_model(source: str | Path, *, use_ema: bool | None = None) -> Opened:
+    """As `open_network`, and a WeightsError if it is no classifier: images (B, C, H, W) -> logits (B, num_classes)."""
+    opened = open_network(source, use_ema=use_ema)
     if not opened.class_names:
         raise no_classifier(opened.source)
     return opened
@@ -82,35 +76,23 @@ def open_network(source: str | Path, *, use_ema: bool | None = None, recipe: Rec
     recipe, notes = settled(recipe or load_recipe(), weights)
     names: list[str] = weights.meta.get("class_names") or []
     num_classes = len(names) or _num_outputs(recipe, weights)
-    model, loading = load_whole(recipe, num_classes, weights)
+    model, loading = _load_whole(recipe, num_classes, weights)
     if num_classes and not names:
         names = [f"class {number}" for number in range(num_classes)]
         notes = [*notes, "the weights do not name their classes: the classes are numbered"]
     return Opened(model.eval(), recipe, names, weights, [*notes, *loading])
 
 
-def open_features(source: str | Path, *, use_ema: bool | None = None, recipe: Recipe | None = None) -> Opened:
-    """The network that `source` names without its classifier: images (B, C, H, W) -> features (B, D).
-
-    The arguments are those of `open_network`.
-
-    Raises:
-        DataError, WeightsError: as `open_network`.
-    """
+def open_features(source: str | Path, *, use_ema: bool | None = None) -> Opened:
+    """As `open_network`, but without the classifier: images (B, C, H, W) -> features (B, D)."""
     weights = open_weights(source, use_ema=use_ema)
-    recipe, notes = settled(recipe or load_recipe(), weights)
-    model, loading = load_whole(recipe, 0, weights)
+    recipe, notes = settled(load_recipe(), weights)
+    model, loading = _load_whole(recipe, 0, weights)
     return Opened(model.eval(), recipe, [], weights, [*notes, *loading])
 
 
-def load_whole(recipe: Recipe, num_classes: int, weights: Weights) -> tuple[nn.Module, list[str]]:
-    """The recipe's network with all of the weights, and notes; another image size than theirs is adapted to.
-
-    num_classes: 0: without the classifier, whose weights are then not loaded.
-
-    Raises:
-        WeightsError: something is missing, or does not fit.
-    """
+def _load_whole(recipe: Recipe, num_classes: int, weights: Weights) -> tuple[nn.Module, list[str]]:
+    """The recipe's network with all of the weights, and notes; with 0 classes, the classifier's are not loaded."""
     model = build_network(recipe, num_classes)
     if fold := fold_of(weights.tensors):
         model = reparameterize(model, fold=fold)

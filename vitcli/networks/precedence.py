@@ -11,22 +11,27 @@ from typing import Any
 
 from vitcli.errors import Place, WeightsError
 from vitcli.models.registry import model_info
-from vitcli.networks.keys import ARCHITECTURE, ARITHMETIC, DATA, LEARNING, PREPROCESSING
 from vitcli.recipe.check import COMMAND_LINE, MINDCV_DEFAULT
 from vitcli.recipe.load import Recipe
 from vitcli.recipe.schema import OWN_KEYS
 from vitcli.weights.fit import find_fit
-from vitcli.weights.preprocessing import preprocessing_of
+from vitcli.weights.preprocessing import KEYS, preprocessing_of
 from vitcli.weights.read import Weights
+
+#: keys that a trained network knows better than a recipe: how it is built, how an image becomes its input, what was
+#: learned and decides how it is evaluated, the arithmetic that evaluation simulates
+ARCHITECTURE = ("model", "layer_scale_init", *OWN_KEYS)
+PREPROCESSING = ("image_resize", "in_channels", *KEYS)
+LEARNING = ("task",)
+ARITHMETIC = ("quantize",)
+#: the images that it was trained and evaluated on
+DATA = ("dataset", "data_dir", "train_split", "val_split", "batch_size", "val_batch_size")
 
 
 def overlaid(recipe: Recipe, known: Mapping[str, Any], source: str, *, over_file: bool) -> tuple[Recipe, list[str]]:
     """`recipe` with the values in `known` for all keys that are set nowhere stronger, and the names of these keys.
 
-    Args:
-        known: recipe key -> value.
-        source: where the values come from.
-        over_file: whether they are stronger than the recipe's file.
+    over_file: whether the values, which come from `source`, are stronger than the recipe's file.
     """
     flat = recipe.flat()
     changed = {
@@ -47,11 +52,7 @@ def plain(value: Any) -> Any:
 
 
 def settled(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[str]]:
-    """The recipe by which the network of `weights` is built and given its images, and notes on what was not obvious.
-
-    Raises:
-        WeightsError: neither recipe nor weights tell the architecture.
-    """
+    """The recipe by which the network of `weights` is built and given its images, and notes on what was not obvious."""
     stated = _stated(weights, with_data=not recipe.from_file)
     after, changed = overlaid(recipe, stated, weights.source, over_file=True)
     overruled = [name for name in changed if isinstance(recipe.origins.get(name), Place)]
@@ -82,10 +83,7 @@ def _recipe_of(weights: Weights) -> dict[str, Any] | None:
 
 
 def _stated(weights: Weights, *, with_data: bool) -> dict[str, Any]:
-    """What comes with the weights in words: the recipe they were trained by, a configuration of another project.
-
-    with_data: also which images the network was trained on, and mixed precision if it was trained with it.
-    """
+    """What their recipe or another project's configuration says; with_data: also the images and mixed precision."""
     found, recipe = preprocessing_of(weights) or {}, _recipe_of(weights) or {}
     names = (*ARCHITECTURE, *PREPROCESSING, *LEARNING, *ARITHMETIC, *(DATA if with_data else ()))
     found |= {name: recipe[name] for name in names if name in recipe}
@@ -95,11 +93,7 @@ def _stated(weights: Weights, *, with_data: bool) -> dict[str, Any]:
 
 
 def _shown(weights: Weights) -> dict[str, Any]:
-    """What the names and shapes of the tensors show of the network.
-
-    Raises:
-        WeightsError: they fit no model of the registry, or do not show enough.
-    """
+    """What the names and shapes of the tensors show of the network; WeightsError if that is not enough."""
     fit = find_fit(weights)
     if fit is None:
         raise WeightsError(

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from vitcli.networks.keys import PREPROCESSING
-from vitcli.networks.precedence import adopted_note, overlaid
+from vitcli.networks.precedence import PREPROCESSING, adopted_note, overlaid
 from vitcli.recipe.load import Recipe
 from vitcli.weights.preprocessing import KEYS, preprocessing_of
 from vitcli.weights.read import Weights

@@ -72,11 +72,7 @@ def fold_of(names: Iterable[str]) -> Fold | None:
 
 
 def known_options(weights: Weights) -> dict[str, Any]:
-    """The `HIDDEN` options that are certain, from our recipe, a configuration of the hub, or the names.
-
-    Raises:
-        DataError: a value that is not valid for the option.
-    """
+    """The `HIDDEN` options that are certain, from our recipe, a configuration of the hub, or the names."""
     config, recipe = weights.meta.get("config", {}), weights.meta.get("recipe", weights.meta.get("options", {}))
     args = config.get("model_args")  # in timm's config
     sources: list[dict[str, Any]] = [
@@ -136,4 +132,4 @@ def converted(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tens
 
 
 def _shapes(tensors: Mapping[str, Tensor], ignored: tuple[str, ...]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in tensors.items() if not name.startswith(ignored or ("\0",))}
+    return {name: tensor.shape for name, tensor in tensors.items() if not name.startswith(ignored)}

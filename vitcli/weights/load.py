@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from vitcli.errors import WeightsError
 from vitcli.models.vit_options import options_of
-from vitcli.weights.adapt import PosResample, adapt
+from vitcli.weights.adapt import LoadReport, PosResample, adapt
 from vitcli.weights.fit import converted, find_fit, fold_of, known_options
 from vitcli.weights.read import Weights, read_weights
-from vitcli.weights.report import LoadReport
 
 
 def load_weights(

@@ -41,11 +41,7 @@ class Unfused:
 
 
 def unfuse_weights(weights: Weights) -> Unfused:
-    """The network of `weights` in both forms.
-
-    Raises:
-        WeightsError: the weights are in training form, of a model that cannot be unfused, or not from folding.
-    """
+    """The network of `weights` in both forms; WeightsError if they are not fused, or of a model that stays so."""
     fold = fold_of(weights.tensors)
     if fold is None:
         raise WeightsError(f"{weights.source} is not fused", help="it can be trained as it is, with --ckpt_path")

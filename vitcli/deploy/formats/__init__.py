@@ -80,11 +80,7 @@ def formats() -> list[str]:
 
 
 def open_format(name: str, *, to: str = "run") -> Format:
-    """The format `name`.
-
-    Raises:
-        UsageError: there is none, or packages that it needs `to` "run" or "export" are not installed.
-    """
+    """The format `name`; UsageError if there is none, or if packages it needs `to` "run" or "export" are missing."""
     if name not in formats():
         likely = nearest(name, formats())
         help = f"did you mean {likely}?" if likely else f"known formats: {', '.join(formats())}"
