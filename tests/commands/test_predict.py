@@ -19,8 +19,8 @@ from tests.conftest import environment
 from vitcli.commands.predict import predict
 from vitcli.data.find_images import find_images
 from vitcli.deploy.artifact import open_artifact
+from vitcli.deploy.bridges import ModelClassifier
 from vitcli.deploy.classify import Classifier
-from vitcli.deploy.model_classifier import ModelClassifier
 from vitcli.deploy.predictions import Answer, text_of
 from vitcli.errors import DataError, DiskError, UsageError
 from vitcli.networks.opened import Opened

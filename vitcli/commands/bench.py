@@ -36,13 +36,7 @@ def bench_infer(
 ) -> list[Row]:
     """Measure the forward passes of `items` on the CPU, print the table, and return its rows.
 
-    Args:
-        items: artifacts, runs or other weights, models of the registry, or "timm:NAME".
-        batches: batch sizes.
-        threads: None: one thread, and as many as there are cores.
-        rounds, seconds: each network runs `rounds` times for `seconds`.
-        img_size: input size in pixels of models given by name; None: the published size.
-        json_file: also write the result to this path.
+    `cli/deployment.py` describes the options; `threads` None: one thread, and as many as there are cores.
 
     Raises:
         UsageError: a network could not be measured; the table has the others.
@@ -56,7 +50,14 @@ def bench_infer(
         for batch, number in settings:
             candidates = [Candidate(item, batch, number, img_size, plugins) for item in items]
             rows += measure(candidates, rounds=rounds, seconds=seconds, advance=lambda: progress.advance(task))
-    facts = _facts(rows) | {"rounds": rounds, "seconds": seconds}
+    packages = dict.fromkeys(name for row in rows for name in row.packages)
+    facts = {
+        "machine": f"{machine()}, {platform.system()} {platform.release()}",
+        "versions": {"vitcli": vitcli.__version__, "Python": platform.python_version()} | versions(*packages),
+        "command": shlex.join(["vitcli", *sys.argv[1:]]),
+        "rounds": rounds,
+        "seconds": seconds,
+    }
     _show(rows, facts)
     if json_file:
         write_result(json_file, facts | {"rows": [asdict(row) for row in rows]})
@@ -68,16 +69,6 @@ def bench_infer(
 def num_cores() -> int:
     """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _facts(rows: Sequence[Row]) -> dict[str, Any]:
-    """What the numbers depend on."""
-    packages = dict.fromkeys(name for row in rows for name in row.packages)
-    return {
-        "machine": f"{machine()}, {platform.system()} {platform.release()}",
-        "versions": {"vitcli": vitcli.__version__, "Python": platform.python_version()} | versions(*packages),
-        "command": shlex.join(["vitcli", *sys.argv[1:]]),
-    }
 
 
 def _show(rows: Sequence[Row], facts: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from vitcli.evaluators.features import all_features
 from vitcli.evaluators.images import EvalImages
 from vitcli.log import Reporter
 from vitcli.networks.opened import Opened, open_features
-from vitcli.networks.preprocessing import preprocessing
+from vitcli.networks.precedence import preprocessing
 from vitcli.networks.provenance import source_facts, versions
 from vitcli.weights.convert import atomic
 
@@ -34,12 +34,10 @@ def embed(
     If all images are in subfolders, the folders directly below `folder` are taken as classes.
 
     Args:
-        source: as `--ckpt_path`: a run, a checkpoint, weights, or an address.
         out: .npz with the arrays features (N, D) float32, names (N,), provenance (JSON) and, with labels,
             labels (N,) int64 and class_names (C,); or .parquet with the columns name, features, label and class_name,
             and the provenance as metadata `vitcli`. An existing file is replaced.
-        device: "auto", "cpu", "cuda" or "mps".
-        use_ema: the moving average or the raw weights; None: the average if there is one.
+        source, device, use_ema: as `vitcli embed` describes them.
 
     Raises:
         VitcliError: see `errors.py`; DataError if an image cannot be read, and nothing is written.
@@ -59,7 +57,7 @@ def embed(
             found = all_features(evaluated, network, answers=lambda batch, _: progress.advance(task, len(batch)))
             features = found.cpu().numpy()
     names = [_readable(images.name(index)) for index in range(len(images))]
-    arrays = {"features": features, "names": np.array(names)}
+    arrays: dict[str, Any] = {"features": features, "names": np.array(names)}
     classes = [_readable(name) for name in images.class_names or ()]
     if labeled:
         arrays |= {"labels": images.targets, "class_names": np.array(classes)}
@@ -90,12 +88,12 @@ def _check_out(out: Path) -> None:
         raise UsageError("Parquet files need pyarrow, which is not installed", help=help) from None
 
 
-def _write_npz(out: Path, arrays: dict[str, np.ndarray], provenance: str) -> None:
+def _write_npz(out: Path, arrays: dict[str, Any], provenance: str) -> None:
     with out.open("wb") as file:  # given a name, savez would add a suffix
         np.savez(file, allow_pickle=False, **arrays, provenance=np.array(provenance))
 
 
-def _write_parquet(out: Path, arrays: dict[str, np.ndarray], provenance: str) -> None:
+def _write_parquet(out: Path, arrays: dict[str, Any], provenance: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -124,7 +122,6 @@ def _images(folder: Path, max_image_pixels: int) -> tuple[FolderImages, bool]:
 
 
 def _provenance(opened: Opened, folder: Path) -> dict[str, Any]:
-    """Which network made the features, and what it was given."""
     return {
         "model": opened.recipe.model.model,
         **source_facts(opened),

@@ -44,10 +44,8 @@ def export(source: str | Path, out: Path, plan: ExportPlan, *, use_ema: bool | N
         verdict, quantization = job.write_and_compare(say=_console.print)
         _console.print(_summary(verdict))
         if verdict.problems and not plan.accept:
-            raise UsageError(
-                f"the artifact is out of tolerance: {'; '.join(verdict.problems)}",
-                help="nothing was written; --accept writes it anyway and records the deviation in its card",
-            )
+            help = "nothing was written; --accept writes it anyway and records the deviation in its card"
+            raise UsageError(f"the artifact is out of tolerance: {'; '.join(verdict.problems)}", help=help)
         if images.calibration_split and images.calibration_split == images.val_split:
             _console.print("note: there is no training split: int8 was calibrated on images of the comparison")
         facts = job.facts() | {"gate": _gate_facts(verdict), "speed": job.speed()}

@@ -40,21 +40,10 @@ def predict(
     device: str | None = None,
     on_bad_image: Literal["fail", "skip"] = "fail",
 ) -> None:
-    """Print the `top` classes of each image, in the order of the images.
-
-    Args:
-        source: an artifact, or as `--ckpt_path`; class names and preprocessing travel with it.
-        images: files, folders, patterns; "-" for a list on standard input.
-        top: number of classes.
-        csv, json: also write the result to these paths.
-        batch_size: images that are classified together.
-        threads: of the network; None: all cores.
-        device: "cpu", "cuda", or for OpenVINO artifacts any of its devices; None: the device of the export, for a run a
-            GPU if there is one.
-        on_bad_image: the other images are classified in any case; "skip": unreadable images are not an error.
+    """Print the `top` classes of each image, in the order of the images; `cli/deployment.py` describes the options.
 
     Raises:
-        VitcliError: see `errors.py`; DataError at the end, if an image could not be read.
+        VitcliError: see `errors.py`; DataError at the end, if an image could not be read and is not to be skipped.
     """
     paths, notes = find_images(images)
     check_writable(csv)
@@ -76,16 +65,14 @@ def predict(
                 write(answer)
             progress.advance(task)
     if num_bad and on_bad_image == "fail":
-        raise DataError(
-            f"{num_bad:,} of {len(paths):,} images could not be read; the others are classified",
-            help="fix or remove the images named above, or add --on_bad_image skip",
-        )
+        help = "fix or remove the images named above, or add --on_bad_image skip"
+        raise DataError(f"{num_bad:,} of {len(paths):,} images could not be read; the others are classified", help=help)
 
 
 def _open_classifier(source: str, threads: int | None, device: str | None, messages: Console) -> ImageClassifier:
     if is_artifact(source):
         return Classifier(open_artifact(source), threads=threads, device=device)
-    from vitcli.deploy.model_classifier import ModelClassifier
+    from vitcli.deploy.bridges import ModelClassifier
     from vitcli.networks.opened import open_model
 
     opened = open_model(source)

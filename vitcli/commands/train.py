@@ -20,7 +20,7 @@ from vitcli.engine.training import Training
 from vitcli.errors import DivergedError, Interrupted, VitcliError
 from vitcli.log import Reporter, relative
 from vitcli.networks.classes import check_num_classes
-from vitcli.networks.preprocessing import adopt_of_run
+from vitcli.networks.precedence import adopt_of_run
 from vitcli.recipe.load import Recipe
 from vitcli.recipe.plugins import plugin_words
 from vitcli.recipe.write import recipe_text

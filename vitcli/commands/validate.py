@@ -13,7 +13,7 @@ from vitcli.data.crops import Crops
 from vitcli.data.datasets import build_splits
 from vitcli.data.source import Source
 from vitcli.deploy.artifact import RECIPE, Artifact, is_artifact, open_artifact
-from vitcli.deploy.exported_network import ExportedNetwork, fed_pixels
+from vitcli.deploy.bridges import ExportedNetwork, fed_pixels
 from vitcli.deploy.predictions import check_writable
 from vitcli.distributed import joined, num_launched
 from vitcli.engine.failures import memory_in_words

@@ -15,7 +15,7 @@ from vitcli.data.loader import build_eval_loader, default_num_workers
 from vitcli.data.mixing import Normalizer
 from vitcli.models.fastvit_keys import from_apple, is_apple
 from vitcli.models.vit_keys import family_of
-from vitcli.networks.find import open_weights
+from vitcli.networks.opened import open_weights
 from vitcli.recipe.load import load_recipe
 from vitcli.weights.convert import Target, check_out, convert_weights
 from vitcli.weights.fit import Fit, find_fit

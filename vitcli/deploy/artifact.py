@@ -93,10 +93,8 @@ def open_artifact(folder: str | Path) -> Artifact:
     """
     folder = Path(folder)
     if (folder / OLD_FACTS).is_file() or ((folder / FACTS).is_file() and not (folder / TEXT).exists()):
-        raise DataError(
-            f"the artifact {folder} was exported by an earlier version of vitcli, or lacks {TEXT}",
-            help="export it again with this version",
-        )
+        message = f"the artifact {folder} was exported by an earlier version of vitcli, or lacks {TEXT}"
+        raise DataError(message, help="export it again with this version")
     network = {path.name for path in _network_files(folder)}
     if problems := verify_manifest(folder, {FACTS, TEXT, LABELS, *network}):
         raise DataError(f"the artifact {folder} is damaged: {'; '.join(problems)}", help=AGAIN)

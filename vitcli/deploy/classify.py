@@ -107,10 +107,8 @@ def _in_words(artifact: Artifact, device: str) -> Iterator[None]:
         raise
     except Exception as error:  # each runtime has its own types
         lines = [line for line in str(error).splitlines() if line.strip() and not _SOURCE_LINE.search(line)]
-        raise UsageError(
-            f"{artifact.format} cannot run {artifact.file} on {device}: {[*lines, type(error).__name__][0]}",
-            help="give another --device, or export again for this one",
-        ) from None
+        message = f"{artifact.format} cannot run {artifact.file} on {device}: {[*lines, type(error).__name__][0]}"
+        raise UsageError(message, help="give another --device, or export again for this one") from None
 
 
 def normalize(pixels: np.ndarray, preprocessing: Augmentation) -> np.ndarray:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vitcli.data.mixing import Normalizer
+from vitcli.data.source import Source
 from vitcli.deploy import gate
 from vitcli.deploy.artifact import NewArtifact, size_bytes
 from vitcli.deploy.classify import open_session
@@ -23,7 +24,7 @@ from vitcli.errors import DiskError, UsageError, VitcliError, is_disk_full
 from vitcli.layers.reparam import reparameterize
 from vitcli.networks.build import float_layers
 from vitcli.networks.opened import Opened
-from vitcli.networks.preprocessing import preprocessing
+from vitcli.networks.precedence import preprocessing
 from vitcli.networks.provenance import machine, source_facts, versions
 from vitcli.recipe.write import recipe_text
 
@@ -43,17 +44,11 @@ class ExportJob:
         self.aug, self.in_channels = opened.recipe.augmentation, opened.recipe.model.in_channels
         self.logits: list[Tensor] = []  # of the source, for each batch of real images
         self.normalize = Normalizer(self.aug.mean, self.aug.std, self.in_channels)
-        bake = {"mean": self.aug.mean, "std": self.aug.std} if plan.takes_pixels else {}
+        inside = (self.aug.mean, self.aug.std) if plan.takes_pixels else None
         dtype = DTYPES[plan.precision] if plan.precision in form.CASTS else torch.float32
         self.order = Order(
-            network=Deployed(for_runtime(opened.model), dtype=dtype, **bake).eval().to(plan.device),
-            example=example_input(
-                takes_pixels=plan.takes_pixels,
-                img_size=self.aug.image_resize,
-                in_channels=self.in_channels,
-                batch=plan.batch,
-                device=plan.device,
-            ),
+            network=Deployed(for_runtime(opened.model), normalization=inside, dtype=dtype).eval().to(plan.device),
+            example=example_input(plan, self.aug.image_resize, self.in_channels),
             folder=new.folder,
             precision=plan.precision,
             output="probabilities" if plan.takes_pixels else "logits",
@@ -70,7 +65,8 @@ class ExportJob:
 
     def _fall_back(self, say: Callable[[str], Any]) -> tuple[gate.Verdict, dict[str, Any]]:
         """Write in int8; while that costs more than the gate allows, keep more of the worst layers in float."""
-        calibration = self._calibration()
+        assert self.images.calibration_set is not None
+        calibration = self._calibration(self.images.calibration_set)
         kept = always_float(self.order.network, float_layers(self.opened.model))
         sample = calibration[: -(-NUM_SENSITIVITY // len(calibration[0]))]
         errors = layer_errors(self.order.network, sample, kept=kept)
@@ -88,7 +84,7 @@ class ExportJob:
             tried.append({"num_float": count, "top1": top1})
             if not verdict.problems or count == counts[-1]:
                 return verdict, {
-                    "num_images": len(self.images.calibration_set or ()),
+                    "num_images": len(self.images.calibration_set),
                     "split": self.images.calibration_split,
                     "kept": [_in_model(name) for name in self.order.keep_float],
                     "layer_errors": {_in_model(name): float(f"{error:.3g}") for name, error in errors.items()},
@@ -122,13 +118,13 @@ class ExportJob:
         probabilities = self.plan.takes_pixels
         made_up = gate.compare(session, [*together, *alone], self._to_input, gives_probabilities=probabilities)
         real = None
-        if self.images.val:
-            real = gate.compare(session, self._real(), self._to_input, gives_probabilities=probabilities)
+        if val := self.images.val:
+            real = gate.compare(session, self._real(val), self._to_input, gives_probabilities=probabilities)
         return gate.judge(self.plan.precision, made_up, real)
 
-    def _real(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _real(self, images: Source) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Pixels, the source's logits, labels; the logits are computed once for all attempts."""
-        for number, (pixels, labels) in enumerate(self.images.labeled()):
+        for number, (pixels, labels) in enumerate(self.images.batches(images)):
             if number == len(self.logits):
                 self.logits.append(self._source(pixels))
             yield pixels, self.logits[number], labels
@@ -194,9 +190,9 @@ class ExportJob:
     def _to_input(self, pixels: Tensor) -> np.ndarray:
         return self._inputs(pixels).numpy()
 
-    def _calibration(self) -> list[Tensor]:
+    def _calibration(self, images: Source) -> list[Tensor]:
         """Inputs in batches that the network accepts; with a fixed batch size, the last one is filled by repetition."""
-        batches = [self._inputs(pixels) for pixels in self.images.calibration()]
+        batches = [self._inputs(pixels) for pixels, _ in self.images.batches(images)]
         if self.plan.batch is None:
             return batches
         inputs = torch.cat(batches)

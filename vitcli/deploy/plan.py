@@ -46,10 +46,8 @@ def checked(plan: ExportPlan, form: Format) -> ExportPlan:
         help = f"--precision is one of {', '.join(form.PRECISIONS)}"
         raise UsageError(f"the format {plan.to} has no {plan.precision}", help=help)
     if plan.precision == "int8" and plan.data_dir is None:
-        raise UsageError(
-            "int8 needs images: the value ranges of all layers are measured on them",
-            help="give --data_dir with train/CLASS/... and val/CLASS/..., or a --precision that needs no images",
-        )
+        help = "give --data_dir with train/CLASS/... and val/CLASS/..., or a --precision that needs no images"
+        raise UsageError("int8 needs images: the value ranges of all layers are measured on them", help=help)
     if plan.precision.startswith("int8"):
         need(form.TO_QUANTIZE, extra="quantize", why=plan.precision)
     if plan.device == "cuda" and plan.precision == "int8":

@@ -12,7 +12,6 @@ from vitcli.deploy.formats import Order, Session, Setting
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
 Runtime = Literal["inductor", "xnnpack"]
 
@@ -27,8 +26,12 @@ def exported_program(order: Order, runtime: Runtime) -> "torch.export.ExportedPr
     program = torch.export.export(order.network, (order.example,), dynamic_shapes=shapes, strict=False)
     if order.precision != "int8":
         return program
-    static = _quantized(program.module(), order, runtime)
-    return torch.export.export(static, (order.example,), dynamic_shapes=shapes, strict=False)
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    prepared = prepare_pt2e(program.module(), _quantizer(order, runtime))
+    for inputs in order.calibration:
+        prepared(inputs)
+    return torch.export.export(convert_pt2e(prepared), (order.example,), dynamic_shapes=shapes, strict=False)
 
 
 def session_of(model: Any, setting: Setting) -> Session:
@@ -44,17 +47,6 @@ def session_of(model: Any, setting: Setting) -> Session:
         return (output[0] if isinstance(output, list | tuple) else output).cpu().numpy()
 
     return run
-
-
-def _quantized(graph: Any, order: Order, runtime: Runtime) -> "nn.Module":
-    """`graph` with its ranges measured on the calibration images."""
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-
-    prepared = prepare_pt2e(graph, _quantizer(order, runtime))
-    for batch in order.calibration:
-        for images in batch.split(order.batch or len(batch)):
-            prepared(images)
-    return convert_pt2e(prepared)
 
 
 def _quantizer(order: Order, runtime: Runtime) -> Any:

@@ -13,9 +13,7 @@ from vitcli.layers.mobileone import SqueezeExcite
 def always_float(network: nn.Module, ends: Iterable[str]) -> tuple[str, ...]:
     """Names of the layers that are never int8: the first, the last, squeeze-excite's and depthwise ones.
 
-    Args:
-        network: folded; its model is the submodule `model`.
-        ends: names in the model of the first and last layers, in any of its forms.
+    ends: names of the first and last layers, in any form of the submodule `model` of the folded `network`.
     """
     modules = dict(network.named_modules())
     gates = [name for name, module in modules.items() if isinstance(module, SqueezeExcite)]
@@ -30,10 +28,7 @@ def layer_errors(network: nn.Module, inputs: Sequence[Tensor], *, kept: Iterable
 
     The error is the root mean square of the differences divided by the standard deviation of the exact outputs.
 
-    Args:
-        network: in eval mode, folded.
-        inputs: batches of real images, as the network takes them.
-        kept: names of layers that stay in float anyway.
+    inputs: batches of real images, as the folded network takes them. kept: layers that stay in float anyway.
     """
     skipped = set(kept)
     exact = [_logits(network, batch) for batch in inputs]

@@ -77,8 +77,6 @@ def with_labels(source: Source | None, split: str, evaluator: str) -> Source:
     """`source`; DataError if there is no such split, or if it has no labels."""
     if source is None or source.targets is None:
         problem = "there are none" if source is None else "they have no labels"
-        raise DataError(
-            f"the evaluator {evaluator} needs labeled {split} images, and {problem}",
-            help="put the images into one folder per class, or choose other evaluators with --evaluate",
-        )
+        help = "put the images into one folder per class, or choose other evaluators with --evaluate"
+        raise DataError(f"the evaluator {evaluator} needs labeled {split} images, and {problem}", help=help)
     return source

@@ -47,9 +47,7 @@ def all_features(
 ) -> Tensor:
     """(num_images, D) float32 on the device, in the order of the source; the same on all ranks.
 
-    Raises:
-        Stopped: `should_stop` returned True between two batches, on any rank.
-        DivergedError: a feature is infinite or NaN.
+    Raises Stopped as `EvalImages.visit` does, and DivergedError if a feature is infinite or NaN.
     """
     found: list[Tensor] = []
 

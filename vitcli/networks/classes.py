@@ -30,9 +30,6 @@ def numbered(
     descriptions none of which is a class of the data, the sorted classes of the data are assumed to be in the order of
     the outputs, and a note says so.
 
-    Args:
-        class_names: of the outputs, in order.
-
     Raises:
         DataError: the data has a class that the network does not know, or cannot be read.
         WeightsError: the outputs have no names, and the data has another number of classes.
@@ -64,14 +61,11 @@ def _in_order(images: Source, class_names: list[str], reason: str) -> Source:
     return images
 
 
-def check_num_classes(recipe: Recipe, class_names: list[str]) -> int:
-    """The number of classes, which the data defines; DataError if the recipe gives another one."""
+def check_num_classes(recipe: Recipe, class_names: list[str]) -> None:
+    """DataError if the recipe gives another number of classes than the data."""
     given, found = recipe.model.num_classes, len(class_names)
     if given is not None and given != found:
         shown = ", ".join(class_names[:6]) + (", …" if found > 6 else "")
         table = f"  recipe  {given:>6} classes (num_classes)\n  data    {found:>6} classes ({shown})"
-        raise DataError(
-            f"recipe and data disagree on the number of classes:\n{table}",
-            help="remove num_classes: it follows from the data",
-        )
-    return found
+        help = "remove num_classes: it follows from the data"
+        raise DataError(f"recipe and data disagree on the number of classes:\n{table}", help=help)

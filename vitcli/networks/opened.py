@@ -1,5 +1,6 @@
 """Opens a trained network, from a run, a checkpoint, a file of weights or an address, with what travels with it.
 
+open_weights   the tensors, as they are stored
 open_model     a classifier
 open_network   whatever the weights hold: a classifier, or a network that returns features
 open_features  always the features, without the classifier
@@ -12,16 +13,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from vitcli.errors import WeightsError
+from vitcli.errors import DataError, WeightsError
 from vitcli.layers.reparam import reparameterize
 from vitcli.networks.build import build_network
 from vitcli.networks.classes import NamedBy, named_by
-from vitcli.networks.find import open_weights
 from vitcli.networks.precedence import settled
 from vitcli.recipe.load import Recipe, load_recipe
+from vitcli.weights.checkpoint_folders import newest_valid
+from vitcli.weights.fetch import is_remote
 from vitcli.weights.fit import converted, fold_of
+from vitcli.weights.hub_folder import is_hub_folder
 from vitcli.weights.load import load_weights
-from vitcli.weights.read import Weights
+from vitcli.weights.read import Weights, read_weights
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,34 @@ class Opened:
     def named_by(self) -> NamedBy:
         """What the class names are."""
         return named_by(self.weights.meta)
+
+
+def open_weights(source: str | Path, *, use_ema: bool | None = None) -> Weights:
+    """The weights in a run (its best checkpoint, else its newest valid one), or in anything `read_weights` accepts.
+
+    use_ema: the moving average or the raw weights; None: the average if there is one.
+    """
+    path = Path(source)
+    if is_remote(source) or not path.is_dir() or is_hub_folder(path):
+        return read_weights(source, use_ema=bool(use_ema))
+    path = _checkpoint_of(path)
+    if use_ema is None:
+        use_ema = (path / "ema.safetensors").exists()
+    return read_weights(path, use_ema=use_ema)
+
+
+def _checkpoint_of(folder: Path) -> Path:
+    if (folder / "MANIFEST.json").exists() or (folder / "model.safetensors").exists():
+        return folder
+    best = folder / "checkpoints" / "best"
+    if best.exists():
+        return best.resolve()
+    newest, damaged = newest_valid(folder)
+    if newest is None:
+        found = "; ".join(damaged) or "it has no checkpoint"
+        help = "give a run, a checkpoint folder, or a weights file"
+        raise DataError(f"{folder} is not a run with a checkpoint: {found}", help=help)
+    return newest
 
 
 def open_model(source: str | Path, *, use_ema: bool | None = None) -> Opened:
@@ -101,10 +132,8 @@ def _load_whole(recipe: Recipe, num_classes: int, weights: Weights) -> tuple[nn.
     unexpected = report.unexpected if num_classes else []
     if report.missing or unexpected or resized:
         names = ", ".join(list(dict.fromkeys([*report.missing, *unexpected, *resized]))[:3])
-        raise WeightsError(
-            f"{weights.source} does not fit {recipe.model.model} with {num_classes} classes: {names}",
-            help="; ".join(report.notes) or "use the data that the model was trained for",
-        )
+        message = f"{weights.source} does not fit {recipe.model.model} with {num_classes} classes: {names}"
+        raise WeightsError(message, help="; ".join(report.notes) or "use the data that the model was trained for")
     return model, report.notes
 
 

@@ -14,7 +14,7 @@ from vitcli.models.registry import model_info
 from vitcli.recipe.check import COMMAND_LINE, MINDCV_DEFAULT
 from vitcli.recipe.load import Recipe
 from vitcli.recipe.schema import OWN_KEYS
-from vitcli.weights.fit import find_fit
+from vitcli.weights.fit import fit_of
 from vitcli.weights.preprocessing import KEYS, preprocessing_of
 from vitcli.weights.read import Weights
 
@@ -76,6 +76,23 @@ def adopted_note(recipe: Recipe, names: list[str]) -> list[str]:
     return [f"preprocessing of the weights: {said}"] if said else []
 
 
+def preprocessing(recipe: Recipe) -> dict[str, Any]:
+    """The values of the keys in `PREPROCESSING`; every checkpoint and artifact holds them."""
+    flat = recipe.flat()
+    return {name: flat[name] for name in PREPROCESSING}
+
+
+def adopt_preprocessing(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[str]]:
+    """The recipe of a training that starts from `weights`, with their preprocessing where it sets none; a note."""
+    recipe, changed = overlaid(recipe, preprocessing_of(weights) or {}, weights.source, over_file=False)
+    return recipe, adopted_note(recipe, changed)
+
+
+def adopt_of_run(recipe: Recipe, run: dict[str, Any]) -> Recipe:
+    """The recipe of a run that is continued, with the values that the run adopted when it started."""
+    return overlaid(recipe, {name: run[name] for name in KEYS if name in run}, "the run", over_file=False)[0]
+
+
 def _recipe_of(weights: Weights) -> dict[str, Any] | None:
     """The recipe in a checkpoint of this project; None for any other file. Newer keys may be among its own."""
     recipe = weights.meta.get("recipe")
@@ -94,17 +111,10 @@ def _stated(weights: Weights, *, with_data: bool) -> dict[str, Any]:
 
 def _shown(weights: Weights) -> dict[str, Any]:
     """What the names and shapes of the tensors show of the network; WeightsError if that is not enough."""
-    fit = find_fit(weights)
-    if fit is None:
-        raise WeightsError(
-            f"{weights.source} fits no model of the registry",
-            help="`vitcli weights show` prints what is known about it",
-        )
+    fit = fit_of(weights)
     if fit.options.get("num_heads", 1) is None:
-        raise WeightsError(
-            f"the number of attention heads of {weights.source} is not known",
-            help="`vitcli weights convert SOURCE --to vitcli --num_heads N -o FILE` writes a file that states it",
-        )
+        help = "`vitcli weights convert SOURCE --to vitcli --num_heads N -o FILE` writes a file that states it"
+        raise WeightsError(f"the number of attention heads of {weights.source} is not known", help=help)
     own = {name: value for name, value in fit.options.items() if name in OWN_KEYS}
     seen = fit.seen | {name: fit.options[name] for name in ("img_size", "in_chans") if fit.options.get(name)}
     info, stated, channels = model_info(fit.name), weights.meta.get("preprocessing", {}), seen.get("in_chans", 3)

@@ -20,7 +20,7 @@ from vitcli.models.fastvit_keys import from_apple, to_apple
 from vitcli.models.vit_google import to_google
 from vitcli.models.vit_keys import from_any, num_prefix_tokens, to_hf, to_torchvision
 from vitcli.models.vit_options import HIDDEN, OPTIONS, usual_options
-from vitcli.weights.fit import Fit, find_fit, fold_of
+from vitcli.weights.fit import Fit, fit_of, fold_of
 from vitcli.weights.hub_config import hf_config, hf_preprocessor_config, timm_config
 from vitcli.weights.hub_folder import CONFIG, PREPROCESSOR
 from vitcli.weights.npz import write_npz
@@ -46,11 +46,9 @@ def convert_weights(weights: Weights, to: Target, out: Path, *, num_heads: int |
         WeightsError: no known model has these tensors, or the target cannot hold something in them.
     """
     check_out(to, out)
-    fit = find_fit(weights, num_heads=num_heads)
-    if num_heads and fit and fit.seen.get("num_heads", num_heads) != num_heads:
+    fit = fit_of(weights, num_heads=num_heads)
+    if num_heads and fit.seen.get("num_heads", num_heads) != num_heads:
         raise UsageError(f"{weights.source} has {fit.seen['num_heads']} heads", help="remove --num_heads")
-    if fit is None:
-        raise WeightsError(f"{weights.source} fits no model of the registry", help="see `vitcli weights show`")
     tensors, notes = from_any(weights.tensors) if fit.seen else from_apple(weights.tensors), list[str]()
     if to != "vitcli" and fit.seen.get("pos_embed") == "sincos2d" and "img_size" in fit.seen:
         tensors, fit = _with_positions(tensors, fit)
@@ -90,18 +88,15 @@ def _with_positions(tensors: Tensors, fit: Fit) -> tuple[Tensors, Fit]:
 def _check_target(weights: Weights, fit: Fit, to: Target) -> None:
     """WeightsError if `to` has no such model, or has it only in training form."""
     if fit.seen and to == "apple":
-        raise WeightsError(
-            "the apple format is for FastViT, and this is a ViT", help="use --to timm, torchvision, hf, google"
-        )
+        help = "use --to timm, torchvision, hf, google"
+        raise WeightsError("the apple format is for FastViT, and this is a ViT", help=help)
     in_projects = ("vitcli", "timm", "apple") if fit.name.startswith("fastvit") else ("vitcli",)
     if not fit.seen and to not in in_projects:
         raise WeightsError(f"{to} has no model for {fit}", help="use --to vitcli; for FastViT also timm and apple")
     fold = fold_of(weights.tensors)
     if fold and to != "vitcli" and (fold, to) != ("standard", "apple"):
-        raise WeightsError(
-            f"{weights.source} is fused (fold {fold}), which {to} cannot hold",
-            help="use --to vitcli, or `vitcli weights unfuse` first",
-        )
+        help = "use --to vitcli, or `vitcli weights unfuse` first"
+        raise WeightsError(f"{weights.source} is fused (fold {fold}), which {to} cannot hold", help=help)
 
 
 def _check_options(weights: Weights, fit: Fit, to: Target) -> list[str]:
@@ -114,14 +109,11 @@ def _check_options(weights: Weights, fit: Fit, to: Target) -> list[str]:
         elif value != usual:
             # the tensors show only that there are layer scales, not their initial value
             shown = option if option == "layer_scale_init" else f"{option}: {value}"
-            raise WeightsError(
-                f"{weights.source} has {shown}, which {to} cannot hold",
-                help="use --to vitcli or --to timm" if to != "timm" else "use --to vitcli",
-            )
+            help = "use --to vitcli or --to timm" if to != "timm" else "use --to vitcli"
+            raise WeightsError(f"{weights.source} has {shown}, which {to} cannot hold", help=help)
     if to == "torchvision" and not fit.seen.get("num_classes"):
-        raise WeightsError(
-            "torchvision's model always has a head, and this file has none", help="use --to timm, hf or vitcli"
-        )
+        help = "use --to timm, hf or vitcli"
+        raise WeightsError("torchvision's model always has a head, and this file has none", help=help)
     if to != "vitcli" and to != "torchvision" and fit.seen.get("num_heads") is None:
         raise UsageError("the file does not show the number of attention heads", help="add --num_heads N")
     return notes

@@ -77,9 +77,8 @@ def _fetch_file(url: str) -> Path:
         raise DataError(f"{url}: the server answers {error.code} {error.reason}", help="check the address") from None
     except (OSError, ValueError, HTTPException) as error:
         if is_disk_full(error):
-            raise DataError(
-                f"the disk is full: no room for {url} in {folder}", help="free some space, or set XDG_CACHE_HOME"
-            ) from None
+            help = "free some space, or set XDG_CACHE_HOME"
+            raise DataError(f"the disk is full: no room for {url} in {folder}", help=help) from None
         reason = getattr(error, "reason", None) or error
         raise DataError(f"{url} cannot be downloaded: {reason}", help="check the address and the network") from None
     return target
@@ -122,17 +121,14 @@ def _fetch_from_hub(address: str) -> Path:
                 download(name)
             found = found.parent
     except ImportError:
-        raise UsageError(
-            f"{address} needs the package huggingface_hub", help="pip install 'vitcli[hub]', or give a file"
-        ) from None
+        help = "pip install 'vitcli[hub]', or give a file"
+        raise UsageError(f"{address} needs the package huggingface_hub", help=help) from None
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{address}: {str(error).splitlines()[0]}", help="check the name, the revision and the network"
-        ) from None
+        help = "check the name, the revision and the network"
+        raise DataError(f"{address}: {str(error).splitlines()[0]}", help=help) from None
     if found is None:
-        raise DataError(
-            f"{address} has no {file_name or ' or '.join(WEIGHTS)}", help="name a file: hf-hub:org/name/file"
-        )
+        help = "name a file: hf-hub:org/name/file"
+        raise DataError(f"{address} has no {file_name or ' or '.join(WEIGHTS)}", help=help)
     return found
 
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from vitcli.catalog import MODEL_ARGUMENTS, model_info
-from vitcli.errors import DataError, VitcliError
+from vitcli.errors import DataError, VitcliError, WeightsError
 from vitcli.layers.reparam import Fold, reparameterize
 from vitcli.models.registry import create_model, list_models
 from vitcli.models.vit import VARIANTS
@@ -60,6 +60,14 @@ def find_fit(weights: Weights, *, num_heads: int | None = None) -> Fit | None:
         options["num_heads"] = None
     fit = Fit(name, options, found, heads_assumed="num_heads" in found and "num_heads" not in known)
     return fit if _has_shapes(fit, weights.tensors, whole=True) else None
+
+
+def fit_of(weights: Weights, *, num_heads: int | None = None) -> Fit:
+    """As `find_fit`; WeightsError if there is no such model."""
+    if fit := find_fit(weights, num_heads=num_heads):
+        return fit
+    help = "`vitcli weights show` prints what is known about it"
+    raise WeightsError(f"{weights.source} fits no model of the registry", help=help)
 
 
 def fold_of(names: Iterable[str]) -> Fold | None:

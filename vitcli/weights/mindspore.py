@@ -56,11 +56,7 @@ def is_mindspore(head: bytes) -> bool:
 
 
 def read_mindspore(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The network's tensors under PyTorch's names for norms, and the single numbers and texts stored with them.
-
-    Raises:
-        DataError: the file is cut off or damaged. WeightsError: it holds something other than tensors.
-    """
+    """The network's tensors under PyTorch's names for norms, and the single numbers and texts stored with them."""
     try:
         parts = _parts(path)
         values = {name: _value(*part) for name, part in parts.items() if not name.startswith(OPTIMIZER)}

@@ -17,12 +17,7 @@ EMA_WRAPPERS = ("state_dict_ema", "model_ema", "ema")
 
 
 def read_torch(path: Path, *, use_ema: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors, and the plain values stored with them.
-
-    Raises:
-        DataError: it is cut off or damaged.
-        WeightsError: it holds objects other than tensors and plain values, no tensors, or no average.
-    """
+    """The tensors, and the plain values stored with them."""
     content = _load(path)
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")

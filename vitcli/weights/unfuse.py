@@ -14,7 +14,7 @@ from vitcli.layers.unfuse import new_norms, settle_norms, unfuse
 from vitcli.models.fastvit_keys import from_apple
 from vitcli.models.registry import create_model
 from vitcli.weights.convert import convert_weights
-from vitcli.weights.fit import Fit, find_fit, fold_of
+from vitcli.weights.fit import Fit, fit_of, fold_of
 from vitcli.weights.load import load_weights
 from vitcli.weights.read import Weights
 
@@ -45,9 +45,7 @@ def unfuse_weights(weights: Weights) -> Unfused:
     fold = fold_of(weights.tensors)
     if fold is None:
         raise WeightsError(f"{weights.source} is not fused", help="it can be trained as it is, with --ckpt_path")
-    fit = find_fit(weights)
-    if fit is None:
-        raise WeightsError(f"{weights.source} fits no model of the registry", help="see `vitcli weights show`")
+    fit = fit_of(weights)
     with torch.random.fork_rng(devices=[]):  # branches that add nothing have fixed random kernels
         torch.manual_seed(0)
         model: Any = create_model(fit.name, **_options(fit, weights)).eval()

@@ -42,7 +42,7 @@ class Order:
     output: str  #: name of the output
     batch: int | None = None  #: the only batch size; None: any
     device: str = "cpu"
-    calibration: "list[Tensor]" = field(default_factory=list)  #: inputs from which static int8 takes value ranges
+    calibration: "list[Tensor]" = field(default_factory=list)  #: input batches from which static int8 takes ranges
     keep_float: tuple[str, ...] = ()  #: names of layers that are not quantized
 
     @property

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitcli.deploy.formats import Order, Session, Setting
-from vitcli.deploy.nncf import quantized
-from vitcli.deploy.quiet import quiet
+from vitcli.deploy.quiet import no_telemetry, quiet
 from vitcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,9 +43,8 @@ def to_onnx(order: Order) -> "onnx.ModelProto":
     import torch
 
     if sum(t.numel() * t.itemsize for t in order.network.state_dict().values()) >= LARGEST_BYTES:
-        raise UsageError(
-            "a network of 2 GB or more does not fit into one ONNX file", help="use --to aoti, or a smaller network"
-        )
+        help = "use --to aoti, or a smaller network"
+        raise UsageError("a network of 2 GB or more does not fit into one ONNX file", help=help)
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
             order.network,
@@ -75,6 +73,34 @@ def module_of(node: Any) -> str:
             scopes = [word.strip(" '\"") for word in entry.value.strip("[]").split(",")]
             return scopes[-2] if len(scopes) > 1 else ""
     return ""
+
+
+def quantized(model: Any, batches: list[Any], kept_nodes: list[str]) -> Any:
+    """An ONNX or OpenVINO `model` with int8 layers, except the nodes `kept_nodes`; `batches` are inputs of it.
+
+    NNCF takes the ranges from these batches, and scales the weights per channel.
+    """
+    no_telemetry()
+    with quiet():
+        import nncf
+
+        nncf.set_log_level(40)  # errors
+        has_attention = any(word in kind for kind in _kinds(model) for word in ("Softmax", "ScaledDot"))
+        return nncf.quantize(
+            model,
+            nncf.Dataset(batches),
+            subset_size=len(batches),
+            preset=nncf.QuantizationPreset.MIXED,
+            model_type=nncf.ModelType.TRANSFORMER if has_attention else None,
+            ignored_scope=nncf.IgnoredScope(names=kept_nodes) if kept_nodes else None,
+        )
+
+
+def _kinds(model: Any) -> set[str]:
+    """Types of the model's nodes, without those at its end, where the softmax is not attention."""
+    if hasattr(model, "get_ops"):
+        return {op.get_type_name() for op in model.get_ordered_ops()[:-3]}
+    return {node.op_type for node in model.graph.node[:-1]}
 
 
 def open_session(path: Path, setting: Setting) -> Session:

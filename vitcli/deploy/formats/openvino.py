@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from vitcli.deploy.formats import Order, Session, Setting
-from vitcli.deploy.formats.onnx import kept_nodes, to_onnx
-from vitcli.deploy.nncf import quantized
+from vitcli.deploy.formats.onnx import kept_nodes, quantized, to_onnx
 from vitcli.deploy.quiet import no_telemetry
 
 FILE = "model.xml"
