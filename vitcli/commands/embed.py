@@ -17,8 +17,7 @@ from vitcli.engine.failures import memory_in_words
 from vitcli.engine.precision import build_autocast
 from vitcli.errors import UsageError
 from vitcli.evaluators.evaluator import Setting
-from vitcli.evaluators.features import all_features
-from vitcli.evaluators.images import EvalImages
+from vitcli.evaluators.images import EvalImages, all_features
 from vitcli.log import Reporter
 from vitcli.networks.opened import Opened, open_features
 from vitcli.networks.precedence import preprocessing

@@ -153,9 +153,9 @@ def _checkpoint(recipe: Recipe, fold: Fold, use_ema: bool | None, device: torch.
     """The network of a run, a checkpoint or a file of weights."""
     assert recipe.model.ckpt_path is not None
     opened = open_network(recipe.model.ckpt_path, use_ema=use_ema, recipe=recipe)
-    recipe, network = opened.recipe, opened.model
+    recipe, network, source = opened.recipe, opened.model, opened.weights.source
     form = "" if fold == "none" else f", reparameterized ({fold})"
-    rows = [("weights", opened.source), ("model", recipe.model.model + form)]
+    rows = [("weights", source), ("model", recipe.model.model + form)]
     if fold != "none":
         network = reparameterize(network, fold=fold)
     if recipe.model.quantize == "int8_qat":
@@ -164,11 +164,11 @@ def _checkpoint(recipe: Recipe, fold: Fold, use_ema: bool | None, device: torch.
     return Subject(
         recipe,
         network.to(device).eval(),
-        opened.source,
+        source,
         opened.class_names,
         opened.named_by,
         rows=rows,
-        facts={"ckpt_path": opened.source, "fold": fold, "quantize": recipe.model.quantize},
+        facts={"ckpt_path": source, "fold": fold, "quantize": recipe.model.quantize},
         notes=[*opened.notes, *check_device(recipe, device)],
     )
 

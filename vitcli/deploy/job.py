@@ -170,7 +170,7 @@ class ExportJob:
             "output": self.order.output,
             "preprocessing": preprocessing(recipe),
             "source": source_facts(self.opened),
-            "versions": versions("vitcli", "torch", *self.form.TO_EXPORT, *self.form.TO_RUN),
+            "versions": versions("vitcli", "torch", *self.form.NEEDS["export"], *self.form.NEEDS["run"]),
         }
 
     def _session(self, *, threads: int | None = None) -> Session:

@@ -32,15 +32,12 @@ _PACKAGES = ("torch", "timm", "onnxruntime", "openvino", "executorch")
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a worker opens: an artifact, weights, the name of a model, or "timm:NAME".
+    """What a worker opens."""
 
-    img_size: input size in pixels of models given by name; None: the published size.
-    """
-
-    item: str
+    item: str  #: an artifact, weights, the name of a model, or "timm:NAME"
     batch: int
     threads: int
-    img_size: int | None = None
+    img_size: int | None = None  #: input size in pixels of models given by name; None: the published size
     plugins: tuple[str, ...] = ()
 
 

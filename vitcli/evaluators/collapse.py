@@ -5,8 +5,7 @@ import math
 from torch import nn
 
 from vitcli.evaluators.evaluator import Answers, Evaluator, Setting, ShouldStop, never
-from vitcli.evaluators.features import all_features
-from vitcli.evaluators.images import EvalImages
+from vitcli.evaluators.images import EvalImages, all_features
 from vitcli.layers.spread import effective_rank, feature_std
 
 #: images that are looked at, evenly spread over the split

@@ -22,18 +22,14 @@ ShouldStop = Callable[[], bool]
 
 @dataclass(frozen=True)
 class Setting:
-    """What an evaluator measures with.
-
-    val: None where the data has no validation split. train: may be None unless the evaluator `needs_train`.
-    crops: how many crops of an image are averaged; None: one.
-    """
+    """What an evaluator measures with."""
 
     recipe: Recipe
-    val: Source | None
+    val: Source | None  #: None where the data has no validation split
     world: World
     autocast: Callable[[], torch.autocast]
-    train: Source | None = None
-    crops: Crops | None = None
+    train: Source | None = None  #: may be None unless the evaluator `needs_train`
+    crops: Crops | None = None  #: how many crops of an image are averaged; None: one
 
 
 class Stopped(Exception):

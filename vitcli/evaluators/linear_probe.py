@@ -16,8 +16,7 @@ from vitcli.data.batch import Batch
 from vitcli.data.streams import stream_seed
 from vitcli.distributed import any_rank, from_main
 from vitcli.evaluators.evaluator import Answers, Evaluator, Setting, ShouldStop, Stopped, never, with_labels
-from vitcli.evaluators.features import all_features, feature_batches
-from vitcli.evaluators.images import EvalImages
+from vitcli.evaluators.images import EvalImages, all_features, feature_batches
 from vitcli.evaluators.top1 import Counts
 from vitcli.recipe.schema import Evaluation
 

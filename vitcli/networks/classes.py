@@ -1,7 +1,6 @@
 """Which class is which output of a network: names decide wherever both the weights and the data have them."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from vitcli.data.datasets import build_named, build_split
 from vitcli.data.source import Source
@@ -12,13 +11,6 @@ from vitcli.recipe.schema import Dataset
 #: what the names of the outputs are: the classes of the training data; descriptions, such as the hub's
 #: "tench, Tinca tinca" for the folder n01440764; or numbers, because the weights do not name their classes
 NamedBy = Literal["data", "description", "number"]
-
-
-def named_by(meta: Mapping[str, Any]) -> NamedBy:
-    """What the class names in the `meta` of weights are."""
-    if not meta.get("class_names"):
-        return "number"
-    return "data" if "recipe" in meta else "description"
 
 
 def numbered(

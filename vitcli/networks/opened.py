@@ -16,7 +16,7 @@ from torch import nn
 from vitcli.errors import DataError, WeightsError
 from vitcli.layers.reparam import reparameterize
 from vitcli.networks.build import build_network
-from vitcli.networks.classes import NamedBy, named_by
+from vitcli.networks.classes import NamedBy
 from vitcli.networks.precedence import settled
 from vitcli.recipe.load import Recipe, load_recipe
 from vitcli.weights.checkpoint_folders import newest_valid
@@ -38,13 +38,11 @@ class Opened:
     notes: list[str]
 
     @property
-    def source(self) -> str:
-        return self.weights.source
-
-    @property
     def named_by(self) -> NamedBy:
         """What the class names are."""
-        return named_by(self.weights.meta)
+        if not self.weights.meta.get("class_names"):
+            return "number"
+        return "data" if "recipe" in self.weights.meta else "description"
 
 
 def open_weights(source: str | Path, *, use_ema: bool | None = None) -> Weights:
@@ -79,7 +77,7 @@ def open_model(source: str | Path, *, use_ema: bool | None = None) -> Opened:
     """As `open_network`, and a WeightsError if it is no classifier: images (B, C, H, W) -> logits (B, num_classes)."""
     opened = open_network(source, use_ema=use_ema)
     if not opened.class_names:
-        raise no_classifier(opened.source)
+        raise no_classifier(opened.weights.source)
     return opened
 
 

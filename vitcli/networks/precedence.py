@@ -18,12 +18,11 @@ from vitcli.weights.fit import fit_of
 from vitcli.weights.preprocessing import KEYS, preprocessing_of
 from vitcli.weights.read import Weights
 
-#: keys that a trained network knows better than a recipe: how it is built, how an image becomes its input, what was
-#: learned and decides how it is evaluated, the arithmetic that evaluation simulates
-ARCHITECTURE = ("model", "layer_scale_init", *OWN_KEYS)
+#: keys that a trained network knows better than a recipe: how it is built, and what it learned and in which arithmetic,
+#: which decides how it is evaluated
+NETWORK = ("model", "layer_scale_init", *OWN_KEYS, "task", "quantize")
+#: how an image becomes its input
 PREPROCESSING = ("image_resize", "in_channels", *KEYS)
-LEARNING = ("task",)
-ARITHMETIC = ("quantize",)
 #: the images that it was trained and evaluated on
 DATA = ("dataset", "data_dir", "train_split", "val_split", "batch_size", "val_batch_size")
 
@@ -102,7 +101,7 @@ def _recipe_of(weights: Weights) -> dict[str, Any] | None:
 def _stated(weights: Weights, *, with_data: bool) -> dict[str, Any]:
     """What their recipe or another project's configuration says; with_data: also the images and mixed precision."""
     found, recipe = preprocessing_of(weights) or {}, _recipe_of(weights) or {}
-    names = (*ARCHITECTURE, *PREPROCESSING, *LEARNING, *ARITHMETIC, *(DATA if with_data else ()))
+    names = (*NETWORK, *PREPROCESSING, *(DATA if with_data else ()))
     found |= {name: recipe[name] for name in names if name in recipe}
     if with_data and recipe.get("amp", "off") != "off":
         found["amp"] = "auto"  # mixed precision if this device supports it

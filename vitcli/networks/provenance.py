@@ -16,8 +16,9 @@ from vitcli.weights.manifest import sha256_of
 
 def source_facts(opened: Opened) -> dict[str, Any]:
     """The origin of the network: weights, their training, their data."""
-    meta, file = opened.weights.meta, Path(opened.source)
-    facts: dict[str, Any] = {"weights": opened.source, "license": meta.get("license", "not stated in the weights")}
+    meta, source = opened.weights.meta, opened.weights.source
+    file = Path(source)
+    facts: dict[str, Any] = {"weights": source, "license": meta.get("license", "not stated in the weights")}
     if file.is_file():
         facts["sha256"] = sha256_of(file)
     progress = meta.get("progress", {})

@@ -8,7 +8,7 @@ import importlib.util
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import numpy as np
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 #: an input batch of the network -> its logits or probabilities
 Session = Callable[[np.ndarray], np.ndarray]
+Purpose = Literal["export", "run", "quantize"]
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,7 @@ class Format(Protocol):
     DEVICES: tuple[str, ...]  #: devices that it can be exported for
     HOLDS_CODE: bool  #: whether loading the file may run code in it
     EXTRA: str  #: `pip install 'vitcli[EXTRA]'` installs its packages
-    TO_EXPORT: tuple[str, ...]  #: packages that are needed
-    TO_RUN: tuple[str, ...]
-    TO_QUANTIZE: tuple[str, ...]
+    NEEDS: dict[Purpose, tuple[str, ...]]  #: packages
 
     def export(self, order: Order) -> None:
         """Write FILE into order.folder."""
@@ -79,14 +78,14 @@ def formats() -> list[str]:
     return sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
 
 
-def open_format(name: str, *, to: str = "run") -> Format:
-    """The format `name`; UsageError if there is none, or if packages it needs `to` "run" or "export" are missing."""
+def open_format(name: str, *, to: Purpose = "run") -> Format:
+    """The format `name`; UsageError if there is none, or if packages that it needs `to` do this are missing."""
     if name not in formats():
         likely = nearest(name, formats())
         help = f"did you mean {likely}?" if likely else f"known formats: {', '.join(formats())}"
         raise UsageError(f"there is no format {name!r}", help=help)
     found = cast(Format, importlib.import_module(f"vitcli.deploy.formats.{name}"))
-    need(found.TO_RUN if to == "run" else found.TO_EXPORT, extra=found.EXTRA, why=f"the format {name}")
+    need(found.NEEDS[to], extra=found.EXTRA, why=f"the format {name}")
     return found
 
 

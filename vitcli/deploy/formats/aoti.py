@@ -19,9 +19,7 @@ BATCH = None
 EXTRA = "quantize"
 DEVICES = ("cpu", "cuda")
 HOLDS_CODE = True
-TO_QUANTIZE = ("torchao",)
-TO_EXPORT = ("torch",)
-TO_RUN = ("torch",)
+NEEDS = {"export": ("torch",), "run": ("torch",), "quantize": ("torchao",)}
 
 
 def export(order: Order) -> None:

@@ -16,9 +16,7 @@ BATCH = 1
 EXTRA = "executorch"
 DEVICES = ("cpu",)
 HOLDS_CODE = False
-TO_QUANTIZE = ("torchao",)
-TO_EXPORT = ("executorch", "torchao")
-TO_RUN = ("executorch", "torch")
+NEEDS = {"export": ("executorch", "torchao"), "run": ("executorch", "torch"), "quantize": ("torchao",)}
 
 
 def export(order: Order) -> None:

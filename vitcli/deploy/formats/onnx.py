@@ -19,9 +19,7 @@ BATCH = None
 EXTRA = "onnx"
 DEVICES = ("cpu",)
 HOLDS_CODE = False
-TO_QUANTIZE = ("nncf",)
-TO_EXPORT = ("onnx", "onnxscript", "onnxruntime")
-TO_RUN = ("onnxruntime",)
+NEEDS = {"export": ("onnx", "onnxscript", "onnxruntime"), "run": ("onnxruntime",), "quantize": ("nncf",)}
 INPUT = "images"
 LARGEST_BYTES = 2**31 - 2**20  # limit of a protocol buffer, less room for what is not weights
 #: property in which the exporter records the modules that a node comes from, outermost first

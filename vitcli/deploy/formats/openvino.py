@@ -21,9 +21,7 @@ BATCH = None
 EXTRA = "openvino"
 DEVICES = ("cpu",)
 HOLDS_CODE = False
-TO_QUANTIZE = ("nncf",)
-TO_EXPORT = ("openvino", "onnx", "onnxscript")
-TO_RUN = ("openvino",)
+NEEDS = {"export": ("openvino", "onnx", "onnxscript"), "run": ("openvino",), "quantize": ("nncf",)}
 #: data type in which layers compute; in an int8 artifact, those that stay in float
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "bf16"}
 #: OpenVINO's name of the capability to compute in that type

@@ -16,9 +16,7 @@ BATCH = None
 EXTRA = "quantize"
 DEVICES = ("cpu", "cuda")
 HOLDS_CODE = True
-TO_QUANTIZE = ("torchao",)
-TO_EXPORT = ("torch",)
-TO_RUN = ("torch",)
+NEEDS = {"export": ("torch",), "run": ("torch",), "quantize": ("torchao",)}
 
 
 def export(order: Order) -> None:
@@ -33,7 +31,7 @@ def open_session(path: Path, setting: Setting) -> Session:
     import torch
 
     if setting.precision.startswith("int8"):
-        need(TO_QUANTIZE, extra=EXTRA, why="int8")
+        need(NEEDS["quantize"], extra=EXTRA, why="int8")
         import torchao.quantization.pt2e  # noqa: F401  defines the operators of quantized graphs
     with quiet():
         return session_of(torch.export.load(path).module().to(setting.device), setting)
