@@ -19,8 +19,8 @@ from tests.support.commands import environment
 from vitcli.commands.predict import predict
 from vitcli.data.find_images import find_images
 from vitcli.deploy.artifact import open_artifact
+from vitcli.deploy.bridges import ModelClassifier
 from vitcli.deploy.classify import Classifier
-from vitcli.deploy.model_classifier import ModelClassifier
 from vitcli.deploy.predictions import Answer, text_of
 from vitcli.errors import DataError, DiskError, UsageError
 from vitcli.networks.opened import Opened
@@ -79,7 +79,7 @@ def test_invalid_outputs_of_a_network_are_refused(artifact, pictures: list[Path]
     with pytest.raises(DataError, match=r"returns \(1, 4\) for 1 images and 2 classes"):
         Classifier(open_artifact(wrong))([Image.open(pictures[0])])
     classify = Classifier(open_artifact(artifact()))
-    classify._session = lambda images: [np.full((len(images), 4), np.nan, dtype=np.float32)]
+    classify._session = lambda images: np.full((len(images), 4), np.nan, dtype=np.float32)
     with pytest.raises(DataError, match="not finite"):
         classify([Image.open(pictures[0])])
 

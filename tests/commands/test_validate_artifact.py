@@ -14,7 +14,7 @@ from vitcli.cli import main
 from vitcli.commands.validate import validate
 from vitcli.data.mixing import Normalizer
 from vitcli.deploy.artifact import open_artifact
-from vitcli.deploy.exported_network import ExportedNetwork, fed_pixels
+from vitcli.deploy.bridges import ExportedNetwork, fed_pixels
 from vitcli.errors import DataError
 from vitcli.recipe.load import load_recipe
 

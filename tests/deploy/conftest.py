@@ -11,6 +11,7 @@ from torch import nn
 
 from vitcli.deploy.formats import Order, Setting, open_format
 from vitcli.deploy.network import DTYPES, Deployed, example_input, for_runtime
+from vitcli.deploy.plan import ExportPlan
 from vitcli.models.fastvit import FastViT
 
 SIZE, CLASSES = 32, 5
@@ -62,18 +63,18 @@ def run_exported(network: nn.Module, pixels: np.ndarray, tmp_path: Path) -> Call
         dtype = DTYPES[precision] if precision in form.CASTS else torch.float32
         given = torch.from_numpy(pixels)
         order = Order(
-            network=Deployed(for_runtime(model), mean=MEAN, std=STD, dtype=dtype).eval(),
-            example=example_input(takes_pixels=True, img_size=SIZE, in_channels=3, batch=form.BATCH, device="cpu"),
+            network=Deployed(for_runtime(model), normalization=(MEAN, STD), dtype=dtype).eval(),
+            example=example_input(ExportPlan(name, batch=form.BATCH), SIZE, 3),
             folder=tmp_path,
             precision=precision,
             output="probabilities",
             batch=form.BATCH,
-            calibration=[given] if precision == "int8" else [],
+            calibration=list(given.split(form.BATCH or len(given))) if precision == "int8" else [],
             keep_float=keep_float,
         )
         form.export(order)
         session = form.open_session(tmp_path / form.FILE, Setting(precision))
         step = form.BATCH or len(pixels)
-        return np.concatenate([session(pixels[i : i + step])[0] for i in range(0, len(pixels), step)])
+        return np.concatenate([session(pixels[i : i + step]) for i in range(0, len(pixels), step)])
 
     return run

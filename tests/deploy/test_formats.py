@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.deploy.conftest import MEAN, SIZE, STD, stir
-from vitcli.deploy.formats import Setting, format_of, formats, need, open_format
+from vitcli.deploy.formats import Setting, formats, need, open_format
 from vitcli.errors import UsageError
 from vitcli.models.registry import create_model
 
@@ -78,12 +78,12 @@ def test_any_batch_size_runs(run_exported: Run, pixels: np.ndarray, expected: np
     run_exported("openvino", "fp32")
     session = open_format("openvino").open_session(tmp_path / "model.xml", Setting("fp32", threads=1))
     for count in (1, 2, 3, 4, 5, 6, 1):  # more sizes than compiled networks are kept
-        np.testing.assert_allclose(session(pixels[:count])[0], expected[:count], atol=2e-6)
+        np.testing.assert_allclose(session(pixels[:count]), expected[:count], atol=2e-6)
 
 
 def test_unknown_formats_and_missing_packages_are_named():
     with pytest.raises(UsageError) as wrong:
-        format_of("onxx")
+        open_format("onxx")
     assert "did you mean onnx?" in str(wrong.value)
     with pytest.raises(UsageError) as missing:
         need(("numpy", "no_such_runtime"), extra="onnx", why="the format onnx")

@@ -6,34 +6,27 @@ import torch
 from torch import Tensor, nn
 
 from vitcli.deploy.gate import Comparison, compare, judge, made_up_pixels
-from vitcli.deploy.sensitivity import layer_errors
+from vitcli.deploy.quantize import layer_errors
 
 LOGITS = torch.tensor([[3.0, 1.0, 0.0], [0.0, 2.0, 1.0], [1.0, 0.0, 4.0], [2.0, 0.0, 1.0]])
 LABELS = torch.tensor([0, 1, 2, 1])  # three of four are right
 
 
-def found(change: Tensor, *, labels: Tensor | None = LABELS, probabilities: bool = False, batch: int | None = None):
+def found(change: Tensor, *, labels: Tensor | None = LABELS, probabilities: bool = False):
     """The comparison of LOGITS with LOGITS + change, each image's row chosen by its first pixel."""
     pixels = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1)
 
-    def session(images: np.ndarray) -> list[np.ndarray]:
-        assert batch is None or len(images) == batch
+    def session(images: np.ndarray) -> np.ndarray:
         rows = (LOGITS + change)[torch.from_numpy(images).flatten().long()]
-        return [(rows.softmax(-1) if probabilities else rows).numpy()]
+        return (rows.softmax(-1) if probabilities else rows).numpy()
 
-    return compare(
-        session,
-        [(pixels, LOGITS, labels)],
-        lambda given: given.numpy(),
-        gives_probabilities=probabilities,
-        batch=batch,
-    )
+    batches = [(pixels, LOGITS, labels)]
+    return compare(session, batches, lambda given: given.numpy(), gives_probabilities=probabilities)
 
 
-@pytest.mark.parametrize("batch", [None, 1, 3])
 @pytest.mark.parametrize("probabilities", [False, True])
-def test_the_same_is_the_same(batch: int | None, probabilities: bool):
-    same = found(torch.zeros(4, 3), batch=batch, probabilities=probabilities)
+def test_the_same_is_the_same(probabilities: bool):
+    same = found(torch.zeros(4, 3), probabilities=probabilities)
     assert same.max_difference < 1e-6
     assert (same.num_agreeing, same.correct_source, same.correct_artifact) == (4, 3, 3)
     assert not judge("fp32", same, same).problems
@@ -85,14 +78,14 @@ def test_fp32_top1_is_judged_by_the_logits_of_each_image(margin: float, refused:
     swapped = small[:, [1, 0, 2]]
     answers = {0: swapped, 1: large}
 
-    def session(images: np.ndarray) -> list[np.ndarray]:
-        return [answers[int(images.flat[0])].numpy()]
+    def session(images: np.ndarray) -> np.ndarray:
+        return answers[int(images.flat[0])].numpy()
 
     batches = [
         (torch.full((1, 1, 1, 1), i, dtype=torch.uint8), logits, None) for i, logits in enumerate((small, large))
     ]
     ordered = batches[::-1] if large_first else batches
-    differs = compare(session, ordered, lambda pixels: pixels.numpy(), gives_probabilities=False, batch=1)
+    differs = compare(session, ordered, lambda pixels: pixels.numpy(), gives_probabilities=False)
     assert differs.max_difference == pytest.approx(margin, rel=1e-3)
     problems = judge("fp32", differs, None).problems
     assert problems == (["top-1 differs on 1 of 2 made-up images"] if refused else [])

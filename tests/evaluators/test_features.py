@@ -7,8 +7,7 @@ from torch import nn
 
 from tests.evaluators.conftest import MakeSetting, Pixels, pixels, source
 from vitcli.errors import DivergedError
-from vitcli.evaluators.features import all_features, features
-from vitcli.evaluators.images import EvalImages
+from vitcli.evaluators.images import EvalImages, all_features, features
 from vitcli.models.registry import create_model
 
 

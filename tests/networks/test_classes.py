@@ -5,10 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
 from vitcli.errors import DataError, WeightsError
-from vitcli.networks.classes import named_by, numbered
+from vitcli.networks.classes import numbered
+from vitcli.networks.opened import Opened
+from vitcli.recipe.load import load_recipe
 from vitcli.recipe.schema import Dataset
+from vitcli.weights.read import Weights
 
 
 def data(root: Path, *names: str) -> Dataset:
@@ -60,6 +64,9 @@ def test_outputs_without_names_need_an_equal_count(tmp_path: Path):
 
 
 def test_the_kind_of_names():
-    assert named_by({"class_names": ["a"], "recipe": {}}) == "data"
-    assert named_by({"class_names": ["tench, Tinca tinca"], "config": {}}) == "description"
-    assert named_by({"recipe": {}, "class_names": None}) == "number"
+    def kind(**meta: object) -> str:
+        return Opened(nn.Identity(), load_recipe(), [], Weights({}, meta), []).named_by
+
+    assert kind(class_names=["a"], recipe={}) == "data"
+    assert kind(class_names=["tench, Tinca tinca"], config={}) == "description"
+    assert kind(recipe={}, class_names=None) == "number"

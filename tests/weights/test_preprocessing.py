@@ -9,7 +9,7 @@ from torchvision.models import VisionTransformer as TorchvisionViT
 
 from tests.models.vit_oracles import hf_vit, ours, timm_vit, torchvision_vit
 from vitcli.models.vit_google import to_google
-from vitcli.networks.preprocessing import adopt_of_run, adopt_preprocessing
+from vitcli.networks.precedence import adopt_of_run, adopt_preprocessing
 from vitcli.recipe.load import load_recipe
 from vitcli.weights.preprocessing import preprocessing_of
 from vitcli.weights.read import Weights, read_weights

@@ -32,7 +32,7 @@ app.add_typer(weights_app, name="weights")
 def main(words: list[str] | None = None) -> None:
     """Run the command line `words` (default: this process's) and exit with the code of its outcome."""
     try:
-        app(_underscored(sys.argv[1:] if words is None else words))
+        app([_underscored(word) for word in (sys.argv[1:] if words is None else words)])
     except VitcliError as error:
         leave(show(error) if os.environ.get("RANK", "0") == "0" else show_brief(error))
     except ModuleNotFoundError as error:
@@ -63,14 +63,9 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _underscored(words: list[str]) -> list[str]:
-    """Options may be written with dashes or underscores; typer's own keep their dashes."""
-    kept = ("--install-completion", "--show-completion")
-
-    def spell(word: str) -> str:
-        if not word.startswith("--") or word.startswith(kept):
-            return word
-        name, equals, value = word.partition("=")
-        return "--" + name[2:].replace("-", "_") + equals + value
-
-    return [spell(word) for word in words]
+def _underscored(word: str) -> str:
+    """An option may be written with dashes or underscores; typer's own keep their dashes."""
+    if not word.startswith("--") or word.startswith(("--install-completion", "--show-completion")):
+        return word
+    name, equals, value = word.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
+from typer import Argument, BadParameter, Context, Option, Typer
 
 from vitcli.cli.options import ANY_SOURCE, JsonOption, PluginOption, SourceArgument, UseEmaOption
 from vitcli.errors import UsageError
 
-deployment_app = typer.Typer()
-bench_app = typer.Typer(no_args_is_help=True, help="Measure speed and memory on this machine.")
+deployment_app = Typer()
+bench_app = Typer(no_args_is_help=True, help="Measure speed and memory on this machine.")
 deployment_app.add_typer(bench_app, name="bench")
 
 
@@ -21,47 +21,41 @@ _INPUTS = "pixels: uint8 (B, H, W, C) in, probabilities out. normalized: float32
 
 @deployment_app.command()
 def export(
-    ctx: typer.Context,
+    ctx: Context,
     source: SourceArgument,
     to: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="FORMAT", help="onnx, openvino, aoti, executorch or torch_export; fused writes a file of weights."
         ),
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="New folder; with --to fused, a new .safetensors file.")],
-    precision: Annotated[str, typer.Option(metavar="NAME", help=_PRECISIONS)] = "fp32",
+    out: Annotated[Path, Option("-o", "--out", help="New folder; with --to fused, a new .safetensors file.")],
+    precision: Annotated[str, Option(metavar="NAME", help=_PRECISIONS)] = "fp32",
     data_dir: Annotated[
         Path | None,
-        typer.Option(
-            "--data_dir", metavar="DIR", help="Labeled images for the comparison with the source and for int8."
-        ),
+        Option("--data_dir", metavar="DIR", help="Labeled images for the comparison with the source and for int8."),
     ] = None,
     val_split: Annotated[
         str | None,
-        typer.Option("--val_split", metavar="NAME", help="Split to compare on. [default: the one used in training]"),
+        Option("--val_split", metavar="NAME", help="Split to compare on. [default: the one used in training]"),
     ] = None,
-    input: Annotated[Literal["pixels", "normalized"], typer.Option(help=_INPUTS)] = "pixels",
+    input: Annotated[Literal["pixels", "normalized"], Option(help=_INPUTS)] = "pixels",
     batch: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Fix the batch size. [default: any batch size]")
+        int | None, Option(min=1, metavar="N", help="Fix the batch size. [default: any batch size]")
     ] = None,
-    device: Annotated[
-        Literal["cpu", "cuda"], typer.Option(help="Device for which aoti and torch_export compile.")
-    ] = "cpu",
+    device: Annotated[Literal["cpu", "cuda"], Option(help="Device for which aoti and torch_export compile.")] = "cpu",
     num_images: Annotated[
-        int, typer.Option("--num_images", min=0, metavar="N", help="Images in the comparison; 0: all.")
+        int, Option("--num_images", min=0, metavar="N", help="Images in the comparison; 0: all.")
     ] = 2000,
     num_calibration: Annotated[
-        int, typer.Option("--num_calibration", min=1, metavar="N", help="Images for the calibration of int8.")
+        int, Option("--num_calibration", min=1, metavar="N", help="Images for the calibration of int8.")
     ] = 300,
     use_ema: UseEmaOption = None,
     fold: Annotated[
         Literal["standard", "full"],
-        typer.Option(help="With --to fused: standard is the form that timm and Apple publish, full folds more."),
+        Option(help="With --to fused: standard is the form that timm and Apple publish, full folds more."),
     ] = "full",
-    accept: Annotated[
-        bool, typer.Option("--accept", help="Write the artifact even if it is out of tolerance.")
-    ] = False,
+    accept: Annotated[bool, Option("--accept", help="Write the artifact even if it is out of tolerance.")] = False,
     plugin: PluginOption = None,
 ) -> None:
     """Export a network to another runtime, and verify that it computes the same.
@@ -91,7 +85,7 @@ def export(
     story.export(source, out, plan, use_ema=use_ema)
 
 
-def _refuse_others(ctx: typer.Context, *allowed: str) -> None:
+def _refuse_others(ctx: Context, *allowed: str) -> None:
     """UsageError for an option that was typed and is not `allowed`."""
     typed = [name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"]
     if others := [f"--{name}" for name in typed if name not in allowed]:
@@ -100,29 +94,24 @@ def _refuse_others(ctx: typer.Context, *allowed: str) -> None:
 
 @deployment_app.command()
 def predict(
-    source: Annotated[
-        str,
-        typer.Argument(metavar="SOURCE", help=ANY_SOURCE),
-    ],
+    source: Annotated[str, Argument(metavar="SOURCE", help=ANY_SOURCE)],
     images: Annotated[
-        list[str],
-        typer.Argument(metavar="IMAGES", help="Files, folders or patterns; - reads a list from standard input."),
+        list[str], Argument(metavar="IMAGES", help="Files, folders or patterns; - reads a list from standard input.")
     ],
-    top: Annotated[int, typer.Option(min=1, metavar="N", help="Number of classes to show.")] = 5,
+    top: Annotated[int, Option(min=1, metavar="N", help="Number of classes to show.")] = 5,
     csv: Annotated[
-        Path | None,
-        typer.Option("--csv", metavar="FILE", help="Also write path, rank, class, probability to this file."),
+        Path | None, Option("--csv", metavar="FILE", help="Also write path, rank, class, probability to this file.")
     ] = None,
     json: JsonOption = None,
     batch_size: Annotated[
-        int, typer.Option("--batch_size", min=1, metavar="N", help="Images that are classified together.")
+        int, Option("--batch_size", min=1, metavar="N", help="Images that are classified together.")
     ] = 16,
     threads: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Threads of the network. [default: all cores]")
+        int | None, Option(min=1, metavar="N", help="Threads of the network. [default: all cores]")
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="NAME",
             help="cpu, cuda, or for OpenVINO artifacts any OpenVINO device, such as GPU. "
             "[default: the device of the export; for a run, a GPU if there is one]",
@@ -130,7 +119,7 @@ def predict(
     ] = None,
     on_bad_image: Annotated[
         Literal["fail", "skip"],
-        typer.Option(
+        Option(
             "--on_bad_image",
             help="If images are unreadable, exit with code 3 (fail) or 0 (skip) after the others are classified.",
         ),
@@ -160,18 +149,18 @@ def predict(
 def bench_infer(
     items: Annotated[
         list[str],
-        typer.Argument(
+        Argument(
             metavar="ITEM", help="An exported folder, a run, a model name, or timm:NAME for a comparison with timm."
         ),
     ],
-    batch: Annotated[str, typer.Option(metavar="LIST", help="Batch sizes.")] = "1,16",
+    batch: Annotated[str, Option(metavar="LIST", help="Batch sizes.")] = "1,16",
     threads: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Numbers of threads. [default: 1 and the number of cores]")
+        str | None, Option(metavar="LIST", help="Numbers of threads. [default: 1 and the number of cores]")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Number of turns of each item.")] = 10,
-    seconds: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Length of a turn.")] = 1.0,
+    rounds: Annotated[int, Option(min=1, metavar="N", help="Number of turns of each item.")] = 10,
+    seconds: Annotated[float, Option(min=0, metavar="SECONDS", help="Length of a turn.")] = 1.0,
     img_size: Annotated[
-        int | None, typer.Option("--img_size", min=8, metavar="N", help="Input side in pixels of models given by name.")
+        int | None, Option("--img_size", min=8, metavar="N", help="Input side in pixels of models given by name.")
     ] = None,
     json: JsonOption = None,
     plugin: PluginOption = None,
@@ -183,15 +172,7 @@ def bench_infer(
     from vitcli.commands.bench import bench_infer as run
 
     counts = _counts(batch), _counts(threads) if threads else None
-    run(
-        items,
-        batches=counts[0],
-        threads=counts[1],
-        rounds=rounds,
-        seconds=seconds,
-        img_size=img_size,
-        json_file=json,
-    )
+    run(items, batches=counts[0], threads=counts[1], rounds=rounds, seconds=seconds, img_size=img_size, json_file=json)
 
 
 def _counts(text: str) -> list[int]:
@@ -201,5 +182,5 @@ def _counts(text: str) -> list[int]:
     except ValueError:
         numbers = []
     if not numbers or min(numbers) < 1:
-        raise typer.BadParameter(f"{text!r} is not a list of counts such as 1,16")
+        raise BadParameter(f"{text!r} is not a list of counts such as 1,16")
     return numbers

@@ -2,17 +2,16 @@
 
 from typing import Annotated
 
-import typer
+from typer import Argument, Option, Typer
 
 from vitcli.cli.options import PluginOption
 
-models_app = typer.Typer(no_args_is_help=True, help="List and describe architectures.")
+models_app = Typer(no_args_is_help=True, help="List and describe architectures.")
 
 
 @models_app.command("ls")
 def models_ls(
-    pattern: Annotated[str, typer.Argument(help="Shell pattern, such as 'fastvit_sa*'.")] = "*",
-    plugin: PluginOption = None,
+    pattern: Annotated[str, Argument(help="Shell pattern, such as 'fastvit_sa*'.")] = "*", plugin: PluginOption = None
 ) -> None:
     """List the architectures with their sizes."""
     from vitcli.commands import models
@@ -22,9 +21,9 @@ def models_ls(
 
 @models_app.command("show")
 def models_show(
-    name: Annotated[str, typer.Argument(help="Name of the architecture.")],
-    img_size: Annotated[int | None, typer.Option("--img_size", help="Side of the input in pixels.")] = None,
-    num_classes: Annotated[int, typer.Option("--num_classes", help="Number of classes.")] = 1000,
+    name: Annotated[str, Argument(help="Name of the architecture.")],
+    img_size: Annotated[int | None, Option("--img_size", help="Side of the input in pixels.")] = None,
+    num_classes: Annotated[int, Option("--num_classes", help="Number of classes.")] = 1000,
     plugin: PluginOption = None,
 ) -> None:
     """Describe one architecture."""

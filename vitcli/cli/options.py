@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, BadParameter, Option
 
 from vitcli.recipe.plugins import use_plugin
 
@@ -17,25 +17,23 @@ def _use_plugins(files: list[Path] | None) -> None:
 
 
 ConfigOption = Annotated[
-    str | None, typer.Option("-c", "--config", metavar="RECIPE", help="YAML file, or the name of a shipped recipe.")
+    str | None, Option("-c", "--config", metavar="RECIPE", help="YAML file, or the name of a shipped recipe.")
 ]
 PluginOption = Annotated[
     list[Path] | None,
-    typer.Option(
+    Option(
         "--plugin", metavar="FILE", callback=_use_plugins, help="Python file with models or other parts of your own."
     ),
 ]
-JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to this file.")]
+JsonOption = Annotated[Path | None, Option("--json", metavar="FILE", help="Also write the result to this file.")]
 #: what `validate` and `predict` accept
 ANY_SOURCE = "An exported folder, a run, a checkpoint, a file of weights, or an address."
 SourceArgument = Annotated[
-    str, typer.Argument(metavar="SOURCE", help="A run, a checkpoint, a file of weights, or an address.")
+    str, Argument(metavar="SOURCE", help="A run, a checkpoint, a file of weights, or an address.")
 ]
 UseEmaOption = Annotated[
     bool | None,
-    typer.Option(
-        "--use_ema/--no_use_ema", help="Use the moving average of the weights. [default: yes if there is one]"
-    ),
+    Option("--use_ema/--no_use_ema", help="Use the moving average of the weights. [default: yes if there is one]"),
 ]
 
 
@@ -46,7 +44,7 @@ def unknown_options(words: list[str]) -> dict[str, str]:
     while rest:
         word = rest.pop(0)
         if not word.startswith("--"):
-            raise typer.BadParameter(f"unexpected argument {word!r}")
+            raise BadParameter(f"unexpected argument {word!r}")
         name, _, value = word[2:].partition("=")
         if not value and rest and not rest[0].startswith("--"):
             value = rest.pop(0)

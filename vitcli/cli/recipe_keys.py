@@ -4,18 +4,15 @@ import inspect
 from collections.abc import Callable
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from vitcli.cli.options import ANY_SOURCE, PluginOption, unknown_options
 from vitcli.recipe.describe import help_of, metavar
-from vitcli.recipe.schema import SECTIONS, default
+from vitcli.recipe.schema import SECTION_OF, SECTIONS, default
 from vitcli.recipe.write import yaml_value
 
-#: where typer puts the words that belong to no option, for a command that accepts one
-_Words = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[SOURCE]", help=ANY_SOURCE),
-]
+#: the words that belong to no option, for a command that accepts one
+_Words = Annotated[list[str] | None, Argument(metavar="[SOURCE]", help=ANY_SOURCE)]
 
 
 def with_recipe_keys(command: Callable[..., None]) -> Callable[..., None]:
@@ -33,14 +30,13 @@ def with_recipe_keys(command: Callable[..., None]) -> Callable[..., None]:
     parameters.append(inspect.Parameter("plugin", keyword, default=None, annotation=PluginOption))
     for section, model in SECTIONS.items():
         for name in model.model_fields:
-            option = typer.Option(
+            option = Option(
                 f"--{name}", metavar=metavar(name), help=_help(name), rich_help_panel=section, show_default=False
             )
             parameters.append(inspect.Parameter(name, keyword, default=None, annotation=Annotated[str | None, option]))
 
     def run(plugin: Any = None, **arguments: Any) -> None:
-        keys = {name: arguments.pop(name) for section in SECTIONS.values() for name in section.model_fields}
-        given = {name: text for name, text in keys.items() if text is not None}
+        given = {name: text for name in SECTION_OF if (text := arguments.pop(name)) is not None}
         words = [*(arguments.get("source") or ()), *arguments["ctx"].args]
         if "source" in arguments:
             arguments["source"], words = _first_word(words)

@@ -3,19 +3,19 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
+from typer import Argument, BadParameter, Context, Option, Typer
 
 from vitcli.cli.options import COLLECT_UNKNOWN, ConfigOption, JsonOption, PluginOption, SourceArgument, UseEmaOption
 from vitcli.cli.recipe_keys import with_recipe_keys
 from vitcli.errors import UsageError
 from vitcli.recipe.load import Recipe, load_recipe
 
-training_app = typer.Typer()
+training_app = Typer()
 
 
 @training_app.command(context_settings=COLLECT_UNKNOWN)
 @with_recipe_keys
-def train(ctx: typer.Context, config: ConfigOption = None, *, recipe_keys: dict[str, str]) -> None:
+def train(ctx: Context, config: ConfigOption = None, *, recipe_keys: dict[str, str]) -> None:
     """Train a model, or continue a run.
 
     On this machine: `vitcli train -c fastvit_t8 --data_dir DIR`.
@@ -40,28 +40,26 @@ def _recipe(config: str | None, keys: dict[str, str]) -> Recipe:
 @training_app.command(context_settings=COLLECT_UNKNOWN)
 @with_recipe_keys
 def validate(
-    ctx: typer.Context,
+    ctx: Context,
     source: str | None = None,
     config: ConfigOption = None,
     fold: Annotated[
         Literal["none", "standard", "full"],
-        typer.Option(help="Reparameterize the network first; none: evaluate it in the form its weights have."),
+        Option(help="Reparameterize the network first; none: evaluate it in the form its weights have."),
     ] = "none",
     use_ema: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--use_ema", metavar="BOOL", help="Use the moving average of the weights. [default: true if there is one]"
         ),
     ] = None,
     eval_crops: Annotated[
         Literal["1", "5", "10", "144"],
-        typer.Option(
-            "--eval_crops", help="Crops per image and scale; the result by the single center crop is reported too."
-        ),
+        Option("--eval_crops", help="Crops per image and scale; the result by the single center crop is reported too."),
     ] = "1",
     crop_scales: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--crop_scales",
             metavar="LIST",
             help="Shorter side of the image / side of the crop, such as 1.0,1.5: crops are taken at each scale. "
@@ -69,7 +67,7 @@ def validate(
         ),
     ] = None,
     crop_average: Annotated[
-        Literal["prob", "logit"], typer.Option("--crop_average", help="What to average over the crops.")
+        Literal["prob", "logit"], Option("--crop_average", help="What to average over the crops.")
     ] = "prob",
     json: JsonOption = None,
     *,
@@ -88,15 +86,15 @@ def validate(
     from vitcli.commands.validate import validate as run
     from vitcli.data.crops import Crops, read_scales
 
-    many = eval_crops != "1" or crop_scales is not None
-    crops = Crops(eval_crops, read_scales(crop_scales) if crop_scales is not None else None, crop_average)
-    run(recipe, fold=fold, use_ema=averaged, crops=crops if many else None, json_file=json)
+    scales = None if crop_scales is None else read_scales(crop_scales)
+    crops = None if eval_crops == "1" and scales is None else Crops(eval_crops, scales, crop_average)
+    run(recipe, fold=fold, use_ema=averaged, crops=crops, json_file=json)
 
 
 def _bool(option: str, text: str | None) -> bool | None:
     words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if text is not None and text.lower() not in words:
-        raise typer.BadParameter(f"{option} must be true or false")
+        raise BadParameter(f"{option} must be true or false")
     return None if text is None else words[text.lower()]
 
 
@@ -104,14 +102,14 @@ def _bool(option: str, text: str | None) -> bool | None:
 def embed(
     source: SourceArgument,
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Images, at any depth; if all are in subfolders, these are classes.")
+        Path, Argument(metavar="DIR", help="Images, at any depth; if all are in subfolders, these are classes.")
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="A .npz or .parquet file.")],
+    out: Annotated[Path, Option("-o", "--out", metavar="FILE", help="A .npz or .parquet file.")],
     batch_size: Annotated[
-        int, typer.Option("--batch_size", min=1, metavar="N", help="Images that the network sees at a time.")
+        int, Option("--batch_size", min=1, metavar="N", help="Images that the network sees at a time.")
     ] = 64,
     device: Annotated[
-        Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute; auto: a GPU if there is one.")
+        Literal["auto", "cpu", "cuda", "mps"], Option(help="Where to compute; auto: a GPU if there is one.")
     ] = "auto",
     use_ema: UseEmaOption = None,
     plugin: PluginOption = None,

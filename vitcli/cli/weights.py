@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
+from typer import Option, Typer
 
 from vitcli.cli.options import PluginOption, SourceArgument
 
-weights_app = typer.Typer(no_args_is_help=True, help="Describe weights, and convert them for other projects.")
+weights_app = Typer(no_args_is_help=True, help="Describe weights, and convert them for other projects.")
 
 
 @weights_app.command("show")
@@ -23,12 +23,12 @@ def weights_convert(
     source: SourceArgument,
     to: Annotated[
         Literal["vitcli", "timm", "torchvision", "hf", "google", "apple"],
-        typer.Option(help="The project whose names are written."),
+        Option(help="The project whose names are written."),
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="New file; for timm and hf, a new folder.")],
+    out: Annotated[Path, Option("-o", "--out", help="New file; for timm and hf, a new folder.")],
     num_heads: Annotated[
         int | None,
-        typer.Option("--num_heads", min=1, help="Attention heads of a ViT, if the weights do not state their number."),
+        Option("--num_heads", min=1, help="Attention heads of a ViT, if the weights do not state their number."),
     ] = None,
     plugin: PluginOption = None,
 ) -> None:
@@ -41,10 +41,10 @@ def weights_convert(
 @weights_app.command("unfuse")
 def weights_unfuse(
     source: SourceArgument,
-    out: Annotated[Path, typer.Option("-o", "--out", help="New .safetensors file.")],
+    out: Annotated[Path, Option("-o", "--out", help="New .safetensors file.")],
     data_dir: Annotated[
         Path | None,
-        typer.Option("--data_dir", metavar="DIR", help="Image folder; statistics are measured on its training images."),
+        Option("--data_dir", metavar="DIR", help="Image folder; statistics are measured on its training images."),
     ] = None,
     plugin: PluginOption = None,
 ) -> None:

@@ -4,8 +4,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,13 +36,7 @@ def bench_infer(
 ) -> list[Row]:
     """Measure the forward passes of `items` on the CPU, print the table, and return its rows.
 
-    Args:
-        items: artifacts, runs or other weights, models of the registry, or "timm:NAME".
-        batches: batch sizes.
-        threads: None: one thread, and as many as there are cores.
-        rounds, seconds: each network runs `rounds` times for `seconds`.
-        img_size: input size in pixels of models given by name; None: the published size.
-        json_file: also write the result to this path.
+    `cli/deployment.py` describes the options; `threads` None: one thread, and as many as there are cores.
 
     Raises:
         UsageError: a network could not be measured; the table has the others.
@@ -52,11 +45,19 @@ def bench_infer(
     settings = [(batch, number) for batch in batches for number in threads or sorted({1, num_cores()})]
     plugins = tuple(map(str, plugin_files()))
     rows: list[Row] = []
-    with _progress(len(settings) * rounds * len(items)) as advance:
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("measuring", total=len(settings) * rounds * len(items))
         for batch, number in settings:
             candidates = [Candidate(item, batch, number, img_size, plugins) for item in items]
-            rows += measure(candidates, rounds=rounds, seconds=seconds, advance=advance)
-    facts = _facts(rows) | {"rounds": rounds, "seconds": seconds}
+            rows += measure(candidates, rounds=rounds, seconds=seconds, advance=lambda: progress.advance(task))
+    packages = dict.fromkeys(name for row in rows for name in row.packages)
+    facts = {
+        "machine": f"{machine()}, {platform.system()} {platform.release()}",
+        "versions": {"vitcli": vitcli.__version__, "Python": platform.python_version()} | versions(*packages),
+        "command": shlex.join(["vitcli", *sys.argv[1:]]),
+        "rounds": rounds,
+        "seconds": seconds,
+    }
     _show(rows, facts)
     if json_file:
         write_result(json_file, facts | {"rows": [asdict(row) for row in rows]})
@@ -68,16 +69,6 @@ def bench_infer(
 def num_cores() -> int:
     """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _facts(rows: Sequence[Row]) -> dict[str, Any]:
-    """What the numbers depend on."""
-    packages = dict.fromkeys(name for row in rows for name in row.packages)
-    return {
-        "machine": f"{machine()}, {platform.system()} {platform.release()}",
-        "versions": {"vitcli": vitcli.__version__, "Python": platform.python_version()} | versions(*packages),
-        "command": shlex.join(["vitcli", *sys.argv[1:]]),
-    }
 
 
 def _show(rows: Sequence[Row], facts: dict[str, Any]) -> None:
@@ -107,27 +98,7 @@ def _cells(row: Row) -> list[str]:
     def shown(value: float | None, digits: int) -> str:
         return "–" if value is None else f"{value:,.{digits}f}"
 
-    return [
-        row.item,
-        row.format,
-        row.precision,
-        str(row.batch),
-        str(row.threads),
-        "failed" if row.failed else shown(row.p50_ms, 2),
-        shown(row.p95_ms, 2),
-        shown(row.images_per_second, 1),
-        shown(row.ratio, 2),
-        shown(row.size_mb, 1),
-        shown(row.memory_mb, 0),
-    ]
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on a terminal; call the function after each turn."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("measuring", total=total)
-        yield lambda: progress.advance(task)
+    p50 = "failed" if row.failed else shown(row.p50_ms, 2)
+    speed = [p50, shown(row.p95_ms, 2), shown(row.images_per_second, 1), shown(row.ratio, 2)]
+    memory = [shown(row.size_mb, 1), shown(row.memory_mb, 0)]
+    return [row.item, row.format, row.precision, str(row.batch), str(row.threads), *speed, *memory]

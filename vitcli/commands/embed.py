@@ -3,8 +3,6 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +15,14 @@ from vitcli.deploy.predictions import check_writable
 from vitcli.distributed import joined
 from vitcli.engine.failures import memory_in_words
 from vitcli.engine.precision import build_autocast
-from vitcli.errors import DiskError, UsageError, is_disk_full
+from vitcli.errors import UsageError
 from vitcli.evaluators.evaluator import Setting
-from vitcli.evaluators.features import all_features
-from vitcli.evaluators.images import EvalImages
+from vitcli.evaluators.images import EvalImages, all_features
 from vitcli.log import Reporter
 from vitcli.networks.opened import Opened, open_features
-from vitcli.networks.preprocessing import preprocessing
+from vitcli.networks.precedence import preprocessing
 from vitcli.networks.provenance import source_facts, versions
+from vitcli.weights.convert import atomic
 
 
 def embed(
@@ -35,32 +33,36 @@ def embed(
     If all images are in subfolders, the folders directly below `folder` are taken as classes.
 
     Args:
-        source: as `--ckpt_path`: a run, a checkpoint, weights, or an address.
         out: .npz with the arrays features (N, D) float32, names (N,), provenance (JSON) and, with labels,
             labels (N,) int64 and class_names (C,); or .parquet with the columns name, features, label and class_name,
             and the provenance as metadata `vitcli`. An existing file is replaced.
-        device: "auto", "cpu", "cuda" or "mps".
-        use_ema: the moving average or the raw weights; None: the average if there is one.
+        source, device, use_ema: as `vitcli embed` describes them.
 
     Raises:
         VitcliError: see `errors.py`; DataError if an image cannot be read, and nothing is written.
     """
-    write = _writer(out)
+    _check_out(out)
     reporter = Reporter(enabled=True)
     opened = open_features(source, use_ema=use_ema)
     reporter.notes(opened.notes)
     images, labeled = _images(folder, opened.recipe.dataset.max_image_pixels)
+    quiet = not sys.stderr.isatty()
     recipe = opened.recipe.changed(batch_size=batch_size, val_batch_size=None)
-    with joined(device, distributed=False) as world, _progress(len(images)) as advance:
+    with joined(device, distributed=False) as world, Progress(transient=True, disable=quiet) as progress:
+        task = progress.add_task("images", total=len(images))
         evaluated = EvalImages(Setting(recipe, images, world, build_autocast(recipe, world.device)), images)
         with memory_in_words("lower --batch_size"):
             network = opened.model.to(world.device)
-            features = all_features(evaluated, network, answers=lambda batch, _: advance(len(batch))).cpu().numpy()
+            found = all_features(evaluated, network, answers=lambda batch, _: progress.advance(task, len(batch)))
+            features = found.cpu().numpy()
     names = [_readable(images.name(index)) for index in range(len(images))]
+    arrays: dict[str, Any] = {"features": features, "names": np.array(names)}
     classes = [_readable(name) for name in images.class_names or ()]
-    labels = images.targets if labeled else None
-    with _replaced(out) as file:
-        write(file, features, names, labels, classes, json.dumps(_provenance(opened, folder)))
+    if labeled:
+        arrays |= {"labels": images.targets, "class_names": np.array(classes)}
+    with atomic(out) as file:
+        write = _write_npz if out.suffix == ".npz" else _write_parquet
+        write(file, arrays, json.dumps(_provenance(opened, folder)))
     known = f"{len(classes):,} folders: {', '.join(classes[:5])}{', …' if len(classes) > 5 else ''}"
     rows = [
         ("model", opened.recipe.model.model),
@@ -72,50 +74,34 @@ def embed(
     reporter.table("embedding", rows)
 
 
-Writer = Callable[[Path, np.ndarray, list[str], np.ndarray | None, list[str], str], None]
-
-
-def _writer(out: Path) -> Writer:
-    """What writes a file with the suffix of `out`.
-
-    Raises:
-        UsageError: another suffix, a folder that does not exist, or pyarrow is not installed.
-    """
+def _check_out(out: Path) -> None:
+    """UsageError for another suffix, a folder that does not exist, or if pyarrow is needed and not installed."""
     check_writable(out)
-    if out.suffix == ".npz":
-        return _write_npz
-    if out.suffix != ".parquet":
+    if out.suffix not in (".npz", ".parquet"):
         raise UsageError(f"cannot write features to {out}", help="give a file name that ends in .npz or .parquet")
     try:
-        import pyarrow.parquet  # noqa: F401
+        if out.suffix == ".parquet":
+            import pyarrow.parquet  # noqa: F401
     except ImportError:
-        raise UsageError(
-            "Parquet files need pyarrow, which is not installed",
-            help="pip install 'vitcli[parquet]', or write an .npz file",
-        ) from None
-    return _write_parquet
+        help = "pip install 'vitcli[parquet]', or write an .npz file"
+        raise UsageError("Parquet files need pyarrow, which is not installed", help=help) from None
 
 
-def _write_npz(
-    out: Path, features: np.ndarray, names: list[str], labels: np.ndarray | None, classes: list[str], provenance: str
-) -> None:
-    arrays = {"features": features, "names": np.array(names), "provenance": np.array(provenance)}
-    if labels is not None:
-        arrays |= {"labels": labels, "class_names": np.array(classes)}
+def _write_npz(out: Path, arrays: dict[str, Any], provenance: str) -> None:
     with out.open("wb") as file:  # given a name, savez would add a suffix
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, allow_pickle=False, **arrays, provenance=np.array(provenance))
 
 
-def _write_parquet(
-    out: Path, features: np.ndarray, names: list[str], labels: np.ndarray | None, classes: list[str], provenance: str
-) -> None:
+def _write_parquet(out: Path, arrays: dict[str, Any], provenance: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    features = arrays["features"]
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
-    columns: dict[str, Any] = {"name": pa.array(names), "features": vectors}
-    if labels is not None:
-        columns |= {"label": pa.array(labels), "class_name": pa.array([classes[label] for label in labels])}
+    columns: dict[str, Any] = {"name": pa.array(arrays["names"]), "features": vectors}
+    if "labels" in arrays:
+        names = arrays["class_names"][arrays["labels"]]
+        columns |= {"label": pa.array(arrays["labels"]), "class_name": pa.array(names)}
     pq.write_table(pa.table(columns).replace_schema_metadata({"vitcli": provenance}), out)
 
 
@@ -135,7 +121,6 @@ def _images(folder: Path, max_image_pixels: int) -> tuple[FolderImages, bool]:
 
 
 def _provenance(opened: Opened, folder: Path) -> dict[str, Any]:
-    """Which network made the features, and what it was given."""
     return {
         "model": opened.recipe.model.model,
         **source_facts(opened),
@@ -148,26 +133,3 @@ def _provenance(opened: Opened, folder: Path) -> dict[str, Any]:
 def _readable(name: str) -> str:
     """A file name as valid Unicode; bytes that are not UTF-8 as escape sequences."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-@contextmanager
-def _replaced(out: Path) -> Iterator[Path]:
-    """A temporary file that becomes `out` once it is complete; errors of the file system in words."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        yield temporary
-        temporary.replace(out)
-    except OSError as error:
-        if is_disk_full(error):
-            raise DiskError(f"the disk is full: {out} was not written") from None
-        raise UsageError(f"cannot write {out}: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Call the function with the number of images done; on a terminal there is a bar."""
-    with Progress(transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task("images", total=total)
-        yield lambda count: progress.advance(task, count)

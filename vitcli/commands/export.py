@@ -37,20 +37,15 @@ def export(source: str | Path, out: Path, plan: ExportPlan, *, use_ema: bool | N
     plan = checked(plan, form)
     with NewArtifact(out) as new:
         opened = open_model(source, use_ema=use_ema)
-        images = ComparisonImages(
-            opened,
-            plan.data_dir,
-            val_split=plan.val_split,
-            num_images=plan.num_images,
-            num_calibration=plan.num_calibration if plan.precision == "int8" else 0,
-        )
+        images = ComparisonImages(opened, plan)
         for note in dict.fromkeys([*opened.notes, *images.notes]):
             _console.print(f"note: {note}")
         job = ExportJob(opened, form, images, new, plan)
         verdict, quantization = job.write_and_compare(say=_console.print)
         _console.print(_summary(verdict))
         if verdict.problems and not plan.accept:
-            raise _refusal(verdict)
+            help = "nothing was written; --accept writes it anyway and records the deviation in its card"
+            raise UsageError(f"the artifact is out of tolerance: {'; '.join(verdict.problems)}", help=help)
         if images.calibration_split and images.calibration_split == images.val_split:
             _console.print("note: there is no training split: int8 was calibrated on images of the comparison")
         facts = job.facts() | {"gate": _gate_facts(verdict), "speed": job.speed()}
@@ -81,13 +76,6 @@ def export_fused(
     after = sum(p.numel() for p in fused.parameters())
     _console.print(f"wrote {out}: {after:,} parameters, {before:,} before")
     _console.print(f"next: vitcli validate --ckpt_path {out} --data_dir DATA")
-
-
-def _refusal(verdict: Verdict) -> UsageError:
-    return UsageError(
-        f"the artifact is out of tolerance: {'; '.join(verdict.problems)}",
-        help="nothing was written; --accept writes it anyway and records the deviation in its card",
-    )
 
 
 def _summary(verdict: Verdict) -> str:

@@ -6,8 +6,8 @@ Nothing here imports torch: an artifact whose runtime does not need it is run wi
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
@@ -24,8 +24,8 @@ from vitcli.deploy.predictions import Answer, Write, check_writable, csv_file, j
 from vitcli.errors import DataError, DiskError, UsageError, is_disk_full
 from vitcli.log import SteadyConsole
 
-#: the pixels that the network gets of an image, or why the image cannot be read
-Seen = np.ndarray | BadImage
+#: batches of images that are decoded while the network runs
+_BATCHES_AHEAD = 2
 
 
 def predict(
@@ -40,21 +40,10 @@ def predict(
     device: str | None = None,
     on_bad_image: Literal["fail", "skip"] = "fail",
 ) -> None:
-    """Print the `top` classes of each image, in the order of the images.
-
-    Args:
-        source: an artifact, or as `--ckpt_path`; class names and preprocessing travel with it.
-        images: files, folders, patterns; "-" for a list on standard input.
-        top: number of classes.
-        csv, json: also write the result to these paths.
-        batch_size: images that are classified together.
-        threads: of the network; None: all cores.
-        device: "cpu", "cuda", or for OpenVINO artifacts any of its devices; None: the device of the export, for a run a
-            GPU if there is one.
-        on_bad_image: the other images are classified in any case; "skip": unreadable images are not an error.
+    """Print the `top` classes of each image, in the order of the images; `cli/deployment.py` describes the options.
 
     Raises:
-        VitcliError: see `errors.py`; DataError at the end, if an image could not be read.
+        VitcliError: see `errors.py`; DataError at the end, if an image could not be read and is not to be skipped.
     """
     paths, notes = find_images(images)
     check_writable(csv)
@@ -64,25 +53,26 @@ def predict(
         messages.print(f"note: {note}")
     classifier = _open_classifier(source, threads, device, messages)
     num_bad = 0
-    with _outputs(csv, json) as outputs, _progress(len(paths), messages) as advance:
+    quiet = sys.stdout.isatty() or not sys.stderr.isatty()  # a bar must not mix with the answers
+    progress = Progress(console=messages, redirect_stdout=False, transient=True, disable=quiet)
+    with _outputs(csv, json) as outputs, progress:
+        task = progress.add_task("images", total=len(paths))
         for answer in _answers(classifier, paths, top=top, batch_size=batch_size):
             if answer.error:
                 num_bad += 1
                 messages.print(f"error: {answer.error}")
             for write in outputs:
                 write(answer)
-            advance()
+            progress.advance(task)
     if num_bad and on_bad_image == "fail":
-        raise DataError(
-            f"{num_bad:,} of {len(paths):,} images could not be read; the others are classified",
-            help="fix or remove the images named above, or add --on_bad_image skip",
-        )
+        help = "fix or remove the images named above, or add --on_bad_image skip"
+        raise DataError(f"{num_bad:,} of {len(paths):,} images could not be read; the others are classified", help=help)
 
 
 def _open_classifier(source: str, threads: int | None, device: str | None, messages: Console) -> ImageClassifier:
     if is_artifact(source):
         return Classifier(open_artifact(source), threads=threads, device=device)
-    from vitcli.deploy.model_classifier import ModelClassifier
+    from vitcli.deploy.bridges import ModelClassifier
     from vitcli.networks.opened import open_model
 
     opened = open_model(source)
@@ -92,45 +82,28 @@ def _open_classifier(source: str, threads: int | None, device: str | None, messa
 
 
 def _answers(classifier: ImageClassifier, paths: Sequence[str], *, top: int, batch_size: int) -> Iterator[Answer]:
-    """One answer for each path, in their order; the network sees `batch_size` readable images at a time."""
+    """One answer for each path, in their order; threads decode the next images while the network runs."""
 
-    def see(path: str) -> Seen:
+    def see(path: str) -> np.ndarray | BadImage:
         try:
             return classifier.pixels(open_image(path))
         except BadImage as error:
             return error
 
-    def classified(batch: list[tuple[str, Seen]]) -> Iterator[Answer]:
-        pixels = [seen for _, seen in batch if not isinstance(seen, BadImage)]
-        rows = iter(classifier(np.stack(pixels)) if pixels else ())
-        for path, seen in batch:
-            if isinstance(seen, BadImage):
-                yield Answer(path, [], seen.message)
-            else:
-                yield Answer(path, top_classes(next(rows), classifier.class_names, top))
-
-    batch: list[tuple[str, Seen]] = []
-    num_readable = 0
-    for path, seen in _ahead(see, paths, num_ahead=2 * batch_size):
-        batch.append((path, seen))
-        num_readable += not isinstance(seen, BadImage)
-        if num_readable == batch_size:
-            yield from classified(batch)
-            batch, num_readable = [], 0
-    yield from classified(batch)
-
-
-def _ahead(see: Callable[[str], Seen], paths: Iterable[str], *, num_ahead: int) -> Iterator[tuple[str, Seen]]:
-    """(path, see(path)) in order, computed by threads while the network runs: decoding releases Python's lock."""
-    waiting: deque[tuple[str, Future[Seen]]] = deque()
+    batches = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        for path in paths:
-            waiting.append((path, pool.submit(see, path)))
-            if len(waiting) > num_ahead:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        for path, future in waiting:
-            yield path, future.result()
+        ahead = deque(pool.map(see, batch) for batch in batches[:_BATCHES_AHEAD])
+        for number, batch in enumerate(batches, start=_BATCHES_AHEAD):
+            images = list(ahead.popleft())
+            if number < len(batches):
+                ahead.append(pool.map(see, batches[number]))
+            pixels = [image for image in images if not isinstance(image, BadImage)]
+            rows = iter(classifier(np.stack(pixels)) if pixels else ())
+            for path, image in zip(batch, images, strict=True):
+                if isinstance(image, BadImage):
+                    yield Answer(path, [], image.message)
+                else:
+                    yield Answer(path, top_classes(next(rows), classifier.class_names, top))
 
 
 @contextmanager
@@ -156,17 +129,6 @@ def _outputs(csv: Path | None, json: Path | None) -> Iterator[list[Write]]:
         if is_disk_full(error):
             raise DiskError("the disk is full: not all predictions were written") from None
         raise UsageError(f"cannot write the predictions: {error.strerror} ({error.filename})") from None
-
-
-@contextmanager
-def _progress(total: int, messages: Console) -> Iterator[Callable[[], None]]:
-    """A progress bar where it does not mix with the answers; call the function after each image."""
-    if not sys.stderr.isatty() or sys.stdout.isatty():
-        yield lambda: None
-        return
-    with Progress(console=messages, redirect_stdout=False, transient=True) as progress:
-        task = progress.add_task("images", total=total)
-        yield lambda: progress.advance(task)
 
 
 def _console(*, stderr: bool = False) -> Console:

@@ -20,7 +20,7 @@ from vitcli.engine.training import Training
 from vitcli.errors import DivergedError, Interrupted, VitcliError
 from vitcli.log import Reporter, relative
 from vitcli.networks.classes import check_num_classes
-from vitcli.networks.preprocessing import adopt_of_run
+from vitcli.networks.precedence import adopt_of_run
 from vitcli.recipe.load import Recipe
 from vitcli.recipe.plugins import plugin_words
 from vitcli.recipe.write import recipe_text
@@ -29,15 +29,11 @@ from vitcli.weights.fetch import is_remote
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Where the run lives and what it achieved.
-
-    metric is the number that chose the best checkpoint (`top1` for classification); it, `best` and `last` are None
-    where nothing was evaluated.
-    """
+    """Where the run lives and what it achieved; None where nothing was evaluated."""
 
     run_dir: Path
     step: int
-    metric: str | None
+    metric: str | None  #: name of the number that chose the best checkpoint
     best: float | None
     best_step: int | None
     last: float | None

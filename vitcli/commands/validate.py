@@ -1,6 +1,5 @@
 """`vitcli validate`: the accuracy of a checkpoint or of an exported network, counted image by image."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from vitcli.data.crops import Crops
 from vitcli.data.datasets import build_splits
 from vitcli.data.source import Source
 from vitcli.deploy.artifact import RECIPE, Artifact, is_artifact, open_artifact
-from vitcli.deploy.exported_network import ExportedNetwork, fed_pixels
+from vitcli.deploy.bridges import ExportedNetwork, fed_pixels
 from vitcli.deploy.predictions import check_writable
 from vitcli.distributed import joined, num_launched
 from vitcli.engine.failures import memory_in_words
@@ -29,9 +28,8 @@ from vitcli.layers.reparam import reparameterize
 from vitcli.log import Reporter
 from vitcli.networks.build import float_layers
 from vitcli.networks.classes import NamedBy, check_num_classes, numbered
-from vitcli.networks.keys import DATA
 from vitcli.networks.opened import no_classifier, open_network
-from vitcli.networks.precedence import overlaid
+from vitcli.networks.precedence import DATA, overlaid
 from vitcli.recipe.check import COMMAND_LINE
 from vitcli.recipe.flat_yaml import read_flat_yaml
 from vitcli.recipe.load import Recipe
@@ -100,24 +98,24 @@ def validate(
         reporter.notes(*(source.notes for source in (train, val) if source))
         if subject.named_by == "number" and val:
             check_num_classes(recipe, val.class_names or [])
-        setting = Setting(
-            subject.recipe, val, world, build_autocast(subject.recipe, world.device), train=train, crops=crops
-        )
+        autocast = build_autocast(subject.recipe, world.device)
+        setting = Setting(subject.recipe, val, world, autocast, train=train, crops=crops)
+        numbers, rows = {}, subject.rows
         with memory_in_words("lower --val_batch_size"):
-            numbers, rows = _measured(subject.network, [kind(setting) for kind in kinds.values()])
-        reporter.table("validation", [*subject.rows, *rows])
+            for evaluator in [kind(setting) for kind in kinds.values()]:
+                found = evaluator(subject.network)
+                numbers |= found
+                rows += evaluator.rows(found)
+                if warning := evaluator.warning(found):
+                    rows.append(("warning", warning))
+        reporter.table("validation", rows)
         if json_file and world.is_main:
             write_result(json_file, numbers | subject.facts | (_crop_facts(crops, numbers) if crops else {}))
         return numbers
 
 
 def _evaluators(subject: Subject, crops: Crops | None) -> dict[str, type[Evaluator]]:
-    """What the user asks for, else what the task names.
-
-    Raises:
-        WeightsError: one needs a classifier, and the network has none.
-        UsageError: there are none, or many crops are asked for and none of them uses them.
-    """
+    """What the user asks for, else what the task names; an error if the network or the crops do not suit them."""
     task: type[Task] = catalog.load("tasks", subject.recipe.learning.task)
     names = subject.recipe.evaluation.evaluate or task.evaluators
     if not names:
@@ -141,19 +139,6 @@ def _images(subject: Subject, *, needs_train: bool) -> tuple[Source | None, Sour
     return named("train") if needs_train else None, named("val")
 
 
-def _measured(network: nn.Module, evaluators: Sequence[Evaluator]) -> tuple[dict[str, float], list[tuple[str, str]]]:
-    """The numbers of all evaluators, and their rows in the table."""
-    numbers: dict[str, float] = {}
-    rows: list[tuple[str, str]] = []
-    for evaluator in evaluators:
-        found = evaluator(network)
-        numbers |= found
-        rows += evaluator.rows(found)
-        if warning := evaluator.warning(found):
-            rows.append(("warning", warning))
-    return numbers, rows
-
-
 def _crop_facts(crops: Crops, numbers: dict[str, float]) -> dict[str, Any]:
     return {
         "eval_crops": crops.protocol,
@@ -168,9 +153,9 @@ def _checkpoint(recipe: Recipe, fold: Fold, use_ema: bool | None, device: torch.
     """The network of a run, a checkpoint or a file of weights."""
     assert recipe.model.ckpt_path is not None
     opened = open_network(recipe.model.ckpt_path, use_ema=use_ema, recipe=recipe)
-    recipe, network = opened.recipe, opened.model
+    recipe, network, source = opened.recipe, opened.model, opened.weights.source
     form = "" if fold == "none" else f", reparameterized ({fold})"
-    rows = [("weights", opened.source), ("model", recipe.model.model + form)]
+    rows = [("weights", source), ("model", recipe.model.model + form)]
     if fold != "none":
         network = reparameterize(network, fold=fold)
     if recipe.model.quantize == "int8_qat":
@@ -179,11 +164,11 @@ def _checkpoint(recipe: Recipe, fold: Fold, use_ema: bool | None, device: torch.
     return Subject(
         recipe,
         network.to(device).eval(),
-        opened.source,
+        source,
         opened.class_names,
         opened.named_by,
         rows=rows,
-        facts={"ckpt_path": opened.source, "fold": fold, "quantize": recipe.model.quantize},
+        facts={"ckpt_path": source, "fold": fold, "quantize": recipe.model.quantize},
         notes=[*opened.notes, *check_device(recipe, device)],
     )
 

@@ -15,7 +15,7 @@ from vitcli.data.loader import build_eval_loader, default_num_workers
 from vitcli.data.mixing import Normalizer
 from vitcli.models.fastvit_keys import from_apple, is_apple
 from vitcli.models.vit_keys import family_of
-from vitcli.networks.find import open_weights
+from vitcli.networks.opened import open_weights
 from vitcli.recipe.load import load_recipe
 from vitcli.weights.convert import Target, check_out, convert_weights
 from vitcli.weights.fit import Fit, find_fit
@@ -112,5 +112,5 @@ def _preprocessing(weights: Weights) -> str:
     found = preprocessing_of(weights)
     if found is None:
         return "not known; set mean, std, interpolation, crop_pct"
-    shown = {name: [f"{x:g}" for x in value] if isinstance(value, tuple) else value for name, value in found.items()}
-    return "; ".join(f"{name} {' '.join(value) if isinstance(value, list) else value}" for name, value in shown.items())
+    shown = {name: " ".join(f"{x:g}" for x in value) for name, value in found.items() if isinstance(value, tuple)}
+    return "; ".join(f"{name} {value}" for name, value in (found | shown).items())

@@ -2,7 +2,7 @@
 
     OUT/model.*         the network, in one or more files of the format
         artifact.json   format, precision, input, output, preprocessing; the results of the export's checks
-        artifact.txt    what a program needs of it, for programs without a JSON parser; see artifact_text.py
+        artifact.txt    what a program needs to run it, as lines of key=value; see deploy/cpp/README.md
         labels.txt      the name of each class, one per line, in the order of the outputs
         recipe.yaml     how the network was trained, if that is known
         README.md       the model card
@@ -11,6 +11,7 @@
 Nothing here imports torch: a program that runs an artifact must start fast and work without it.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,19 +19,19 @@ import signal
 import sys
 import tempfile
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
-from vitcli.deploy.artifact_text import TEXT, artifact_text
 from vitcli.errors import DataError, UsageError
 from vitcli.recipe.schema import Augmentation
 from vitcli.weights.json_file import read_json
-from vitcli.weights.manifest import MANIFEST, verify_manifest, write_manifest
+from vitcli.weights.manifest import sha256_of, verify_manifest, write_manifest
 
 FACTS = "artifact.json"
+TEXT = "artifact.txt"
+TEXT_VERSION = 1
 LABELS = "labels.txt"
 RECIPE = "recipe.yaml"
 CARD = "README.md"
@@ -66,38 +67,14 @@ class Artifact:
     folder: Path
     facts: dict[str, Any]  #: artifact.json
     class_names: list[str]
-
-    @property
-    def format(self) -> str:
-        return self.facts["format"]
-
-    @property
-    def precision(self) -> str:
-        return self.facts["precision"]
-
-    @property
-    def file(self) -> Path:
-        """The network."""
-        return self.folder / self.facts["file"]
-
-    @property
-    def takes_pixels(self) -> bool:
-        """Pixels (B, H, W, C) uint8 in and probabilities out; otherwise normalized (B, C, H, W) float32 and logits."""
-        return self.facts["input"]["dtype"] == "uint8"
-
-    @property
-    def batch(self) -> int | None:
-        """The only batch size that the network takes; None: any."""
-        return self.facts["input"]["batch"]
-
-    @cached_property
-    def preprocessing(self) -> Augmentation:
-        """How an image becomes the input; the keys that evaluation uses are set."""
-        return Augmentation(**{k: v for k, v in self.facts["preprocessing"].items() if k != "in_channels"})
-
-    @property
-    def in_channels(self) -> int:
-        return self.facts["preprocessing"]["in_channels"]
+    format: str
+    precision: str
+    file: Path  #: the network
+    #: pixels (B, H, W, C) uint8 in and probabilities out; otherwise normalized (B, C, H, W) float32 and logits
+    takes_pixels: bool
+    batch: int | None  #: the only batch size that the network takes; None: any
+    preprocessing: Augmentation  #: how an image becomes the input; the keys that evaluation uses are set
+    in_channels: int
 
 
 def is_artifact(path: str | Path) -> bool:
@@ -116,26 +93,36 @@ def open_artifact(folder: str | Path) -> Artifact:
     """
     folder = Path(folder)
     if (folder / OLD_FACTS).is_file() or ((folder / FACTS).is_file() and not (folder / TEXT).exists()):
-        raise DataError(
-            f"the artifact {folder} was exported by an earlier version of vitcli, or lacks {TEXT}",
-            help="export it again with this version",
-        )
-    network = {path.name for path in folder.glob("model.*")}
+        message = f"the artifact {folder} was exported by an earlier version of vitcli, or lacks {TEXT}"
+        raise DataError(message, help="export it again with this version")
+    network = {path.name for path in _network_files(folder)}
     if problems := verify_manifest(folder, {FACTS, TEXT, LABELS, *network}):
         raise DataError(f"the artifact {folder} is damaged: {'; '.join(problems)}", help=AGAIN)
     facts = read_json(folder / FACTS, help=AGAIN)
     try:
-        _check(facts, network)
-        artifact = Artifact(folder, facts, (folder / LABELS).read_text(encoding="utf-8").splitlines())
-        _ = artifact.preprocessing
+        found = _checked(facts, network)
+        in_channels = found.preprocessing.pop("in_channels")
+        preprocessing = Augmentation(**found.preprocessing)
+        class_names = (folder / LABELS).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         reason = "; ".join(str(error).splitlines()[:3])
         raise DataError(f"{folder / FACTS} is not valid ({reason})", help=AGAIN) from None
-    return artifact
+    return Artifact(
+        folder,
+        facts,
+        class_names,
+        format=found.format,
+        precision=found.precision,
+        file=folder / found.file,
+        takes_pixels=found.input.dtype == "uint8",
+        batch=found.input.batch,
+        preprocessing=preprocessing,
+        in_channels=in_channels,
+    )
 
 
-def _check(facts: dict[str, Any], network: set[str]) -> None:
-    """ValueError unless `facts` has what is needed to run the network, one of the files `network`."""
+def _checked(facts: dict[str, Any], network: set[str]) -> _Facts:
+    """What is needed to run the network, one of the files `network`; ValueError if something is missing."""
     found = _Facts.model_validate(facts)
     if found.file not in network:
         raise ValueError(f"its file {found.file[:40]!r} is not one of {', '.join(sorted(network)) or 'model.*'}")
@@ -146,13 +133,11 @@ def _check(facts: dict[str, Any], network: set[str]) -> None:
         values = found.preprocessing.get(name)
         if not isinstance(values, list) or len(values) not in (1, channels):
             raise ValueError(f"{name} does not have one number per channel")
+    return found
 
 
 class NewArtifact:
-    """A temporary folder next to `out` that is renamed to `out` when the artifact is complete, or removed.
-
-    Raises UsageError if `out` exists or cannot be created.
-    """
+    """A temporary folder next to `out`, later renamed to `out` or removed. UsageError if `out` cannot be created."""
 
     def __init__(self, out: Path) -> None:
         if os.path.lexists(out):
@@ -194,8 +179,7 @@ class NewArtifact:
 
     def _describe(self, facts: dict[str, Any]) -> None:
         self._put(FACTS, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-        network = [path for path in self.folder.glob("model.*") if path.is_file()]
-        self._put(TEXT, artifact_text(facts, self.folder / LABELS, network))
+        self._put(TEXT, _text(facts, self.folder))
 
     def _put(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text, encoding="utf-8")
@@ -205,7 +189,40 @@ def _exit(number: int, frame: object) -> None:
     sys.exit(128 + number)
 
 
+def _text(facts: dict[str, Any], folder: Path) -> str:
+    """The content of artifact.txt. Its last line is the SHA-256 of the others, by which damage is detected."""
+    given, before = facts["input"], facts["preprocessing"]
+    values = {
+        "artifact_version": TEXT_VERSION,
+        **{name: facts[name] for name in ("model", "format", "precision", "device")},
+        "network": facts["file"],
+        "labels": LABELS,
+        "input_dtype": given["dtype"],
+        "input_layout": given["layout"],
+        "input_batch": "any" if given["batch"] is None else given["batch"],
+        "output": facts["output"],
+        "image_resize": before["image_resize"],
+        "crop_pct": before["crop_pct"],
+        # "random" draws from two filters in training; evaluation uses the second
+        "interpolation": "bicubic" if before["interpolation"] == "random" else before["interpolation"],
+        "in_channels": before["in_channels"],
+        **{name: _per_channel(before[name], before["in_channels"]) for name in ("mean", "std")},
+        **{f"sha256.{path.name}": sha256_of(path) for path in sorted([folder / LABELS, *_network_files(folder)])},
+    }
+    escapes = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r"})
+    lines = "".join(f"{key}={str(value).translate(escapes)}\n" for key, value in values.items())
+    return f"{lines}checksum={hashlib.sha256(lines.encode()).hexdigest()}\n"
+
+
+def _per_channel(values: list[float] | tuple[float, ...], channels: int) -> str:
+    repeated = list(values) * (channels if len(values) == 1 else 1)
+    return ",".join(str(float(value)) for value in repeated)
+
+
+def _network_files(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("model.*") if path.is_file()]
+
+
 def size_bytes(folder: Path) -> int:
     """The size of the network's files."""
-    ours = (FACTS, TEXT, LABELS, RECIPE, CARD, MANIFEST)
-    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file() and path.name not in ours)
+    return sum(path.stat().st_size for path in _network_files(folder))

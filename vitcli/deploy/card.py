@@ -5,13 +5,10 @@ from typing import Any
 
 def model_card(facts: dict[str, Any], class_names: list[str]) -> str:
     """README.md of the artifact. Everything in it was measured at the export or comes from the source."""
-    parts = [_title(facts), _use(facts), _input(facts, class_names), _proof(facts), _speed(facts)]
+    title = f"# {facts['model']}, {facts['format']} {facts['precision']}\n"
+    parts = [title, _use(facts), _input(facts, class_names), _proof(facts), _speed(facts)]
     parts += [_quantization(facts), _origin(facts)]
     return "\n".join(part for part in parts if part)
-
-
-def _title(facts: dict[str, Any]) -> str:
-    return f"# {facts['model']}, {facts['format']} {facts['precision']}\n"
 
 
 def _use(facts: dict[str, Any]) -> str:
@@ -85,13 +82,8 @@ def _quantization(facts: dict[str, Any]) -> str:
     if found.get("tried"):
         lines += ["", "| layers kept in float | top-1 |", "|---|---|"]
         lines += [f"| {step['num_float']} | {step['top1']:.2f} % |" for step in found["tried"]]
-    lines += [
-        "",
-        "Error of the logits when only this layer is int8 (the ten worst):",
-        "",
-        "| layer | error |",
-        "|---|---|",
-    ]
+    lines += ["", "Error of the logits when only this layer is int8 (the ten worst):", ""]
+    lines += ["| layer | error |", "|---|---|"]
     lines += [f"| {name} | {error:.2g} |" for name, error in list(found["layer_errors"].items())[:10]]
     return "\n".join(lines) + "\n"
 

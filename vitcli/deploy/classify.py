@@ -37,19 +37,14 @@ class ImageClassifier(ABC):
         return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
     def __call__(self, images: Sequence[Image.Image] | np.ndarray) -> np.ndarray:
-        """Probabilities (B, num_classes) float32 for images of any size, or for an array (B, H, W, C) of `pixels`.
-
-        Raises:
-            DataError: the network returns something else.
-        """
+        """Probabilities (B, num_classes) float32 for images of any size, or for an array (B, H, W, C) of `pixels`."""
         pixels = images if isinstance(images, np.ndarray) else np.stack([self.pixels(image) for image in images])
         probabilities = self._probabilities(pixels)
         expected = len(pixels), len(self.class_names)
         if probabilities.shape != expected or not np.isfinite(probabilities).all():
             what = "numbers that are not finite" if probabilities.shape == expected else f"{probabilities.shape}"
-            raise DataError(
-                f"the network returns {what} for {expected[0]} images and {expected[1]} classes", help="export it again"
-            )
+            message = f"the network returns {what} for {expected[0]} images and {expected[1]} classes"
+            raise DataError(message, help="export it again")
         return probabilities
 
     @abstractmethod
@@ -72,35 +67,34 @@ class Classifier(ImageClassifier):
         super().__init__(artifact.class_names, artifact.preprocessing, artifact.in_channels)
         self._session = open_session(artifact, threads=threads, device=device)
         self._takes_pixels = artifact.takes_pixels
-        self._batch = artifact.batch
 
     def _probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        step = self._batch or len(pixels)
-        outputs = [self._run(pixels[start : start + step]) for start in range(0, len(pixels), step)]
-        return np.concatenate(outputs)
-
-    def _run(self, pixels: np.ndarray) -> np.ndarray:
-        """Run at most one batch; a fixed batch size is filled with black images, whose outputs are dropped."""
-        missing = (self._batch or len(pixels)) - len(pixels)
-        padded = np.pad(pixels, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else pixels
         if self._takes_pixels:
-            outputs = self._session(padded)[0]
+            outputs = self._session(pixels)
         else:
-            outputs = softmax(self._session(normalize(padded, self.preprocessing))[0])
-        return outputs[: len(pixels)].astype(np.float32, copy=False)
+            outputs = softmax(self._session(normalize(pixels, self.preprocessing)))
+        return outputs.astype(np.float32, copy=False)
 
 
 def open_session(artifact: Artifact, *, threads: int | None = None, device: str | None = None) -> Session:
-    """The network of `artifact` as a function; errors of its runtime become UsageErrors, now and when it is called."""
-    chosen: str = device or artifact.facts.get("device", "cpu")
+    """The network of `artifact` as a function of any number of inputs, even if the file has a fixed batch size.
+
+    Errors of its runtime become UsageErrors, now and when the function is called.
+    """
+    chosen: str = device or artifact.facts["device"]
     setting = Setting(artifact.precision, threads=threads, device=chosen)
     runtime = open_format(artifact.format)
     with _in_words(artifact, chosen):
         session = runtime.open_session(artifact.file, setting)
 
-    def run(images: np.ndarray) -> list[np.ndarray]:
+    def run(images: np.ndarray) -> np.ndarray:
+        step = artifact.batch or len(images)
         with _in_words(artifact, chosen):
-            return session(images)
+            if len(images) == step:
+                return session(images)
+            filled = np.concatenate([images, np.repeat(images[-1:], -len(images) % step, axis=0)])
+            outputs = [session(filled[start : start + step]) for start in range(0, len(filled), step)]
+        return np.concatenate(outputs)[: len(images)]
 
     return run
 
@@ -113,10 +107,8 @@ def _in_words(artifact: Artifact, device: str) -> Iterator[None]:
         raise
     except Exception as error:  # each runtime has its own types
         lines = [line for line in str(error).splitlines() if line.strip() and not _SOURCE_LINE.search(line)]
-        raise UsageError(
-            f"{artifact.format} cannot run {artifact.file} on {device}: {[*lines, type(error).__name__][0]}",
-            help="give another --device, or export again for this one",
-        ) from None
+        message = f"{artifact.format} cannot run {artifact.file} on {device}: {[*lines, type(error).__name__][0]}"
+        raise UsageError(message, help="give another --device, or export again for this one") from None
 
 
 def normalize(pixels: np.ndarray, preprocessing: Augmentation) -> np.ndarray:

@@ -1,7 +1,6 @@
 """The images on which an export is compared with its source and calibrated: pixels from a data folder, or none."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from torch import Tensor
 
@@ -9,9 +8,9 @@ from vitcli.data.datasets import build_split
 from vitcli.data.eval_transform import build_eval_transform
 from vitcli.data.loader import build_eval_loader
 from vitcli.data.source import Source
+from vitcli.deploy.plan import ExportPlan
 from vitcli.networks.classes import numbered
 from vitcli.networks.opened import Opened
-from vitcli.recipe.schema import Dataset
 
 BATCH_SIZE = 50
 #: data sets that are not read from a folder
@@ -19,65 +18,37 @@ _WITHOUT_FOLDER = ("digits", "synthetic")
 
 
 class ComparisonImages:
-    """Part of the validation split, with labels, and of the training split; both empty if there is no data.
+    """Part of the validation split, with labels, and images for calibration; None if there is no data.
 
-    Args:
-        opened: the network; its recipe supplies preprocessing and the names of the splits.
-        data_dir, val_split: other than in the recipe.
-        num_images: from the validation split, spread evenly over it; 0: all.
-        num_calibration: from the training split, or from the validation split if there is no other; 0: none.
-
-    Raises:
-        DataError: the folder has not the expected layout, or has classes that the network was not trained for.
-        WeightsError: the classes cannot be told; see `numbered`.
+    The latter are from the training split, or from the validation split if there is no other. Raises what `numbered`
+    and `build_split` raise: the layout of the folder is wrong, or its classes are not the network's.
     """
 
-    def __init__(
-        self, opened: Opened, data_dir: Path | None, *, val_split: str | None, num_images: int, num_calibration: int
-    ) -> None:
+    def __init__(self, opened: Opened, plan: ExportPlan) -> None:
         self.recipe = opened.recipe
-        self.val = self.calibration_set = None
+        self.val: Source | None = None
+        self.calibration_set: Source | None = None
         self.calibration_split = self.val_split = ""
         self.notes: list[str] = []
-        name = self.recipe.dataset.dataset
-        if data_dir is None and not (opened.named_by == "data" and name == "digits"):
+        section, data_dir = self.recipe.dataset, plan.data_dir
+        if data_dir is None and not (opened.named_by == "data" and section.dataset == "digits"):
             return
-        section = self._section(data_dir, val_split)
+        name = "imagefolder" if data_dir and section.dataset in _WITHOUT_FOLDER else section.dataset
+        changes = {"data_dir": data_dir, "dataset": name, "val_split": plan.val_split or section.val_split}
+        section = section.model_copy(update=changes)
         self.val_split = section.val_split
-        self.val = _some(numbered(section, opened.class_names, opened.named_by), num_images)
+        images = numbered(section, opened.class_names, opened.named_by)
+        self.val = images.subset(plan.num_images or len(images))
         self.notes = self.val.notes
-        if num_calibration:
-            split = "train" if _has_train(section) else "val"
+        if plan.precision == "int8":
+            has_train = name != "imagefolder" or data_dir is None or (data_dir / section.train_split).is_dir()
+            split = "train" if has_train else "val"
             self.calibration_split = section.train_split if split == "train" else section.val_split
-            self.calibration_set = _some(build_split(section, split), num_calibration)
+            self.calibration_set = build_split(section, split).subset(plan.num_calibration)
 
-    def _section(self, data_dir: Path | None, val_split: str | None) -> Dataset:
-        section = self.recipe.dataset
-        name = section.dataset if data_dir is None or section.dataset not in _WITHOUT_FOLDER else "imagefolder"
-        changes = {"data_dir": data_dir, "dataset": name, "val_split": val_split or section.val_split}
-        return section.model_copy(update=changes)
-
-    def labeled(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of the validation split: pixels (B, C, H, W) uint8, labels (B,)."""
-        yield from self._batches(self.val)
-
-    def calibration(self) -> list[Tensor]:
-        """Batches of pixels (B, C, H, W) uint8."""
-        return [pixels for pixels, _ in self._batches(self.calibration_set)]
-
-    def _batches(self, images: Source | None) -> Iterator[tuple[Tensor, Tensor]]:
-        if images is None:
-            return
+    def batches(self, images: Source) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pixels (B, C, H, W) uint8 and labels (B,) of `val` or `calibration_set`."""
         transform = build_eval_transform(self.recipe.augmentation, in_channels=self.recipe.model.in_channels)
         for batch in build_eval_loader(images, transform, batch_size=BATCH_SIZE):
             assert batch.targets is not None
             yield batch.images, batch.targets
-
-
-def _has_train(section: Dataset) -> bool:
-    folder = section.data_dir
-    return section.dataset != "imagefolder" or (folder is not None and (folder / section.train_split).is_dir())
-
-
-def _some(images: Source, count: int) -> Source:
-    return images if not count or count >= len(images) else images.subset(count)

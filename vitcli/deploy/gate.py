@@ -51,11 +51,6 @@ class Comparison:
         """Of fp32."""
         return max(MAX_DIFFERENCE, MAX_SHARE * self.max_logit)
 
-    @property
-    def drop(self) -> float:
-        """Points of top-1 lost."""
-        return 100 * (self.correct_source - self.correct_artifact) / max(self.num_labeled, 1)
-
     def as_dict(self) -> dict[str, Any]:
         facts: dict[str, Any] = {
             "num_images": self.num_images,
@@ -85,19 +80,17 @@ def compare(
     to_input: Callable[[Tensor], np.ndarray],
     *,
     gives_probabilities: bool,
-    batch: int | None,
 ) -> Comparison:
     """Run an artifact on images for which the source's logits are known.
 
     Args:
         batches: pixels (B, C, H, W) uint8, the source's logits (B, num_classes), and labels (B,) if they are known.
         to_input: pixels -> the input of the artifact.
-        batch: the only batch size the artifact takes; None: any.
     """
     found = Comparison()
     for pixels, logits, labels in batches:
         ours = logits.to(torch.float64)
-        theirs = torch.from_numpy(in_batches(session, to_input(pixels), batch)).to(torch.float64)
+        theirs = torch.from_numpy(session(to_input(pixels))).to(torch.float64)
         if gives_probabilities:
             ours = ours.log_softmax(-1)
             seen = (ours.exp() > _LEAST_PROBABILITY) | (theirs > _LEAST_PROBABILITY)
@@ -105,16 +98,6 @@ def compare(
             theirs = torch.where(seen, theirs, ours)
         _add(found, ours, theirs, labels)
     return found
-
-
-def in_batches(session: Session, images: np.ndarray, batch: int | None) -> np.ndarray:
-    """The first output for any number of images, from a network that may take only `batch` at a time."""
-    if batch is None:
-        return session(images)[0]
-    padding = np.repeat(images[-1:], -len(images) % batch, axis=0)
-    padded = np.concatenate([images, padding])
-    outputs = [session(padded[start : start + batch])[0] for start in range(0, len(padded), batch)]
-    return np.concatenate(outputs)[: len(images)]
 
 
 def judge(precision: str, made_up: Comparison, real: Comparison | None) -> Verdict:
@@ -137,9 +120,10 @@ def judge(precision: str, made_up: Comparison, real: Comparison | None) -> Verdi
     if not seen.error <= MAX_ERROR[precision]:
         share = f"{100 * seen.error:.2g} % of their spread"
         verdict.problems.append(f"logits differ by {share}; {100 * MAX_ERROR[precision]:g} % is allowed")
-    if seen.correct_source - seen.correct_artifact > max(1, int(seen.num_labeled * MAX_DROP / 100)):
-        of = f"{seen.num_labeled:,} images"
-        verdict.problems.append(f"top-1 falls by {seen.drop:.2f} points on {of}; {MAX_DROP} are allowed")
+    lost = seen.correct_source - seen.correct_artifact
+    if lost > max(1, int(seen.num_labeled * MAX_DROP / 100)):
+        drop = f"{100 * lost / seen.num_labeled:.2f} points on {seen.num_labeled:,} images"
+        verdict.problems.append(f"top-1 falls by {drop}; {MAX_DROP} are allowed")
     return verdict
 
 

@@ -7,25 +7,31 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitcli.data.mixing import Normalizer
+from vitcli.data.source import Source
 from vitcli.deploy import gate
 from vitcli.deploy.artifact import NewArtifact, size_bytes
 from vitcli.deploy.classify import open_session
 from vitcli.deploy.comparison_images import ComparisonImages
-from vitcli.deploy.formats import Format, Order, Session, Setting, plain
+from vitcli.deploy.formats import Format, Order, Session
 from vitcli.deploy.network import DTYPES, Deployed, example_input, for_runtime
 from vitcli.deploy.plan import ExportPlan
-from vitcli.deploy.quantize import Fallback, always_float, fall_back
+from vitcli.deploy.quantize import always_float, layer_errors
 from vitcli.deploy.timing import by_turns, percentiles
 from vitcli.errors import DiskError, UsageError, VitcliError, is_disk_full
 from vitcli.layers.reparam import reparameterize
 from vitcli.networks.build import float_layers
 from vitcli.networks.opened import Opened
-from vitcli.networks.preprocessing import preprocessing
+from vitcli.networks.precedence import preprocessing
 from vitcli.networks.provenance import machine, source_facts, versions
 from vitcli.recipe.write import recipe_text
+
+#: images on which the layers are compared with each other for int8
+NUM_SENSITIVITY = 100
+#: number of the worst layers that stay in float, one attempt after the other
+ATTEMPTS = (0, 1, 2, 4, 8, 16, 32)
 
 
 class ExportJob:
@@ -36,19 +42,13 @@ class ExportJob:
     ) -> None:
         self.opened, self.form, self.images, self.new, self.plan = opened, form, images, new, plan
         self.aug, self.in_channels = opened.recipe.augmentation, opened.recipe.model.in_channels
-        self.takes_pixels = plan.takes_pixels
         self.logits: list[Tensor] = []  # of the source, for each batch of real images
         self.normalize = Normalizer(self.aug.mean, self.aug.std, self.in_channels)
-        self.setting = Setting(plan.precision, device=plan.device)
+        inside = (self.aug.mean, self.aug.std) if plan.takes_pixels else None
+        dtype = DTYPES[plan.precision] if plan.precision in form.CASTS else torch.float32
         self.order = Order(
-            network=self._network(DTYPES[plan.precision] if plan.precision in form.CASTS else torch.float32),
-            example=example_input(
-                takes_pixels=plan.takes_pixels,
-                img_size=self.aug.image_resize,
-                in_channels=self.in_channels,
-                batch=plan.batch,
-                device=plan.device,
-            ),
+            network=Deployed(for_runtime(opened.model), normalization=inside, dtype=dtype).eval().to(plan.device),
+            example=example_input(plan, self.aug.image_resize, self.in_channels),
             folder=new.folder,
             precision=plan.precision,
             output="probabilities" if plan.takes_pixels else "logits",
@@ -56,25 +56,48 @@ class ExportJob:
             device=plan.device,
         )
 
-    def _network(self, dtype: torch.dtype) -> nn.Module:
-        bake = {"mean": self.aug.mean, "std": self.aug.std} if self.takes_pixels else {}
-        return Deployed(for_runtime(self.opened.model), dtype=dtype, **bake).eval().to(self.setting.device)
-
     def write_and_compare(self, *, say: Callable[[str], Any]) -> tuple[gate.Verdict, dict[str, Any] | None]:
         """Write the network and judge it; int8 may take several attempts, and also returns what was quantized."""
-        if self.order.precision != "int8":
-            self._write(self.order)
-            return self.compare(), None
-        kept = always_float(self.order.network, float_layers(self.opened.model))
-        self.order = replace(self.order, calibration=self._calibration())
-        found = fall_back(self.order, kept, self._write, self.compare, say=say)
-        self.order = found.order
-        return found.verdict, self._quantization(found)
+        if self.plan.precision == "int8":
+            return self._fall_back(say)
+        self._write()
+        return self._compare(), None
 
-    def _write(self, order: Order) -> None:
+    def _fall_back(self, say: Callable[[str], Any]) -> tuple[gate.Verdict, dict[str, Any]]:
+        """Write in int8; while that costs more than the gate allows, keep more of the worst layers in float."""
+        assert self.images.calibration_set is not None
+        calibration = self._calibration(self.images.calibration_set)
+        kept = always_float(self.order.network, float_layers(self.opened.model))
+        sample = calibration[: -(-NUM_SENSITIVITY // len(calibration[0]))]
+        errors = layer_errors(self.order.network, sample, kept=kept)
+        if not errors:
+            problem = "int8: there is no layer to quantize between the first and the last"
+            raise UsageError(problem, help="use bf16 or fp16")
+        worst, tried = list(errors), []
+        counts = [count for count in ATTEMPTS if count < len(worst)]
+        for count in counts:
+            self.order = replace(self.order, calibration=calibration, keep_float=(*kept, *worst[:count]))
+            self._write()
+            verdict = self._compare()
+            assert verdict.real is not None
+            top1 = round(100 * verdict.real.correct_artifact / verdict.real.num_labeled, 3)
+            tried.append({"num_float": count, "top1": top1})
+            if not verdict.problems or count == counts[-1]:
+                return verdict, {
+                    "num_images": len(self.images.calibration_set),
+                    "split": self.images.calibration_split,
+                    "kept": [_in_model(name) for name in self.order.keep_float],
+                    "layer_errors": {_in_model(name): float(f"{error:.3g}") for name, error in errors.items()},
+                    "tried": tried,
+                }
+            last = f" (the last: {', '.join(map(_in_model, worst[:count][-3:]))})" if count else ""
+            say(f"int8     {verdict.problems[0]}; {count} layers in float{last}")
+        raise AssertionError("the last attempt is always returned")
+
+    def _write(self) -> None:
         """Write the network's file; an error of its exporter becomes one line."""
         try:
-            self.form.export(order)
+            self.form.export(self.order)
         except VitcliError:
             raise
         except Exception as error:  # each exporter has its own kinds
@@ -86,31 +109,33 @@ class ExportJob:
                 help="VITCLI_VERBOSE=1 shows the exporter's own messages; try another --to or --precision",
             ) from (error if os.environ.get("VITCLI_VERBOSE") == "1" else None)
 
-    def compare(self) -> gate.Verdict:
+    def _compare(self) -> gate.Verdict:
         """Compare the file as it is now with the source."""
-        sides = {"gives_probabilities": self.takes_pixels, "batch": self.order.batch}
         session = self._session()
         pixels = gate.made_up_pixels(self.aug.image_resize, self.in_channels)
-        alone = [(one, self._source(one), None) for one in pixels.split(1)]  # a single image may be a special case
         together = [(pixels, self._source(pixels), None)]
-        made_up = gate.compare(session, [*together, *alone], self._to_input, **sides)
-        real = gate.compare(session, self._real(), self._to_input, **sides) if self.images.val else None
-        return gate.judge(self.order.precision, made_up, real)
+        alone = [(one, self._source(one), None) for one in pixels.split(1)]  # a single image may be a special case
+        probabilities = self.plan.takes_pixels
+        made_up = gate.compare(session, [*together, *alone], self._to_input, gives_probabilities=probabilities)
+        real = None
+        if val := self.images.val:
+            real = gate.compare(session, self._real(val), self._to_input, gives_probabilities=probabilities)
+        return gate.judge(self.plan.precision, made_up, real)
 
-    def _real(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _real(self, images: Source) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Pixels, the source's logits, labels; the logits are computed once for all attempts."""
-        for number, (pixels, labels) in enumerate(self.images.labeled()):
+        for number, (pixels, labels) in enumerate(self.images.batches(images)):
             if number == len(self.logits):
                 self.logits.append(self._source(pixels))
             yield pixels, self.logits[number], labels
 
     def speed(self) -> dict[str, Any]:
         """Latency and size next to the reparameterized source in PyTorch, measured in turns."""
-        batch = self.order.batch or 1
+        batch = self.plan.batch or 1
         threads = torch.get_num_threads()
-        eager, session = reparameterize(self.opened.model).to(self.setting.device), self._session(threads=threads)
+        eager, session = reparameterize(self.opened.model).to(self.plan.device), self._session(threads=threads)
         pixels = gate.made_up_pixels(self.aug.image_resize, self.in_channels)[:1].repeat(batch, 1, 1, 1)
-        images, given = self.normalize(pixels).to(self.setting.device), self._to_input(pixels)
+        images, given = self.normalize(pixels).to(self.plan.device), self._to_input(pixels)
 
         def run_eager() -> None:
             with torch.inference_mode():
@@ -129,30 +154,30 @@ class ExportJob:
 
     def facts(self) -> dict[str, Any]:
         """The content of artifact.json, except what was measured."""
-        recipe = self.opened.recipe
+        recipe, plan = self.opened.recipe, self.plan
         return {
-            "format": self.plan.to,
+            "format": plan.to,
             "file": self.form.FILE,
-            "precision": self.order.precision,
-            "device": self.order.device,
+            "precision": plan.precision,
+            "device": plan.device,
             "holds_code": self.form.HOLDS_CODE,
             "model": recipe.model.model,
             "input": {
-                "dtype": "uint8" if self.takes_pixels else "float32",
-                "layout": "NHWC" if self.takes_pixels else "NCHW",
-                "batch": self.order.batch,
+                "dtype": "uint8" if plan.takes_pixels else "float32",
+                "layout": "NHWC" if plan.takes_pixels else "NCHW",
+                "batch": plan.batch,
             },
             "output": self.order.output,
             "preprocessing": preprocessing(recipe),
             "source": source_facts(self.opened),
-            "versions": versions("vitcli", "torch", *self.form.TO_EXPORT, *self.form.TO_RUN),
+            "versions": versions("vitcli", "torch", *self.form.NEEDS["export"], *self.form.NEEDS["run"]),
         }
 
     def _session(self, *, threads: int | None = None) -> Session:
         """The file opened by its own runtime, from a folder that is complete."""
         recipe = recipe_text(self.opened.recipe) if "recipe" in self.opened.weights.meta else None
         artifact = self.new.write(self.facts(), self.opened.class_names, recipe)
-        return open_session(artifact, threads=threads, device=self.setting.device)
+        return open_session(artifact, threads=threads)
 
     @torch.inference_mode()
     def _source(self, pixels: Tensor) -> Tensor:
@@ -160,25 +185,21 @@ class ExportJob:
 
     def _inputs(self, pixels: Tensor) -> Tensor:
         """(B, C, H, W) uint8 -> the input of the network."""
-        return pixels.permute(0, 2, 3, 1).contiguous() if self.takes_pixels else self.normalize(pixels)
-
-    def _calibration(self) -> list[Tensor]:
-        """Inputs in batches that the network accepts; with a fixed batch size, the last one is filled by repetition."""
-        batches = [self._inputs(pixels) for pixels in self.images.calibration()]
-        if self.order.batch is None:
-            return batches
-        inputs = torch.cat(batches)
-        missing = -len(inputs) % self.order.batch
-        return list(torch.cat([inputs, inputs[-1:].expand(missing, *inputs.shape[1:])]).split(self.order.batch))
+        return pixels.permute(0, 2, 3, 1).contiguous() if self.plan.takes_pixels else self.normalize(pixels)
 
     def _to_input(self, pixels: Tensor) -> np.ndarray:
-        return plain(self._inputs(pixels).numpy())
+        return self._inputs(pixels).numpy()
 
-    def _quantization(self, found: Fallback) -> dict[str, Any]:
-        return {
-            "num_images": sum(len(pixels) for pixels in self.images.calibration()),
-            "split": self.images.calibration_split,
-            "kept": [name.removeprefix("model.") for name in found.order.keep_float],
-            "layer_errors": {n.removeprefix("model."): float(f"{e:.3g}") for n, e in found.layer_errors.items()},
-            "tried": found.tried,
-        }
+    def _calibration(self, images: Source) -> list[Tensor]:
+        """Inputs in batches that the network accepts; with a fixed batch size, the last one is filled by repetition."""
+        batches = [self._inputs(pixels) for pixels, _ in self.images.batches(images)]
+        if self.plan.batch is None:
+            return batches
+        inputs = torch.cat(batches)
+        missing = -len(inputs) % self.plan.batch
+        return list(torch.cat([inputs, inputs[-1:].expand(missing, *inputs.shape[1:])]).split(self.plan.batch))
+
+
+def _in_model(name: str) -> str:
+    """The name of a layer of the deployed network in the model itself."""
+    return name.removeprefix("model.")

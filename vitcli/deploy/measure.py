@@ -43,11 +43,9 @@ class Row:
 def measure(
     candidates: Sequence[Candidate], *, rounds: int, seconds: float, advance: Callable[[], None] = lambda: None
 ) -> list[Row]:
-    """One row for each candidate, measured in turns; the first is the one that the others are compared with.
+    """One row for each candidate; they run in turns, `rounds` times for `seconds`, and are compared with the first.
 
-    Args:
-        rounds, seconds: each network runs `rounds` times for `seconds`.
-        advance: called after each of these turns.
+    advance: called after each turn.
     """
     workers = [Worker(candidate) for candidate in candidates]
     try:

@@ -32,15 +32,12 @@ _PACKAGES = ("torch", "timm", "onnxruntime", "openvino", "executorch")
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a worker opens: an artifact, weights, the name of a model, or "timm:NAME".
+    """What a worker opens."""
 
-    img_size: input size in pixels of models given by name; None: the published size.
-    """
-
-    item: str
+    item: str  #: an artifact, weights, the name of a model, or "timm:NAME"
     batch: int
     threads: int
-    img_size: int | None = None
+    img_size: int | None = None  #: input size in pixels of models given by name; None: the published size
     plugins: tuple[str, ...] = ()
 
 
@@ -57,21 +54,10 @@ class Network:
 
 
 def open_network(candidate: Candidate) -> Network:
-    """The network that `candidate.item` names; an existing path has priority over a name.
-
-    Raises:
-        VitcliError: there is no such network, or it cannot run on this machine.
-        NotForThisBatch: it has another, fixed batch size.
-    """
+    """The network that `candidate.item` names; an existing path has priority over a name."""
     if is_artifact(candidate.item):
         return _artifact(candidate)
-    if candidate.item.startswith("timm:"):
-        return _of_timm(candidate)
-    return (
-        _of_weights(candidate)
-        if is_remote(candidate.item) or Path(candidate.item).exists()
-        else _of_registry(candidate)
-    )
+    return _of_timm(candidate) if candidate.item.startswith("timm:") else _of_vitcli(candidate)
 
 
 def _artifact(candidate: Candidate) -> Network:
@@ -88,22 +74,20 @@ def _artifact(candidate: Candidate) -> Network:
     return Network(lambda: session(images), artifact.format, artifact.precision, size_bytes(artifact.folder))
 
 
-def _of_weights(candidate: Candidate) -> Network:
-    from vitcli.layers.reparam import reparameterize
-    from vitcli.networks.opened import open_model
-
-    opened = open_model(candidate.item)
-    recipe = opened.recipe
-    model = reparameterize(opened.model, fold="full")
-    return _eager(model, candidate, img_size=recipe.augmentation.image_resize, in_channels=recipe.model.in_channels)
-
-
-def _of_registry(candidate: Candidate) -> Network:
+def _of_vitcli(candidate: Candidate) -> Network:
+    """The network of a run or other weights, or a new model of the registry; fully folded."""
     from vitcli.layers.reparam import reparameterize
     from vitcli.models.registry import create_model, model_info
+    from vitcli.networks.opened import open_model
 
-    size = candidate.img_size or model_info(candidate.item).img_size
-    return _eager(reparameterize(create_model(candidate.item, img_size=size), fold="full"), candidate, img_size=size)
+    if is_remote(candidate.item) or Path(candidate.item).exists():
+        opened = open_model(candidate.item)
+        model, recipe = opened.model, opened.recipe
+        size, in_channels = recipe.augmentation.image_resize, recipe.model.in_channels
+    else:
+        size, in_channels = candidate.img_size or model_info(candidate.item).img_size, 3
+        model = create_model(candidate.item, img_size=size)
+    return _eager(reparameterize(model, fold="full"), candidate, img_size=size, in_channels=in_channels)
 
 
 def _of_timm(candidate: Candidate) -> Network:

@@ -1,17 +1,18 @@
 """The network that is exported: folded, rewritten for runtimes, with preprocessing and softmax inside if wanted."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vitcli.deploy.plan import ExportPlan
 from vitcli.layers.reparam import reparameterize
 from vitcli.models.fastvit import FastViT
 from vitcli.models.fastvit_runtime import split_grouped
 
 #: precision of the artifact -> data type of the exported network; int8 starts from float32
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+Normalization = tuple[Sequence[float], Sequence[float]]
 
 
 class Deployed(nn.Module):
@@ -19,8 +20,8 @@ class Deployed(nn.Module):
 
     Args:
         model: (B, C, H, W) normalized -> (B, num_classes).
-        mean, std: if given, the input is pixels, uint8 (B, H, W, C), and the output is probabilities; in units of the
-            full range, one per channel or one for all. Otherwise the input is float32 (B, C, H, W), the output logits.
+        normalization: mean and std in units of the full range, one per channel or one for all. If given, the input is
+            pixels, uint8 (B, H, W, C), the output probabilities; otherwise float32 (B, C, H, W) and logits.
         dtype: data type of the model.
     """
 
@@ -28,19 +29,14 @@ class Deployed(nn.Module):
     shift: Tensor
 
     def __init__(
-        self,
-        model: nn.Module,
-        *,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] = (1.0,),
-        dtype: torch.dtype = torch.float32,
+        self, model: nn.Module, *, normalization: Normalization | None = None, dtype: torch.dtype = torch.float32
     ) -> None:
         super().__init__()
         self.model = model.to(dtype)
-        self.takes_pixels = mean is not None
-        gains = 1 / torch.tensor(std, dtype=torch.float64)
-        self.register_buffer("scale", (gains / 255).to(torch.float32).view(1, -1, 1, 1), persistent=False)
-        shift = -torch.tensor(mean or (0.0,), dtype=torch.float64) * gains
+        self.takes_pixels = normalization is not None
+        mean, std = (torch.tensor(values, dtype=torch.float64) for values in normalization or ((0.0,), (1.0,)))
+        scale, shift = 1 / (255 * std), -mean / std
+        self.register_buffer("scale", scale.to(torch.float32).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("shift", shift.to(torch.float32).view(1, -1, 1, 1), persistent=False)
         self.dtype = dtype
 
@@ -59,14 +55,9 @@ def for_runtime(model: nn.Module) -> nn.Module:
     return folded.requires_grad_(False)
 
 
-def example_input(*, takes_pixels: bool, img_size: int, in_channels: int, batch: int | None, device: str) -> Tensor:
+def example_input(plan: ExportPlan, img_size: int, in_channels: int) -> Tensor:
     """An input of the right shape and type; two images if any batch size is allowed: tracing treats 1 as fixed."""
-    shape = (batch or 2, img_size, img_size, in_channels)
+    shape = (plan.batch or 2, img_size, img_size, in_channels)
     pixels = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    pixels = pixels.to(device)
-    return pixels if takes_pixels else pixels.permute(0, 3, 1, 2).to(torch.float32).div(127.5).sub(1).contiguous()
-
-
-def dynamic_shapes(example: Tensor, batch: int | None) -> Any:
-    """The shapes for torch.export: only the batch size varies, and only if it is not fixed."""
-    return None if batch else ({0: torch.export.Dim("batch", min=1, max=4096)},)
+    pixels = pixels.to(plan.device)
+    return pixels if plan.takes_pixels else pixels.permute(0, 3, 1, 2).to(torch.float32).div(127.5).sub(1).contiguous()

@@ -12,28 +12,19 @@ from vitcli.errors import UsageError
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """The options of `vitcli export`.
+    """The options of `vitcli export`."""
 
-    to: name of a format. precision: one that the format offers.
-    input: "pixels": uint8 (B, H, W, C) in, probabilities out; "normalized": float32 (B, C, H, W) in, logits out.
-    batch: the only batch size that the artifact accepts; None: any.
-    device: where the artifact is to run, if the format compiles for a device.
-    data_dir, val_split: labeled images for the comparison and for int8 calibration; None: no images.
-    num_images: images of the validation split in the comparison; 0: all.
-    num_calibration: images of the training split from which int8 ranges are measured.
-    accept: write an artifact that is out of tolerance; its card records the deviation.
-    """
-
-    to: str
-    precision: str = "fp32"
+    to: str  #: name of a format
+    precision: str = "fp32"  #: one that the format offers
+    #: pixels: uint8 (B, H, W, C) in, probabilities out; normalized: float32 (B, C, H, W) in, logits out
     input: Literal["pixels", "normalized"] = "pixels"
-    batch: int | None = None
-    device: Literal["cpu", "cuda"] = "cpu"
-    data_dir: Path | None = None
-    val_split: str | None = None
-    num_images: int = 2000
-    num_calibration: int = 300
-    accept: bool = False
+    batch: int | None = None  #: the only batch size that the artifact accepts; None: any
+    device: Literal["cpu", "cuda"] = "cpu"  #: where the artifact is to run, if the format compiles for a device
+    data_dir: Path | None = None  #: labeled images for the comparison and for int8 calibration; None: no images
+    val_split: str | None = None  #: None: the one of the recipe
+    num_images: int = 2000  #: images of the validation split in the comparison; 0: all
+    num_calibration: int = 300  #: images of the training split from which int8 ranges are measured
+    accept: bool = False  #: write an artifact that is out of tolerance; its card records the deviation
 
     @property
     def takes_pixels(self) -> bool:
@@ -41,29 +32,22 @@ class ExportPlan:
 
 
 def checked(plan: ExportPlan, form: Format) -> ExportPlan:
-    """The plan with what the format fixes.
-
-    Raises:
-        UsageError: the format or this machine cannot do it.
-    """
+    """The plan with what the format fixes; UsageError if the format or this machine cannot do it."""
     if plan.precision not in form.PRECISIONS:
-        others = ", ".join(form.PRECISIONS)
-        raise UsageError(f"the format {plan.to} has no {plan.precision}", help=f"--precision is one of {others}")
+        help = f"--precision is one of {', '.join(form.PRECISIONS)}"
+        raise UsageError(f"the format {plan.to} has no {plan.precision}", help=help)
     if plan.precision == "int8" and plan.data_dir is None:
-        raise UsageError(
-            "int8 needs images: the value ranges of all layers are measured on them",
-            help="give --data_dir with train/CLASS/... and val/CLASS/..., or a --precision that needs no images",
-        )
+        help = "give --data_dir with train/CLASS/... and val/CLASS/..., or a --precision that needs no images"
+        raise UsageError("int8 needs images: the value ranges of all layers are measured on them", help=help)
     if plan.precision.startswith("int8"):
-        need(form.TO_QUANTIZE, extra="quantize", why=plan.precision)
+        need(form.NEEDS["quantize"], extra="quantize", why=plan.precision)
     if plan.device == "cuda" and plan.precision == "int8":
         raise UsageError("static int8 is for CPUs", help="on a GPU use bf16 or fp16")
     if plan.device not in form.DEVICES:
         raise UsageError(f"{plan.to} is exported on the CPU, wherever it will run", help="remove --device")
     if plan.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError(
-            "--device cuda: this machine has no GPU", help="export on the kind of machine that will run the network"
-        )
+        help = "export on the kind of machine that will run the network"
+        raise UsageError("--device cuda: this machine has no GPU", help=help)
     if form.BATCH and plan.batch not in (None, form.BATCH):
         raise UsageError(f"the format {plan.to} takes {form.BATCH} image at a time", help="remove --batch")
     return replace(plan, batch=form.BATCH or plan.batch)

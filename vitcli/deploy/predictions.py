@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,10 +60,8 @@ def json_file(file: Path) -> Iterator[Write]:
         def write(answer: Answer) -> None:
             nonlocal separator
             predictions = [{"class": name, "probability": float(f"{p:.6g}")} for name, p in answer.predictions]
-            entry = {"path": answer.path, "predictions": predictions} | (
-                {"error": answer.error} if answer.error else {}
-            )
-            stream.write(separator + json.dumps(entry))
+            error = {"error": answer.error} if answer.error else {}
+            stream.write(separator + json.dumps({"path": answer.path, "predictions": predictions} | error))
             separator = ",\n"
 
         try:
@@ -88,12 +86,7 @@ def printable(text: str) -> str:
 
 
 def _harmless(name: str) -> str:
-    return f"'{name}" if name.startswith(_FORMULA) and not _is_number(name) else name
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    with suppress(ValueError):
+        float(name)
+        return name
+    return f"'{name}" if name.startswith(_FORMULA) else name

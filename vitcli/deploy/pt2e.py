@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from vitcli.deploy.formats import Order, Session, Setting, need, plain
+from vitcli.deploy.formats import Order, Session, Setting
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
 Runtime = Literal["inductor", "xnnpack"]
 
@@ -21,22 +20,18 @@ def exported_program(order: Order, runtime: Runtime) -> "torch.export.ExportedPr
     """The network of `order` as torch.export returns it, in the precision of the order."""
     import torch
 
-    from vitcli.deploy.network import dynamic_shapes
-
-    shapes = dynamic_shapes(order.example, order.batch)
+    shapes = order.dynamic_shapes
     if order.precision in ("int8_dynamic", "int8_weight"):
         _quantize_linears(order)
     program = torch.export.export(order.network, (order.example,), dynamic_shapes=shapes, strict=False)
     if order.precision != "int8":
         return program
-    static = _quantized(program.module(), order, runtime)
-    return torch.export.export(static, (order.example,), dynamic_shapes=shapes, strict=False)
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-
-def register_quantized_operators() -> None:
-    """Import torchao, which defines the operators of quantized graphs."""
-    need(("torchao",), extra="quantize", why="int8")
-    import torchao.quantization.pt2e  # noqa: F401
+    prepared = prepare_pt2e(program.module(), _quantizer(order, runtime))
+    for inputs in order.calibration:
+        prepared(inputs)
+    return torch.export.export(convert_pt2e(prepared), (order.example,), dynamic_shapes=shapes, strict=False)
 
 
 def session_of(model: Any, setting: Setting) -> Session:
@@ -46,25 +41,12 @@ def session_of(model: Any, setting: Setting) -> Session:
     if setting.threads:
         torch.set_num_threads(setting.threads)
 
-    def run(images: np.ndarray) -> list[np.ndarray]:
+    def run(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            outputs = model(torch.from_numpy(plain(images)).to(setting.device))
-        outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
-        return [output.cpu().numpy() for output in outputs]
+            output = model(torch.from_numpy(np.ascontiguousarray(images)).to(setting.device))
+        return (output[0] if isinstance(output, list | tuple) else output).cpu().numpy()
 
     return run
-
-
-def _quantized(graph: Any, order: Order, runtime: Runtime) -> "nn.Module":
-    """`graph` with its ranges measured on the calibration images."""
-    need(("torchao",), extra="quantize", why="int8")
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-
-    prepared = prepare_pt2e(graph, _quantizer(order, runtime))
-    for batch in order.calibration:
-        for images in batch.split(order.batch or len(batch)):
-            prepared(images)
-    return convert_pt2e(prepared)
 
 
 def _quantizer(order: Order, runtime: Runtime) -> Any:
@@ -91,7 +73,6 @@ def _module_of(node: Any) -> str:
 
 
 def _quantize_linears(order: Order) -> None:
-    need(("torchao",), extra="quantize", why=order.precision)
     import torch.nn
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig, quantize_
     from torchao.utils import unwrap_tensor_subclass

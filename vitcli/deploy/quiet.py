@@ -16,10 +16,7 @@ def no_telemetry() -> None:
 
 @contextlib.contextmanager
 def quiet(*, native: bool = False) -> Iterator[None]:
-    """Suppress prints, warnings and log lines below errors, unless VITCLI_VERBOSE=1.
-
-    native: also what compiled code writes to standard error directly.
-    """
+    """Suppress prints, warnings and log lines, and the standard error of `native` code; not if VITCLI_VERBOSE=1."""
     if os.environ.get("VITCLI_VERBOSE") == "1":
         yield
         return

@@ -26,8 +26,8 @@ from vitcli.layers.cpu.memory import keep_freed_memory
 from vitcli.layers.fake_quant import simulate_int8
 from vitcli.log import Reporter
 from vitcli.networks.build import build_network, float_layers
-from vitcli.networks.find import open_weights
-from vitcli.networks.preprocessing import adopt_preprocessing, preprocessing
+from vitcli.networks.opened import open_weights
+from vitcli.networks.precedence import adopt_preprocessing, preprocessing
 from vitcli.optim.ema import ExponentialMovingAverage
 from vitcli.optim.freeze import freeze
 from vitcli.optim.optimizers import build_optimizer

@@ -5,8 +5,7 @@ import math
 from torch import nn
 
 from vitcli.evaluators.evaluator import Answers, Evaluator, Setting, ShouldStop, never
-from vitcli.evaluators.features import all_features
-from vitcli.evaluators.images import EvalImages
+from vitcli.evaluators.images import EvalImages, all_features
 from vitcli.layers.spread import effective_rank, feature_std
 
 #: images that are looked at, evenly spread over the split
@@ -16,10 +15,7 @@ _MIN_SPREAD, _MIN_RANK = 0.1, 2.0
 
 
 class Collapse(Evaluator):
-    """Looks at validation images, or at training images where there are none; answers are features (B, D).
-
-    The network returns projections, or has `to_latent`. Labels are not needed.
-    """
+    """Looks at validation images, or at training images where there are none; answers are features (B, D)."""
 
     metrics = ("feature_std", "effective_rank")
 

@@ -22,18 +22,14 @@ ShouldStop = Callable[[], bool]
 
 @dataclass(frozen=True)
 class Setting:
-    """What an evaluator measures with.
-
-    val: None where the data has no validation split. train: may be None unless the evaluator `needs_train`.
-    crops: how many crops of an image are averaged; None: one.
-    """
+    """What an evaluator measures with."""
 
     recipe: Recipe
-    val: Source | None
+    val: Source | None  #: None where the data has no validation split
     world: World
     autocast: Callable[[], torch.autocast]
-    train: Source | None = None
-    crops: Crops | None = None
+    train: Source | None = None  #: may be None unless the evaluator `needs_train`
+    crops: Crops | None = None  #: how many crops of an image are averaged; None: one
 
 
 class Stopped(Exception):
@@ -74,15 +70,9 @@ class Evaluator(Protocol):
 
 
 def with_labels(source: Source | None, split: str, evaluator: str) -> Source:
-    """`source`, which has a label for each image.
-
-    Raises:
-        DataError: there is no such split, or it has no labels.
-    """
+    """`source`; DataError if there is no such split, or if it has no labels."""
     if source is None or source.targets is None:
         problem = "there are none" if source is None else "they have no labels"
-        raise DataError(
-            f"the evaluator {evaluator} needs labeled {split} images, and {problem}",
-            help="put the images into one folder per class, or choose other evaluators with --evaluate",
-        )
+        help = "put the images into one folder per class, or choose other evaluators with --evaluate"
+        raise DataError(f"the evaluator {evaluator} needs labeled {split} images, and {problem}", help=help)
     return source

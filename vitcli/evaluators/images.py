@@ -1,7 +1,11 @@
-"""All images of a split, each exactly once, spread over the ranks: what every evaluator runs its network on."""
+"""What evaluators run a network on, all images of a split, each once over all ranks; and the features that it gives.
+
+kNN, linear probe, collapse monitor and `embed` start from features: one vector per image.
+"""
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +16,9 @@ from vitcli.data.eval_transform import build_eval_transform
 from vitcli.data.loader import build_eval_loader, num_workers
 from vitcli.data.mixing import Normalizer
 from vitcli.data.source import Source
-from vitcli.distributed import any_rank, gathered
-from vitcli.evaluators.evaluator import Setting, ShouldStop, Stopped
+from vitcli.distributed import all_rows, any_rank, gathered
+from vitcli.errors import DivergedError
+from vitcli.evaluators.evaluator import Answers, Setting, ShouldStop, Stopped, never
 
 
 class EvalImages:
@@ -73,3 +78,56 @@ class EvalImages:
         chunks = pixels.chunk(math.ceil(len(pixels) / self.batch_size))
         with self.autocast():
             return torch.cat([network(self.normalize(chunk)).float() for chunk in chunks])
+
+
+def features(network: nn.Module, images: Tensor) -> Tensor:
+    """(B, C, H, W) normalized -> (B, D) float32: the output of `network.to_latent`, else that of the network.
+
+    Every model of the registry has `to_latent`: the pooled features before its head.
+    """
+    latent = getattr(network, "to_latent", None)
+    if not isinstance(latent, nn.Module):
+        return network(images).float().flatten(1)
+    seen: list[Tensor] = []
+
+    def see(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        seen.append(output)
+
+    handle = latent.register_forward_hook(see)
+    try:
+        network(images)
+    finally:
+        handle.remove()
+    return seen[-1].float().flatten(1)
+
+
+def feature_batches(images: EvalImages, network: nn.Module, take: Answers, should_stop: ShouldStop = never) -> None:
+    """Call `take` with each batch of this rank and its features (B, D). Raises Stopped as `EvalImages.visit` does."""
+
+    def visit(batch: Batch) -> None:
+        take(batch, images.answers(partial(features, network), batch.images))
+
+    images.visit(network, visit, should_stop)
+
+
+def all_features(
+    images: EvalImages, network: nn.Module, *, should_stop: ShouldStop = never, answers: Answers | None = None
+) -> Tensor:
+    """(num_images, D) float32 on the device, in the order of the source; the same on all ranks.
+
+    Raises Stopped as `EvalImages.visit` does, and DivergedError if a feature is infinite or NaN.
+    """
+    found: list[Tensor] = []
+
+    def take(batch: Batch, rows: Tensor) -> None:
+        found.append(rows)
+        if answers:
+            answers(batch, rows)
+
+    feature_batches(images, network, take, should_stop)
+    width = max(gathered(found[0].shape[1] if found else 0))  # a rank may be without images
+    own = torch.cat([torch.empty(0, width, device=images.device), *found])
+    rows = all_rows(own, images.num_images)
+    if not rows.isfinite().all():
+        raise DivergedError("the network's features are NaN or infinite", help="check its weights, or set amp: off")
+    return rows

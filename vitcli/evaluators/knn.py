@@ -11,19 +11,14 @@ from torch import Tensor, nn
 from vitcli.data.batch import Batch
 from vitcli.distributed import all_sum
 from vitcli.evaluators.evaluator import Answers, Evaluator, Setting, ShouldStop, never, with_labels
-from vitcli.evaluators.features import all_features, feature_batches
-from vitcli.evaluators.images import EvalImages
+from vitcli.evaluators.images import EvalImages, all_features, feature_batches
 
 #: similarities in memory at a time: 128 MiB of float32
 _MAX_SIMILARITIES = 2**25
 
 
 class Knn(Evaluator):
-    """Answers are votes (B, num_classes) that sum to 1.
-
-    Raises:
-        DataError: the training or the validation images have no labels.
-    """
+    """Answers are votes (B, num_classes) that sum to 1."""
 
     needs_train = True
     metrics = ("knn_top1",)

@@ -6,6 +6,8 @@ computed once. They are standardized by the mean and standard deviation of the t
 before MAE's probe (arXiv 2111.06377, A.1); without that, one learning rate cannot serve features of any scale.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,8 +16,7 @@ from vitcli.data.batch import Batch
 from vitcli.data.streams import stream_seed
 from vitcli.distributed import any_rank, from_main
 from vitcli.evaluators.evaluator import Answers, Evaluator, Setting, ShouldStop, Stopped, never, with_labels
-from vitcli.evaluators.features import all_features, feature_batches
-from vitcli.evaluators.images import EvalImages
+from vitcli.evaluators.images import EvalImages, all_features, feature_batches
 from vitcli.evaluators.top1 import Counts
 from vitcli.recipe.schema import Evaluation
 
@@ -25,11 +26,7 @@ _MOMENTUM = 0.9
 
 
 class LinearProbe(Evaluator):
-    """Answers are logits (B, num_classes).
-
-    Raises:
-        DataError: the training or the validation images have no labels.
-    """
+    """Answers are logits (B, num_classes)."""
 
     needs_train = True
     metrics = ("linear_top1",)
@@ -76,7 +73,7 @@ class LinearProbe(Evaluator):
 
 def train_probe(
     found: Tensor, labels: Tensor, num_classes: int, section: Evaluation, seed: int, should_stop: ShouldStop = never
-) -> nn.Module:
+) -> Callable[[Tensor], Tensor]:
     """Features (B, D) -> logits (B, num_classes), trained on `found` (N, D) and `labels` (N,); the same on all ranks.
 
     The order of the samples is a function of (seed, epoch); the weights start at 0.
@@ -85,8 +82,8 @@ def train_probe(
         Stopped: `should_stop` returned True between two epochs, on any rank.
     """
     std, mean = torch.std_mean(found, dim=0, correction=0)
-    standardize = _Standardize(mean, std)
-    found = standardize(found)
+    factor = torch.where(std > 1e-6 * mean.abs(), 1 / std, 0)  # a feature that never varied becomes 0
+    found = (found - mean) * factor
     linear = nn.Linear(found.shape[1], num_classes, device=found.device)
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
@@ -104,19 +101,4 @@ def train_probe(
         schedule.step()
     weights = from_main({name: value.cpu() for name, value in linear.state_dict().items()})
     linear.load_state_dict(weights)  # all ranks trained the same, but their hardware may round differently
-    return nn.Sequential(standardize, linear)
-
-
-class _Standardize(nn.Module):
-    """Each feature with mean 0 and standard deviation 1; one that never varied becomes 0."""
-
-    mean: Tensor
-    factor: Tensor
-
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("mean", mean)
-        self.register_buffer("factor", torch.where(std > 1e-6 * mean.abs(), 1 / std, 0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) * self.factor
+    return lambda features: linear((features - mean) * factor)

@@ -76,11 +76,7 @@ class Counts:
 
 
 class Top1(Evaluator):
-    """The network returns logits (B, num_classes); answers are logits, or the logarithm of mean probabilities.
-
-    Raises:
-        DataError: the validation images have no labels.
-    """
+    """The network returns logits (B, num_classes); answers are logits, or the logarithm of mean probabilities."""
 
     needs_classifier = True
     metrics = ("top1", "top5", "nll")
@@ -113,7 +109,14 @@ class Top1(Evaluator):
         return counts.result().as_dict() | (single.result().as_dict(SINGLE_CROP) if self.crops else {})
 
     def rows(self, numbers: dict[str, float]) -> list[tuple[str, str]]:
-        rows = result_rows(EvalResult.of(numbers), how=f", each by {self.crops}" if self.crops else "")
+        result = EvalResult.of(numbers)
+        low, high = result.interval95()
+        rows = [
+            ("images", f"{result.num_images:,}" + (f", each by {self.crops}" if self.crops else "")),
+            ("top-1", f"{result.top1:.2f} %  ({result.correct1:,} correct; 95 % interval {low:.2f} .. {high:.2f})"),
+            ("top-5", f"{result.top5:.2f} %"),
+            ("NLL", f"{result.nll:.4f}"),
+        ]
         if self.crops:
             single = EvalResult.of(numbers, SINGLE_CROP)
             top1 = f"top-1 {single.top1:.2f} %  ({single.correct1:,} correct)"
@@ -126,14 +129,3 @@ def average_of_crops(logits: Tensor, average: Literal["prob", "logit"]) -> Tenso
     if average == "logit":
         return logits.mean(1)
     return logits.log_softmax(-1).logsumexp(1) - math.log(logits.shape[1])
-
-
-def result_rows(result: EvalResult, *, how: str = "") -> list[tuple[str, str]]:
-    """The rows of a table that show a result; `how` follows the number of images."""
-    low, high = result.interval95()
-    return [
-        ("images", f"{result.num_images:,}{how}"),
-        ("top-1", f"{result.top1:.2f} %  ({result.correct1:,} correct; 95 % interval {low:.2f} .. {high:.2f})"),
-        ("top-5", f"{result.top5:.2f} %"),
-        ("NLL", f"{result.nll:.4f}"),
-    ]

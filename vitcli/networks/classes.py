@@ -1,7 +1,6 @@
 """Which class is which output of a network: names decide wherever both the weights and the data have them."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from vitcli.data.datasets import build_named, build_split
 from vitcli.data.source import Source
@@ -14,13 +13,6 @@ from vitcli.recipe.schema import Dataset
 NamedBy = Literal["data", "description", "number"]
 
 
-def named_by(meta: Mapping[str, Any]) -> NamedBy:
-    """What the class names in the `meta` of weights are."""
-    if not meta.get("class_names"):
-        return "number"
-    return "data" if "recipe" in meta else "description"
-
-
 def numbered(
     section: Dataset, class_names: list[str], named_by: NamedBy, split: Literal["train", "val"] = "val"
 ) -> Source:
@@ -29,9 +21,6 @@ def numbered(
     Classes are matched by name; an equal count proves nothing. Only if the outputs have numbers for names, or
     descriptions none of which is a class of the data, the sorted classes of the data are assumed to be in the order of
     the outputs, and a note says so.
-
-    Args:
-        class_names: of the outputs, in order.
 
     Raises:
         DataError: the data has a class that the network does not know, or cannot be read.
@@ -64,18 +53,11 @@ def _in_order(images: Source, class_names: list[str], reason: str) -> Source:
     return images
 
 
-def check_num_classes(recipe: Recipe, class_names: list[str]) -> int:
-    """The number of classes, which the data defines.
-
-    Raises:
-        DataError: the recipe gives another number.
-    """
+def check_num_classes(recipe: Recipe, class_names: list[str]) -> None:
+    """DataError if the recipe gives another number of classes than the data."""
     given, found = recipe.model.num_classes, len(class_names)
     if given is not None and given != found:
         shown = ", ".join(class_names[:6]) + (", …" if found > 6 else "")
         table = f"  recipe  {given:>6} classes (num_classes)\n  data    {found:>6} classes ({shown})"
-        raise DataError(
-            f"recipe and data disagree on the number of classes:\n{table}",
-            help="remove num_classes: it follows from the data",
-        )
-    return found
+        help = "remove num_classes: it follows from the data"
+        raise DataError(f"recipe and data disagree on the number of classes:\n{table}", help=help)

@@ -1,5 +1,6 @@
 """Opens a trained network, from a run, a checkpoint, a file of weights or an address, with what travels with it.
 
+open_weights   the tensors, as they are stored
 open_model     a classifier
 open_network   whatever the weights hold: a classifier, or a network that returns features
 open_features  always the features, without the classifier
@@ -12,16 +13,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from vitcli.errors import WeightsError
+from vitcli.errors import DataError, WeightsError
 from vitcli.layers.reparam import reparameterize
 from vitcli.networks.build import build_network
-from vitcli.networks.classes import NamedBy, named_by
-from vitcli.networks.find import open_weights
+from vitcli.networks.classes import NamedBy
 from vitcli.networks.precedence import settled
 from vitcli.recipe.load import Recipe, load_recipe
+from vitcli.weights.checkpoint_folders import newest_valid
+from vitcli.weights.fetch import is_remote
 from vitcli.weights.fit import converted, fold_of
+from vitcli.weights.hub_folder import is_hub_folder
 from vitcli.weights.load import load_weights
-from vitcli.weights.read import Weights
+from vitcli.weights.read import Weights, read_weights
 
 
 @dataclass(frozen=True)
@@ -35,26 +38,46 @@ class Opened:
     notes: list[str]
 
     @property
-    def source(self) -> str:
-        return self.weights.source
-
-    @property
     def named_by(self) -> NamedBy:
         """What the class names are."""
-        return named_by(self.weights.meta)
+        if not self.weights.meta.get("class_names"):
+            return "number"
+        return "data" if "recipe" in self.weights.meta else "description"
 
 
-def open_model(source: str | Path, *, use_ema: bool | None = None, recipe: Recipe | None = None) -> Opened:
-    """The classifier that `source` names: images (B, C, H, W) -> logits (B, num_classes).
+def open_weights(source: str | Path, *, use_ema: bool | None = None) -> Weights:
+    """The weights in a run (its best checkpoint, else its newest valid one), or in anything `read_weights` accepts.
 
-    The arguments are those of `open_network`.
-
-    Raises:
-        DataError, WeightsError: as `open_network`; or the network has no classifier.
+    use_ema: the moving average or the raw weights; None: the average if there is one.
     """
-    opened = open_network(source, use_ema=use_ema, recipe=recipe)
+    path = Path(source)
+    if is_remote(source) or not path.is_dir() or is_hub_folder(path):
+        return read_weights(source, use_ema=bool(use_ema))
+    path = _checkpoint_of(path)
+    if use_ema is None:
+        use_ema = (path / "ema.safetensors").exists()
+    return read_weights(path, use_ema=use_ema)
+
+
+def _checkpoint_of(folder: Path) -> Path:
+    if (folder / "MANIFEST.json").exists() or (folder / "model.safetensors").exists():
+        return folder
+    best = folder / "checkpoints" / "best"
+    if best.exists():
+        return best.resolve()
+    newest, damaged = newest_valid(folder)
+    if newest is None:
+        found = "; ".join(damaged) or "it has no checkpoint"
+        help = "give a run, a checkpoint folder, or a weights file"
+        raise DataError(f"{folder} is not a run with a checkpoint: {found}", help=help)
+    return newest
+
+
+def open_model(source: str | Path, *, use_ema: bool | None = None) -> Opened:
+    """As `open_network`, and a WeightsError if it is no classifier: images (B, C, H, W) -> logits (B, num_classes)."""
+    opened = open_network(source, use_ema=use_ema)
     if not opened.class_names:
-        raise no_classifier(opened.source)
+        raise no_classifier(opened.weights.source)
     return opened
 
 
@@ -82,35 +105,23 @@ def open_network(source: str | Path, *, use_ema: bool | None = None, recipe: Rec
     recipe, notes = settled(recipe or load_recipe(), weights)
     names: list[str] = weights.meta.get("class_names") or []
     num_classes = len(names) or _num_outputs(recipe, weights)
-    model, loading = load_whole(recipe, num_classes, weights)
+    model, loading = _load_whole(recipe, num_classes, weights)
     if num_classes and not names:
         names = [f"class {number}" for number in range(num_classes)]
         notes = [*notes, "the weights do not name their classes: the classes are numbered"]
     return Opened(model.eval(), recipe, names, weights, [*notes, *loading])
 
 
-def open_features(source: str | Path, *, use_ema: bool | None = None, recipe: Recipe | None = None) -> Opened:
-    """The network that `source` names without its classifier: images (B, C, H, W) -> features (B, D).
-
-    The arguments are those of `open_network`.
-
-    Raises:
-        DataError, WeightsError: as `open_network`.
-    """
+def open_features(source: str | Path, *, use_ema: bool | None = None) -> Opened:
+    """As `open_network`, but without the classifier: images (B, C, H, W) -> features (B, D)."""
     weights = open_weights(source, use_ema=use_ema)
-    recipe, notes = settled(recipe or load_recipe(), weights)
-    model, loading = load_whole(recipe, 0, weights)
+    recipe, notes = settled(load_recipe(), weights)
+    model, loading = _load_whole(recipe, 0, weights)
     return Opened(model.eval(), recipe, [], weights, [*notes, *loading])
 
 
-def load_whole(recipe: Recipe, num_classes: int, weights: Weights) -> tuple[nn.Module, list[str]]:
-    """The recipe's network with all of the weights, and notes; another image size than theirs is adapted to.
-
-    num_classes: 0: without the classifier, whose weights are then not loaded.
-
-    Raises:
-        WeightsError: something is missing, or does not fit.
-    """
+def _load_whole(recipe: Recipe, num_classes: int, weights: Weights) -> tuple[nn.Module, list[str]]:
+    """The recipe's network with all of the weights, and notes; with 0 classes, the classifier's are not loaded."""
     model = build_network(recipe, num_classes)
     if fold := fold_of(weights.tensors):
         model = reparameterize(model, fold=fold)
@@ -119,10 +130,8 @@ def load_whole(recipe: Recipe, num_classes: int, weights: Weights) -> tuple[nn.M
     unexpected = report.unexpected if num_classes else []
     if report.missing or unexpected or resized:
         names = ", ".join(list(dict.fromkeys([*report.missing, *unexpected, *resized]))[:3])
-        raise WeightsError(
-            f"{weights.source} does not fit {recipe.model.model} with {num_classes} classes: {names}",
-            help="; ".join(report.notes) or "use the data that the model was trained for",
-        )
+        message = f"{weights.source} does not fit {recipe.model.model} with {num_classes} classes: {names}"
+        raise WeightsError(message, help="; ".join(report.notes) or "use the data that the model was trained for")
     return model, report.notes
 
 

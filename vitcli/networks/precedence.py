@@ -11,22 +11,26 @@ from typing import Any
 
 from vitcli.errors import Place, WeightsError
 from vitcli.models.registry import model_info
-from vitcli.networks.keys import ARCHITECTURE, ARITHMETIC, DATA, LEARNING, PREPROCESSING
 from vitcli.recipe.check import COMMAND_LINE, MINDCV_DEFAULT
 from vitcli.recipe.load import Recipe
 from vitcli.recipe.schema import OWN_KEYS
-from vitcli.weights.fit import find_fit
-from vitcli.weights.preprocessing import preprocessing_of
+from vitcli.weights.fit import fit_of
+from vitcli.weights.preprocessing import KEYS, preprocessing_of
 from vitcli.weights.read import Weights
+
+#: keys that a trained network knows better than a recipe: how it is built, and what it learned and in which arithmetic,
+#: which decides how it is evaluated
+NETWORK = ("model", "layer_scale_init", *OWN_KEYS, "task", "quantize")
+#: how an image becomes its input
+PREPROCESSING = ("image_resize", "in_channels", *KEYS)
+#: the images that it was trained and evaluated on
+DATA = ("dataset", "data_dir", "train_split", "val_split", "batch_size", "val_batch_size")
 
 
 def overlaid(recipe: Recipe, known: Mapping[str, Any], source: str, *, over_file: bool) -> tuple[Recipe, list[str]]:
     """`recipe` with the values in `known` for all keys that are set nowhere stronger, and the names of these keys.
 
-    Args:
-        known: recipe key -> value.
-        source: where the values come from.
-        over_file: whether they are stronger than the recipe's file.
+    over_file: whether the values, which come from `source`, are stronger than the recipe's file.
     """
     flat = recipe.flat()
     changed = {
@@ -47,11 +51,7 @@ def plain(value: Any) -> Any:
 
 
 def settled(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[str]]:
-    """The recipe by which the network of `weights` is built and given its images, and notes on what was not obvious.
-
-    Raises:
-        WeightsError: neither recipe nor weights tell the architecture.
-    """
+    """The recipe by which the network of `weights` is built and given its images, and notes on what was not obvious."""
     stated = _stated(weights, with_data=not recipe.from_file)
     after, changed = overlaid(recipe, stated, weights.source, over_file=True)
     overruled = [name for name in changed if isinstance(recipe.origins.get(name), Place)]
@@ -75,6 +75,23 @@ def adopted_note(recipe: Recipe, names: list[str]) -> list[str]:
     return [f"preprocessing of the weights: {said}"] if said else []
 
 
+def preprocessing(recipe: Recipe) -> dict[str, Any]:
+    """The values of the keys in `PREPROCESSING`; every checkpoint and artifact holds them."""
+    flat = recipe.flat()
+    return {name: flat[name] for name in PREPROCESSING}
+
+
+def adopt_preprocessing(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[str]]:
+    """The recipe of a training that starts from `weights`, with their preprocessing where it sets none; a note."""
+    recipe, changed = overlaid(recipe, preprocessing_of(weights) or {}, weights.source, over_file=False)
+    return recipe, adopted_note(recipe, changed)
+
+
+def adopt_of_run(recipe: Recipe, run: dict[str, Any]) -> Recipe:
+    """The recipe of a run that is continued, with the values that the run adopted when it started."""
+    return overlaid(recipe, {name: run[name] for name in KEYS if name in run}, "the run", over_file=False)[0]
+
+
 def _recipe_of(weights: Weights) -> dict[str, Any] | None:
     """The recipe in a checkpoint of this project; None for any other file. Newer keys may be among its own."""
     recipe = weights.meta.get("recipe")
@@ -82,12 +99,9 @@ def _recipe_of(weights: Weights) -> dict[str, Any] | None:
 
 
 def _stated(weights: Weights, *, with_data: bool) -> dict[str, Any]:
-    """What comes with the weights in words: the recipe they were trained by, a configuration of another project.
-
-    with_data: also which images the network was trained on, and mixed precision if it was trained with it.
-    """
+    """What their recipe or another project's configuration says; with_data: also the images and mixed precision."""
     found, recipe = preprocessing_of(weights) or {}, _recipe_of(weights) or {}
-    names = (*ARCHITECTURE, *PREPROCESSING, *LEARNING, *ARITHMETIC, *(DATA if with_data else ()))
+    names = (*NETWORK, *PREPROCESSING, *(DATA if with_data else ()))
     found |= {name: recipe[name] for name in names if name in recipe}
     if with_data and recipe.get("amp", "off") != "off":
         found["amp"] = "auto"  # mixed precision if this device supports it
@@ -95,22 +109,11 @@ def _stated(weights: Weights, *, with_data: bool) -> dict[str, Any]:
 
 
 def _shown(weights: Weights) -> dict[str, Any]:
-    """What the names and shapes of the tensors show of the network.
-
-    Raises:
-        WeightsError: they fit no model of the registry, or do not show enough.
-    """
-    fit = find_fit(weights)
-    if fit is None:
-        raise WeightsError(
-            f"{weights.source} fits no model of the registry",
-            help="`vitcli weights show` prints what is known about it",
-        )
+    """What the names and shapes of the tensors show of the network; WeightsError if that is not enough."""
+    fit = fit_of(weights)
     if fit.options.get("num_heads", 1) is None:
-        raise WeightsError(
-            f"the number of attention heads of {weights.source} is not known",
-            help="`vitcli weights convert SOURCE --to vitcli --num_heads N -o FILE` writes a file that states it",
-        )
+        help = "`vitcli weights convert SOURCE --to vitcli --num_heads N -o FILE` writes a file that states it"
+        raise WeightsError(f"the number of attention heads of {weights.source} is not known", help=help)
     own = {name: value for name, value in fit.options.items() if name in OWN_KEYS}
     seen = fit.seen | {name: fit.options[name] for name in ("img_size", "in_chans") if fit.options.get(name)}
     info, stated, channels = model_info(fit.name), weights.meta.get("preprocessing", {}), seen.get("in_chans", 3)

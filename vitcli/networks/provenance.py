@@ -1,8 +1,8 @@
 """The origin of an artifact or a measurement: weights, data, machine, versions."""
 
-import hashlib
 import os
 import platform
+import re
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,15 +11,16 @@ from typing import Any
 from vitcli.errors import DataError
 from vitcli.networks.opened import Opened
 from vitcli.weights.json_file import read_json
+from vitcli.weights.manifest import sha256_of
 
 
 def source_facts(opened: Opened) -> dict[str, Any]:
     """The origin of the network: weights, their training, their data."""
-    meta, file = opened.weights.meta, Path(opened.source)
-    facts: dict[str, Any] = {"weights": opened.source, "license": meta.get("license", "not stated in the weights")}
+    meta, source = opened.weights.meta, opened.weights.source
+    file = Path(source)
+    facts: dict[str, Any] = {"weights": source, "license": meta.get("license", "not stated in the weights")}
     if file.is_file():
-        with file.open("rb") as stream:
-            facts["sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
+        facts["sha256"] = sha256_of(file)
     progress = meta.get("progress", {})
     best = progress.get("best", progress.get("best_top1"))  # its name in the first format
     if best is not None:
@@ -34,14 +35,8 @@ def source_facts(opened: Opened) -> dict[str, Any]:
 
 def machine() -> str:
     """The name of the processor, and its number of cores."""
-    try:
-        names = [
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ]
-    except OSError:
-        names = []
+    cpuinfo = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else []
     return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
@@ -49,8 +44,6 @@ def versions(*packages: str) -> dict[str, str]:
     """Package -> installed version, for those that are installed."""
     found = {}
     for name in packages:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found

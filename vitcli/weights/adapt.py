@@ -5,13 +5,12 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from vitcli.weights.report import LoadReport
 
 PosResample = Literal["timm", "torchvision", "jax"]
 #: how these projects resize a grid of position embeddings; jax: scipy.ndimage.zoom of order 1
@@ -24,6 +23,27 @@ INTERPOLATIONS: dict[PosResample, dict[str, Any]] = {
 Tensors = dict[str, Tensor]
 
 
+@dataclass
+class LoadReport:
+    """What happened to each tensor when weights were loaded into a model; names are those of the model."""
+
+    matched: list[str] = field(default_factory=list)  # copied unchanged
+    resized: list[str] = field(default_factory=list)  # copied after resizing
+    missing: list[str] = field(default_factory=list)  # of the model, left at their initial values
+    unexpected: list[str] = field(default_factory=list)  # of the file, not used
+    notes: list[str] = field(default_factory=list)  # reasons for the last three
+
+    def lines(self) -> list[str]:
+        """The report as text."""
+        changes = {"resized": self.resized, "missing": self.missing, "unexpected": self.unexpected}
+        counts = [
+            f"{len(names)} {word} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
+            for word, names in changes.items()
+            if names
+        ]
+        return ["; ".join([f"{len(self.matched)} tensors loaded", *counts]), *self.notes]
+
+
 def adapt(
     tensors: Tensors, model: nn.Module, report: LoadReport, *, reset_head: bool, pos_resample: PosResample
 ) -> None:
@@ -32,10 +52,8 @@ def adapt(
     classifiers: tuple[str, ...] = getattr(model, "classifiers", ("head",))
     _drop_distillation(tensors, own, report)
     _rename_norm(tensors, own, report)
-    if "fine_tune.weight" in own:  # the head before it must come from the file
-        _settle_heads(tensors, own, ("fine_tune",), report, reset=reset_head)
-    else:
-        _settle_heads(tensors, own, classifiers, report, reset=reset_head)
+    heads = ("fine_tune",) if "fine_tune.weight" in own else classifiers  # a head before it must come from the file
+    _settle_heads(tensors, own, heads, report, reset=reset_head)
     if not any(f"{name}.weight" in tensors for name in classifiers):
         _settle_pre_logits(tensors, own, report)
     _convert_channels(tensors, own, getattr(model, "first_convs", ()), report)
@@ -107,9 +125,8 @@ def _rename_norm(tensors: Tensors, own: Mapping[str, Tensor], report: LoadReport
     """timm calls the last norm `norm` before the class token is pooled, and `fc_norm` after the mean of patches."""
     for theirs, ours, pooling in (("norm", "fc_norm", "the mean of patches"), ("fc_norm", "norm", "the class token")):
         names = [f"{theirs}.weight", f"{theirs}.bias"]
-        if all(name in tensors and name not in own for name in names) and f"{ours}.weight" in own:
-            if f"{ours}.weight" in tensors:
-                continue
+        is_renamed = f"{ours}.weight" in own and f"{ours}.weight" not in tensors
+        if is_renamed and all(name in tensors and name not in own for name in names):
             for name in names:
                 tensors[name.replace(theirs, ours, 1)] = tensors.pop(name)
             report.notes.append(f"{theirs} loaded as {ours}: the model pools {pooling}, the file's did not")

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from vitcli.models.fastvit_keys import from_apple, to_apple
 from vitcli.models.vit_google import to_google
 from vitcli.models.vit_keys import from_any, num_prefix_tokens, to_hf, to_torchvision
 from vitcli.models.vit_options import HIDDEN, OPTIONS, usual_options
-from vitcli.weights.fit import Fit, find_fit, fold_of
+from vitcli.weights.fit import Fit, fit_of, fold_of
 from vitcli.weights.hub_config import hf_config, hf_preprocessor_config, timm_config
 from vitcli.weights.hub_folder import CONFIG, PREPROCESSOR
 from vitcli.weights.npz import write_npz
@@ -46,11 +46,9 @@ def convert_weights(weights: Weights, to: Target, out: Path, *, num_heads: int |
         WeightsError: no known model has these tensors, or the target cannot hold something in them.
     """
     check_out(to, out)
-    fit = find_fit(weights, num_heads=num_heads)
-    if num_heads and fit and fit.seen.get("num_heads", num_heads) != num_heads:
+    fit = fit_of(weights, num_heads=num_heads)
+    if num_heads and fit.seen.get("num_heads", num_heads) != num_heads:
         raise UsageError(f"{weights.source} has {fit.seen['num_heads']} heads", help="remove --num_heads")
-    if fit is None:
-        raise WeightsError(f"{weights.source} fits no model of the registry", help="see `vitcli weights show`")
     tensors, notes = from_any(weights.tensors) if fit.seen else from_apple(weights.tensors), list[str]()
     if to != "vitcli" and fit.seen.get("pos_embed") == "sincos2d" and "img_size" in fit.seen:
         tensors, fit = _with_positions(tensors, fit)
@@ -58,9 +56,10 @@ def convert_weights(weights: Weights, to: Target, out: Path, *, num_heads: int |
     if fit.heads_assumed:
         heads = fit.seen["num_heads"]
         notes.append(f"num_heads {heads} assumed from the width of the attention; set --num_heads N if that is wrong")
-    notes += _check_vit(weights, fit, to) if fit.seen else _check_other(weights, fit, to)
-    with _atomic(out) as draft:
-        WRITERS[to](draft, tensors, fit, weights)
+    _check_target(weights, fit, to)
+    notes += _check_options(weights, fit, to) if fit.seen else []
+    with atomic(out) as draft:
+        _write(to, draft, tensors, fit, weights)
     return notes + _not_kept(out, weights)
 
 
@@ -86,12 +85,22 @@ def _with_positions(tensors: Tensors, fit: Fit) -> tuple[Tensors, Fit]:
     return {**tensors, "pos_embed": positions}, replace(fit, seen=seen | {"pos_embed": "learned"})
 
 
-def _check_vit(weights: Weights, fit: Fit, to: Target) -> list[str]:
-    if to == "apple":
-        raise WeightsError(
-            "the apple format is for FastViT, and this is a ViT", help="use --to timm, torchvision, hf, google"
-        )
-    _check_fold(weights, to)
+def _check_target(weights: Weights, fit: Fit, to: Target) -> None:
+    """WeightsError if `to` has no such model, or has it only in training form."""
+    if fit.seen and to == "apple":
+        help = "use --to timm, torchvision, hf, google"
+        raise WeightsError("the apple format is for FastViT, and this is a ViT", help=help)
+    in_projects = ("vitcli", "timm", "apple") if fit.name.startswith("fastvit") else ("vitcli",)
+    if not fit.seen and to not in in_projects:
+        raise WeightsError(f"{to} has no model for {fit}", help="use --to vitcli; for FastViT also timm and apple")
+    fold = fold_of(weights.tensors)
+    if fold and to != "vitcli" and (fold, to) != ("standard", "apple"):
+        help = "use --to vitcli, or `vitcli weights unfuse` first"
+        raise WeightsError(f"{weights.source} is fused (fold {fold}), which {to} cannot hold", help=help)
+
+
+def _check_options(weights: Weights, fit: Fit, to: Target) -> list[str]:
+    """Notes on what is not kept of a ViT; WeightsError if `to` cannot hold one of its options."""
     notes = list[str]()
     for option, usual in _limits(to, fit.seen).items():
         value = fit.seen.get(option, usual)
@@ -100,14 +109,11 @@ def _check_vit(weights: Weights, fit: Fit, to: Target) -> list[str]:
         elif value != usual:
             # the tensors show only that there are layer scales, not their initial value
             shown = option if option == "layer_scale_init" else f"{option}: {value}"
-            raise WeightsError(
-                f"{weights.source} has {shown}, which {to} cannot hold",
-                help="use --to vitcli or --to timm" if to != "timm" else "use --to vitcli",
-            )
+            help = "use --to vitcli or --to timm" if to != "timm" else "use --to vitcli"
+            raise WeightsError(f"{weights.source} has {shown}, which {to} cannot hold", help=help)
     if to == "torchvision" and not fit.seen.get("num_classes"):
-        raise WeightsError(
-            "torchvision's model always has a head, and this file has none", help="use --to timm, hf or vitcli"
-        )
+        help = "use --to timm, hf or vitcli"
+        raise WeightsError("torchvision's model always has a head, and this file has none", help=help)
     if to != "vitcli" and to != "torchvision" and fit.seen.get("num_heads") is None:
         raise UsageError("the file does not show the number of attention heads", help="add --num_heads N")
     return notes
@@ -134,67 +140,33 @@ def _not_kept(out: Path, weights: Weights) -> list[str]:
     if names := weights.meta.get("class_names"):
         notes.append(f"{out.name} cannot hold the {len(names)} class names")
     if known := preprocessing_of(weights):
-        shown = ", ".join(
-            f"{name} {list(value) if isinstance(value, tuple) else value}" for name, value in known.items()
-        )
+        lists = {name: list(value) for name, value in known.items() if isinstance(value, tuple)}
+        shown = ", ".join(f"{name} {value}" for name, value in (known | lists).items())
         notes.append(f"{out.name} cannot hold the preprocessing; note it: {shown}")
     return notes
 
 
-def _check_other(weights: Weights, fit: Fit, to: Target) -> list[str]:
-    if to not in ("vitcli", "timm", "apple") or (to != "vitcli" and not fit.name.startswith("fastvit")):
-        raise WeightsError(f"{to} has no model for {fit}", help="use --to vitcli; for FastViT also timm and apple")
-    _check_fold(weights, to)
-    return []
-
-
-def _check_fold(weights: Weights, to: Target) -> None:
-    fold = fold_of(weights.tensors)
-    if fold and to != "vitcli" and (fold, to) != ("standard", "apple"):
-        raise WeightsError(
-            f"{weights.source} is fused (fold {fold}), which {to} cannot hold",
-            help="use --to vitcli, or `vitcli weights unfuse` first",
-        )
-
-
-def _write_vitcli(out: Path, tensors: Tensors, fit: Fit, weights: Weights) -> None:
-    _save(out, tensors, _facts(fit, weights))
-
-
-def _write_timm(out: Path, tensors: Tensors, fit: Fit, weights: Weights) -> None:
-    out.mkdir()
-    _save(out / "model.safetensors", tensors, {})
-    _write_json(out / CONFIG, timm_config(fit, tensors, weights))
-
-
-def _write_hf(out: Path, tensors: Tensors, fit: Fit, weights: Weights) -> None:
-    out.mkdir()
-    _save(out / "model.safetensors", to_hf(tensors), {})
-    _write_json(out / CONFIG, hf_config(fit, weights))
-    if preprocessing := preprocessing_of(weights):
-        _write_json(out / PREPROCESSOR, hf_preprocessor_config(preprocessing, fit.seen["img_size"]))
-
-
-def _write_torchvision(out: Path, tensors: Tensors, fit: Fit, weights: Weights) -> None:
-    _save(out, to_torchvision(tensors), _facts(fit, weights))
-
-
-def _write_google(out: Path, tensors: Tensors, fit: Fit, weights: Weights) -> None:
-    write_npz(out, to_google(tensors, fit.seen["num_heads"]))
-
-
-def _write_apple(out: Path, tensors: Tensors, fit: Fit, weights: Weights) -> None:
-    _save(out, to_apple(tensors), _facts(fit, weights), wrapper="state_dict")
-
-
-WRITERS: dict[Target, Callable[[Path, Tensors, Fit, Weights], None]] = {
-    "vitcli": _write_vitcli,
-    "timm": _write_timm,
-    "torchvision": _write_torchvision,
-    "hf": _write_hf,
-    "google": _write_google,
-    "apple": _write_apple,
-}
+def _write(to: Target, out: Path, tensors: Tensors, fit: Fit, weights: Weights) -> None:
+    facts = _facts(fit, weights)
+    match to:
+        case "vitcli":
+            _save(out, tensors, facts)
+        case "torchvision":
+            _save(out, to_torchvision(tensors), facts)
+        case "apple":
+            _save(out, to_apple(tensors), facts, wrapper="state_dict")
+        case "google":
+            write_npz(out, to_google(tensors, fit.seen["num_heads"]))
+        case "timm":
+            out.mkdir()
+            _save(out / "model.safetensors", tensors, {})
+            _write_json(out / CONFIG, timm_config(fit, tensors, weights))
+        case "hf":
+            out.mkdir()
+            _save(out / "model.safetensors", to_hf(tensors), {})
+            _write_json(out / CONFIG, hf_config(fit, weights))
+            if preprocessing := preprocessing_of(weights):
+                _write_json(out / PREPROCESSOR, hf_preprocessor_config(preprocessing, fit.seen["img_size"]))
 
 
 def _facts(fit: Fit, weights: Weights) -> dict[str, Any]:
@@ -220,15 +192,16 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _atomic(out: Path) -> Iterator[Path]:
-    """A temporary path, which is renamed to `out` if all goes well and removed if not."""
+def atomic(out: Path) -> Iterator[Path]:
+    """A temporary path, which is renamed to `out` if all goes well and removed if not; errors of the disk in words."""
     draft = out.with_name(f".{out.stem}-{os.getpid()}{out.suffix}")
     try:
         yield draft
-        os.rename(draft, out)
+        draft.replace(out)
     except (OSError, SafetensorError) as error:
-        kind = DiskError if is_disk_full(error) else UsageError
-        raise kind(f"cannot write {out}: {error}") from None
+        if is_disk_full(error):
+            raise DiskError(f"the disk is full: {out} was not written") from None
+        raise UsageError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         draft.unlink(missing_ok=True)

@@ -15,12 +15,10 @@ import shutil
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from typing import IO
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from rich.console import Console
@@ -28,6 +26,7 @@ from rich.progress import wrap_file
 
 from vitcli.errors import DataError, UsageError, is_disk_full
 from vitcli.weights.hub_folder import CONFIG, PREPROCESSOR, WEIGHTS
+from vitcli.weights.manifest import sha256_of
 
 HUB, TIMM, WEB = "hf-hub:", "timm:", ("http://", "https://")
 TIMEOUT_SECONDS = 30
@@ -70,16 +69,16 @@ def _fetch_file(url: str) -> Path:
         return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder):  # processes on one machine wait for the first one
+        with open(folder / ".lock", "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # processes on one machine wait for the first one
             if not target.exists():
                 _download(url, target)
     except urllib.error.HTTPError as error:
         raise DataError(f"{url}: the server answers {error.code} {error.reason}", help="check the address") from None
     except (OSError, ValueError, HTTPException) as error:
         if is_disk_full(error):
-            raise DataError(
-                f"the disk is full: no room for {url} in {folder}", help="free some space, or set XDG_CACHE_HOME"
-            ) from None
+            help = "free some space, or set XDG_CACHE_HOME"
+            raise DataError(f"the disk is full: no room for {url} in {folder}", help=help) from None
         reason = getattr(error, "reason", None) or error
         raise DataError(f"{url} cannot be downloaded: {reason}", help="check the address and the network") from None
     return target
@@ -88,53 +87,22 @@ def _fetch_file(url: str) -> Path:
 def _download(url: str, target: Path) -> None:
     """Through a temporary file, which is renamed only if its length and hash are right."""
     request = urllib.request.Request(url, headers={"User-Agent": "vitcli"})
+    console = Console(stderr=True)
+    bar: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
     with (
-        tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file,
-        _removed_on_error(Path(file.name)),
+        tempfile.TemporaryDirectory(dir=target.parent) as folder,
         urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response,
     ):
+        draft = Path(folder) / target.name
         expected = int(response.headers.get("Content-Length") or 0)
-        console = Console(stderr=True)
-        with wrap_file(
-            response,
-            expected,
-            description=target.name,
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        ) as body:
+        with wrap_file(response, expected, description=target.name, **bar) as body, draft.open("wb") as file:
             shutil.copyfileobj(body, file, 2**20)
-        if expected and file.tell() != expected:
-            raise DataError(f"{url}: {file.tell():,} of {expected:,} bytes arrived", help="try again")
-        file.flush()
-        _check_hash(url, target.name, Path(file.name))
-        os.replace(file.name, target)
-
-
-def _check_hash(url: str, name: str, file: Path) -> None:
-    expected = HASH_IN_NAME.search(name)
-    if not expected:
-        return
-    with open(file, "rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
-    if not found.startswith(expected.group(1)):
-        raise DataError(f"{url}: its SHA-256 begins with {found[:8]}, not with {expected.group(1)}", help="try again")
-
-
-@contextmanager
-def _removed_on_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[IO[str]]:
-    with open(folder / ".lock", "w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
+        if expected and draft.stat().st_size != expected:
+            raise DataError(f"{url}: {draft.stat().st_size:,} of {expected:,} bytes arrived", help="try again")
+        announced = HASH_IN_NAME.search(target.name)
+        if announced and not (found := sha256_of(draft)).startswith(announced[1]):
+            raise DataError(f"{url}: its SHA-256 begins with {found[:8]}, not with {announced[1]}", help="try again")
+        draft.replace(target)
 
 
 def _fetch_from_hub(address: str) -> Path:
@@ -153,17 +121,14 @@ def _fetch_from_hub(address: str) -> Path:
                 download(name)
             found = found.parent
     except ImportError:
-        raise UsageError(
-            f"{address} needs the package huggingface_hub", help="pip install 'vitcli[hub]', or give a file"
-        ) from None
+        help = "pip install 'vitcli[hub]', or give a file"
+        raise UsageError(f"{address} needs the package huggingface_hub", help=help) from None
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{address}: {str(error).splitlines()[0]}", help="check the name, the revision and the network"
-        ) from None
+        help = "check the name, the revision and the network"
+        raise DataError(f"{address}: {str(error).splitlines()[0]}", help=help) from None
     if found is None:
-        raise DataError(
-            f"{address} has no {file_name or ' or '.join(WEIGHTS)}", help="name a file: hf-hub:org/name/file"
-        )
+        help = "name a file: hf-hub:org/name/file"
+        raise DataError(f"{address} has no {file_name or ' or '.join(WEIGHTS)}", help=help)
     return found
 
 

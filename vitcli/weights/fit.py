@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from vitcli.catalog import MODEL_ARGUMENTS, model_info
-from vitcli.errors import DataError, VitcliError
+from vitcli.errors import DataError, VitcliError, WeightsError
 from vitcli.layers.reparam import Fold, reparameterize
 from vitcli.models.registry import create_model, list_models
 from vitcli.models.vit import VARIANTS
@@ -62,6 +62,14 @@ def find_fit(weights: Weights, *, num_heads: int | None = None) -> Fit | None:
     return fit if _has_shapes(fit, weights.tensors, whole=True) else None
 
 
+def fit_of(weights: Weights, *, num_heads: int | None = None) -> Fit:
+    """As `find_fit`; WeightsError if there is no such model."""
+    if fit := find_fit(weights, num_heads=num_heads):
+        return fit
+    help = "`vitcli weights show` prints what is known about it"
+    raise WeightsError(f"{weights.source} fits no model of the registry", help=help)
+
+
 def fold_of(names: Iterable[str]) -> Fold | None:
     """How a model with these tensor names (timm's or Apple's) was reparameterized; None: it was not."""
     names = set(names)
@@ -72,11 +80,7 @@ def fold_of(names: Iterable[str]) -> Fold | None:
 
 
 def known_options(weights: Weights) -> dict[str, Any]:
-    """The `HIDDEN` options that are certain, from our recipe, a configuration of the hub, or the names.
-
-    Raises:
-        DataError: a value that is not valid for the option.
-    """
+    """The `HIDDEN` options that are certain, from our recipe, a configuration of the hub, or the names."""
     config, recipe = weights.meta.get("config", {}), weights.meta.get("recipe", weights.meta.get("options", {}))
     args = config.get("model_args")  # in timm's config
     sources: list[dict[str, Any]] = [
@@ -136,4 +140,4 @@ def converted(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tens
 
 
 def _shapes(tensors: Mapping[str, Tensor], ignored: tuple[str, ...]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in tensors.items() if not name.startswith(ignored or ("\0",))}
+    return {name: tensor.shape for name, tensor in tensors.items() if not name.startswith(ignored)}

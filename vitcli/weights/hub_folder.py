@@ -21,11 +21,7 @@ def weights_in(folder: Path) -> Path | None:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """{"config": ..., "preprocessor_config": ..., "class_names": [...]}, as far as they exist.
-
-    Raises:
-        DataError: one of the files is not a JSON object, or the class names in it are not a list or table of names.
-    """
+    """{"config": ..., "preprocessor_config": ..., "class_names": [...]}, as far as they exist; DataError if damaged."""
     found = {name: folder / name for name in (CONFIG, PREPROCESSOR) if (folder / name).is_file()}
     meta: dict[str, Any] = {name.removesuffix(".json"): read_json(path) for name, path in found.items()}
     if names := _class_names(meta.get("config", {}), folder / CONFIG):

@@ -20,11 +20,7 @@ TOO_DEEP = f"objects and lists are nested more than {MAX_DEPTH} deep"
 
 
 def read_json(path: Path, *, help: str = "copy or download it again") -> dict[str, Any]:
-    """The object in the file `path`.
-
-    Raises:
-        DataError: it cannot be read, is larger than 16 MiB, or is not what `parse_json` takes; with `help`.
-    """
+    """The object in the file `path`; DataError with `help` if it is larger than 16 MiB or `parse_json` refuses it."""
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_BYTES + 1)

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from vitcli.errors import WeightsError
 from vitcli.models.vit_options import options_of
-from vitcli.weights.adapt import PosResample, adapt
+from vitcli.weights.adapt import LoadReport, PosResample, adapt
 from vitcli.weights.fit import converted, find_fit, fold_of, known_options
 from vitcli.weights.read import Weights, read_weights
-from vitcli.weights.report import LoadReport
 
 
 def load_weights(
@@ -67,15 +66,11 @@ def _check_form(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], source
             f"to use it as it is, load it into reparameterize(model, fold={theirs!r})",
         )
     if ours and not theirs:
-        raise WeightsError(
-            f"{source} is in training form, the model is fused (reparameterized)",
-            help="load it into the model in training form, then reparameterize the model",
-        )
+        help = "load it into the model in training form, then reparameterize the model"
+        raise WeightsError(f"{source} is in training form, the model is fused (reparameterized)", help=help)
     if ours != theirs:
-        raise WeightsError(
-            f"{source} is reparameterized with fold {theirs!r}, the model with {ours!r}",
-            help=f"load it into reparameterize(model, fold={theirs!r})",
-        )
+        help = f"load it into reparameterize(model, fold={theirs!r})"
+        raise WeightsError(f"{source} is reparameterized with fold {theirs!r}, the model with {ours!r}", help=help)
 
 
 def _check_all(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], report: LoadReport, weights: Weights) -> None:
@@ -91,10 +86,8 @@ def _check_all(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], report:
     if any(wrong.values()):
         lines = [f"{len(names)} {word}: {', '.join(names[:3])}" for word, names in wrong.items() if names]
         fit = find_fit(weights)
-        raise WeightsError(
-            f"{weights.source} is not for this model\n  " + "\n  ".join(lines),
-            help=f"this file fits {fit}" if fit else "it fits no model of the registry",
-        )
+        help = f"this file fits {fit}" if fit else "it fits no model of the registry"
+        raise WeightsError(f"{weights.source} is not for this model\n  " + "\n  ".join(lines), help=help)
 
 
 def _check_hidden(model: nn.Module, report: LoadReport, weights: Weights) -> None:

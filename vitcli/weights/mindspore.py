@@ -1,10 +1,6 @@
 """Reads MindSpore's .ckpt files without MindSpore: a message of protocol buffers, whose every claim is checked.
 
-    Checkpoint   1: Value, repeated
-    Value        1: tag (text)    2: TensorProto
-    TensorProto  1: dims (int64, repeated)    2: tensor_type (text)    3: tensor_content (bytes)
-
-A large tensor is split into several values with the same tag. Source: mindspore/ccsrc/utils/checkpoint.proto.
+A large tensor is split into several values with the same tag.
 """
 
 import math
@@ -15,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 from torch import Tensor
@@ -33,16 +29,25 @@ NORM_NAMES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", 
 OPTIMIZER = ("moment1.", "moment2.", "moments.")
 #: field 1 (a value) and its length, then field 1 (a tag)
 BEGINNING = re.compile(rb"\x0a[\x80-\xff]{0,9}[\x00-\x7f]\x0a", re.DOTALL)
-#: message -> its fields, in the order of their numbers: name, type, label
-MESSAGES = {
-    "TensorProto": (
-        ("dims", "TYPE_INT64", "LABEL_REPEATED"),
-        ("tensor_type", "TYPE_BYTES", "LABEL_OPTIONAL"),
-        ("tensor_content", "TYPE_BYTES", "LABEL_OPTIONAL"),
-    ),
-    "Value": (("tag", "TYPE_BYTES", "LABEL_OPTIONAL"), ("tensor", "TensorProto", "LABEL_OPTIONAL")),
-    "Checkpoint": (("value", "Value", "LABEL_REPEATED"),),
+#: mindspore/ccsrc/utils/checkpoint.proto; texts are bytes, which are decoded here, and all fields are optional
+SCHEMA = """
+name: "vitcli/mindspore_checkpoint.proto"
+message_type {
+  name: "TensorProto"
+  field { number: 1 name: "dims" type: TYPE_INT64 label: LABEL_REPEATED }
+  field { number: 2 name: "tensor_type" type: TYPE_BYTES label: LABEL_OPTIONAL }
+  field { number: 3 name: "tensor_content" type: TYPE_BYTES label: LABEL_OPTIONAL }
 }
+message_type {
+  name: "Value"
+  field { number: 1 name: "tag" type: TYPE_BYTES label: LABEL_OPTIONAL }
+  field { number: 2 name: "tensor" type: TYPE_MESSAGE type_name: ".TensorProto" label: LABEL_OPTIONAL }
+}
+message_type {
+  name: "Checkpoint"
+  field { number: 1 name: "value" type: TYPE_MESSAGE type_name: ".Value" label: LABEL_REPEATED }
+}
+"""
 
 
 def is_mindspore(head: bytes) -> bool:
@@ -51,11 +56,7 @@ def is_mindspore(head: bytes) -> bool:
 
 
 def read_mindspore(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The network's tensors under PyTorch's names for norms, and the single numbers and texts stored with them.
-
-    Raises:
-        DataError: the file is cut off or damaged. WeightsError: it holds something other than tensors.
-    """
+    """The network's tensors under PyTorch's names for norms, and the single numbers and texts stored with them."""
     try:
         parts = _parts(path)
         values = {name: _value(*part) for name, part in parts.items() if not name.startswith(OPTIMIZER)}
@@ -69,19 +70,8 @@ def read_mindspore(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 @cache
 def _checkpoint_class() -> Any:
-    """The class of the message. Its texts are bytes, which are decoded here, and all fields are optional."""
-    file = descriptor_pb2.FileDescriptorProto(name="vitcli/mindspore_checkpoint.proto", syntax="proto2")
-    kinds = descriptor_pb2.FieldDescriptorProto
-    for message, fields in MESSAGES.items():
-        described = file.message_type.add(name=message)
-        for number, (name, kind, label) in enumerate(fields, start=1):
-            field = described.field.add(name=name, number=number, label=kinds.Label.Value(label))
-            if kind in MESSAGES:
-                field.type, field.type_name = kinds.TYPE_MESSAGE, f".{kind}"
-            else:
-                field.type = kinds.Type.Value(kind)
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
+    pool.Add(text_format.Parse(SCHEMA, descriptor_pb2.FileDescriptorProto()))
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("Checkpoint"))
 
 

@@ -15,11 +15,7 @@ BFLOAT16 = np.dtype("V2")
 
 
 def read_npz(path: Path) -> dict[str, Tensor]:
-    """The arrays in the file; bfloat16 stays bfloat16.
-
-    Raises:
-        DataError: it is cut off or damaged. WeightsError: it holds Python objects.
-    """
+    """The arrays in the file; bfloat16 stays bfloat16."""
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
@@ -28,10 +24,8 @@ def read_npz(path: Path) -> dict[str, Tensor]:
             return {name: _tensor(arrays[name]) for name in arrays.files}
     except Exception as error:  # zip, header and array can each be damaged in many ways
         if isinstance(error, ValueError) and "allow_pickle" in str(error):
-            raise WeightsError(
-                f"{path} holds Python objects; reading them would run code from the file",
-                help="save plain arrays with the program that wrote it",
-            ) from error
+            message = f"{path} holds Python objects; reading them would run code from the file"
+            raise WeightsError(message, help="save plain arrays with the program that wrote it") from error
         raise DataError(f"{path} is damaged or cut off ({error})", help="download or copy it again") from error
 
 

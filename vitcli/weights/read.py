@@ -83,9 +83,8 @@ def _read_file(path: Path, *, use_ema: bool) -> tuple[dict[str, Tensor], dict[st
 
 def _read_checkpoint(directory: Path, *, use_ema: bool) -> Weights:
     if (directory / "checkpoints").is_dir():
-        raise WeightsError(
-            f"{directory} is a run", help=f"give one of its checkpoints: {directory / 'checkpoints' / 'best'}"
-        )
+        help = f"give one of its checkpoints: {directory / 'checkpoints' / 'best'}"
+        raise WeightsError(f"{directory} is a run", help=help)
     if problems := problems_in(directory):
         raise DataError(f"checkpoint {directory} is damaged: {'; '.join(problems)}", help="use an older checkpoint")
     path = directory / ("ema.safetensors" if use_ema else "model.safetensors")

@@ -17,13 +17,20 @@ EMA_WRAPPERS = ("state_dict_ema", "model_ema", "ema")
 
 
 def read_torch(path: Path, *, use_ema: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors, and the plain values stored with them.
-
-    Raises:
-        DataError: it is cut off or damaged.
-        WeightsError: it holds objects other than tensors and plain values, no tensors, or no average.
-    """
-    return _unwrap(_load(path), path, use_ema=use_ema)
+    """The tensors, and the plain values stored with them."""
+    content = _load(path)
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")
+    wrappers = EMA_WRAPPERS if use_ema else WRAPPERS
+    found = [content[name] for name in wrappers if isinstance(content.get(name), Mapping)]
+    if use_ema and not found:
+        raise WeightsError(f"{path} holds no moving average of the weights (looked for {', '.join(EMA_WRAPPERS)})")
+    state = found[0] if found else content
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise WeightsError(f"{path} holds no tensors; its entries are {', '.join(map(str, list(state)[:8]))}")
+    values = {**content, **state}.items()
+    return tensors, {name: value for name, value in values if isinstance(value, str | int | float | bool)}
 
 
 def _load(path: Path) -> Any:
@@ -42,20 +49,3 @@ def _load(path: Path) -> Any:
     except Exception as error:  # damaged bytes are instructions, which can fail in any way
         reason = str(error).split(". ")[0].splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path} is damaged or cut off ({reason})", help="download or copy it again") from error
-
-
-def _unwrap(content: Any, path: Path, *, use_ema: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state dict in what a trainer saved, and the plain values stored with it."""
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")
-    wrappers = EMA_WRAPPERS if use_ema else WRAPPERS
-    found = [content[name] for name in wrappers if isinstance(content.get(name), Mapping)]
-    if use_ema and not found:
-        raise WeightsError(f"{path} holds no moving average of the weights (looked for {', '.join(EMA_WRAPPERS)})")
-    state = found[0] if found else content
-    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise WeightsError(f"{path} holds no tensors; its entries are {', '.join(map(str, list(state)[:8]))}")
-    plain = (str, int, float, bool)
-    beside = {**content, **state} if found else content
-    return tensors, {name: value for name, value in beside.items() if isinstance(value, plain)}

@@ -14,7 +14,7 @@ from vitcli.layers.unfuse import new_norms, settle_norms, unfuse
 from vitcli.models.fastvit_keys import from_apple
 from vitcli.models.registry import create_model
 from vitcli.weights.convert import convert_weights
-from vitcli.weights.fit import Fit, find_fit, fold_of
+from vitcli.weights.fit import Fit, fit_of, fold_of
 from vitcli.weights.load import load_weights
 from vitcli.weights.read import Weights
 
@@ -41,17 +41,11 @@ class Unfused:
 
 
 def unfuse_weights(weights: Weights) -> Unfused:
-    """The network of `weights` in both forms.
-
-    Raises:
-        WeightsError: the weights are in training form, of a model that cannot be unfused, or not from folding.
-    """
+    """The network of `weights` in both forms; WeightsError if they are not fused, or of a model that stays so."""
     fold = fold_of(weights.tensors)
     if fold is None:
         raise WeightsError(f"{weights.source} is not fused", help="it can be trained as it is, with --ckpt_path")
-    fit = find_fit(weights)
-    if fit is None:
-        raise WeightsError(f"{weights.source} fits no model of the registry", help="see `vitcli weights show`")
+    fit = fit_of(weights)
     with torch.random.fork_rng(devices=[]):  # branches that add nothing have fixed random kernels
         torch.manual_seed(0)
         model: Any = create_model(fit.name, **_options(fit, weights)).eval()

@@ -1,15 +1,4 @@
-"""The formats of artifacts: one file each, with the same names in it.
-
-    FILE         name of the network's file in the artifact
-    PRECISIONS   the precisions that it offers, of fp32, bf16, fp16, int8, ...
-    CASTS        those for which the network itself is cast; the format handles the others
-    BATCH        the only batch size that it offers; None: any
-    DEVICES      devices that it can be exported for
-    HOLDS_CODE   whether loading the file may run code in it
-    EXTRA        `pip install 'vitcli[EXTRA]'` installs its packages
-    TO_EXPORT, TO_RUN, TO_QUANTIZE   packages that are needed
-    export(order)                writes FILE into order.folder
-    open_session(path, setting)  a function from input batches to the list of outputs, by the format's own runtime
+"""The formats of artifacts: one file each, with the names that `Format` lists.
 
 A file must not import torch or its packages before one of its functions is called.
 """
@@ -19,7 +8,7 @@ import importlib.util
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import numpy as np
 
@@ -29,8 +18,9 @@ from vitcli.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-#: an input batch of the network -> its outputs, the first of which are the logits or probabilities
-Session = Callable[[np.ndarray], list[np.ndarray]]
+#: an input batch of the network -> its logits or probabilities
+Session = Callable[[np.ndarray], np.ndarray]
+Purpose = Literal["export", "run", "quantize"]
 
 
 @dataclass(frozen=True)
@@ -53,25 +43,34 @@ class Order:
     output: str  #: name of the output
     batch: int | None = None  #: the only batch size; None: any
     device: str = "cpu"
-    calibration: "list[Tensor]" = field(default_factory=list)  #: inputs from which static int8 takes value ranges
+    calibration: "list[Tensor]" = field(default_factory=list)  #: input batches from which static int8 takes ranges
     keep_float: tuple[str, ...] = ()  #: names of layers that are not quantized
+
+    @property
+    def dynamic_shapes(self) -> Any:
+        """The shapes for torch.export: only the batch size varies, and only if it is not fixed."""
+        from torch.export import Dim
+
+        return None if self.batch else ({0: Dim("batch", min=1, max=4096)},)
 
 
 class Format(Protocol):
-    FILE: str
-    PRECISIONS: tuple[str, ...]
-    CASTS: tuple[str, ...]
-    BATCH: int | None
-    DEVICES: tuple[str, ...]
-    HOLDS_CODE: bool
-    EXTRA: str
-    TO_EXPORT: tuple[str, ...]
-    TO_RUN: tuple[str, ...]
-    TO_QUANTIZE: tuple[str, ...]
+    FILE: str  #: name of the network's file in the artifact
+    PRECISIONS: tuple[str, ...]  #: the precisions that it offers, of fp32, bf16, fp16, int8, ...
+    CASTS: tuple[str, ...]  #: those for which the network itself is cast; the format handles the others
+    BATCH: int | None  #: the only batch size that it offers; None: any
+    DEVICES: tuple[str, ...]  #: devices that it can be exported for
+    HOLDS_CODE: bool  #: whether loading the file may run code in it
+    EXTRA: str  #: `pip install 'vitcli[EXTRA]'` installs its packages
+    NEEDS: dict[Purpose, tuple[str, ...]]  #: packages
 
-    def export(self, order: Order) -> None: ...
+    def export(self, order: Order) -> None:
+        """Write FILE into order.folder."""
+        ...
 
-    def open_session(self, path: Path, setting: Setting) -> Session: ...
+    def open_session(self, path: Path, setting: Setting) -> Session:
+        """The network in the file `path`, run by the format's own runtime."""
+        ...
 
 
 def formats() -> list[str]:
@@ -79,19 +78,14 @@ def formats() -> list[str]:
     return sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
 
 
-def format_of(name: str) -> Format:
-    """The format `name`; UsageError if there is none."""
+def open_format(name: str, *, to: Purpose = "run") -> Format:
+    """The format `name`; UsageError if there is none, or if packages that it needs `to` do this are missing."""
     if name not in formats():
         likely = nearest(name, formats())
         help = f"did you mean {likely}?" if likely else f"known formats: {', '.join(formats())}"
         raise UsageError(f"there is no format {name!r}", help=help)
-    return cast(Format, importlib.import_module(f"vitcli.deploy.formats.{name}"))
-
-
-def open_format(name: str, *, to: str = "run") -> Format:
-    """The format `name`; UsageError unless the packages that it needs `to` "run" or "export" are installed."""
-    found = format_of(name)
-    need(found.TO_RUN if to == "run" else found.TO_EXPORT, extra=found.EXTRA, why=f"the format {name}")
+    found = cast(Format, importlib.import_module(f"vitcli.deploy.formats.{name}"))
+    need(found.NEEDS[to], extra=found.EXTRA, why=f"the format {name}")
     return found
 
 
@@ -101,8 +95,3 @@ def need(packages: Iterable[str], *, extra: str, why: str) -> None:
     if missing:
         cure = "pip install torch torchvision" if "torch" in missing else f"pip install 'vitcli[{extra}]'"
         raise UsageError(f"{why} needs {', '.join(missing)}", help=cure)
-
-
-def plain(value: Any) -> np.ndarray:
-    """`value` as a C-contiguous array, which runtimes need."""
-    return np.ascontiguousarray(value)

@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 
 from vitcli.deploy.formats import Order, Session, Setting
+from vitcli.deploy.pt2e import exported_program, session_of
+from vitcli.deploy.quiet import quiet
 from vitcli.errors import UsageError
 
 FILE = "model.pt2"
@@ -17,23 +19,17 @@ BATCH = None
 EXTRA = "quantize"
 DEVICES = ("cpu", "cuda")
 HOLDS_CODE = True
-TO_QUANTIZE = ("torchao",)
-TO_EXPORT = ("torch",)
-TO_RUN = ("torch",)
+NEEDS = {"export": ("torch",), "run": ("torch",), "quantize": ("torchao",)}
 
 
 def export(order: Order) -> None:
     import torch
 
-    from vitcli.deploy.pt2e import exported_program
-    from vitcli.deploy.quiet import quiet
-
     if not any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++")):
         raise UsageError("the format aoti needs a C++ compiler, and none was found", help="apt install g++")
     with quiet(), torch.no_grad():
-        program = exported_program(order, "inductor")
         torch._inductor.aoti_compile_and_package(
-            program,
+            exported_program(order, "inductor"),
             package_path=str(order.folder / FILE),
             inductor_configs={"freezing": True},  # weights are constants, in the layout that the kernels prefer
         )
@@ -41,9 +37,6 @@ def export(order: Order) -> None:
 
 def open_session(path: Path, setting: Setting) -> Session:
     import torch
-
-    from vitcli.deploy.pt2e import session_of
-    from vitcli.deploy.quiet import quiet
 
     with quiet():
         return session_of(torch._inductor.aoti_load_package(str(path)), setting)

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vitcli.deploy.formats import Order, Session, Setting, plain
+from vitcli.deploy.formats import Order, Session, Setting
+from vitcli.deploy.pt2e import exported_program
+from vitcli.deploy.quiet import quiet
 from vitcli.errors import UsageError
 
 FILE = "model.pte"
@@ -14,16 +16,11 @@ BATCH = 1
 EXTRA = "executorch"
 DEVICES = ("cpu",)
 HOLDS_CODE = False
-TO_QUANTIZE = ("torchao",)
-TO_EXPORT = ("executorch", "torchao")
-TO_RUN = ("executorch", "torch")
+NEEDS = {"export": ("executorch", "torchao"), "run": ("executorch", "torch"), "quantize": ("torchao",)}
 
 
 def export(order: Order) -> None:
     import torch
-
-    from vitcli.deploy.pt2e import exported_program
-    from vitcli.deploy.quiet import quiet
 
     with quiet(native=True), torch.no_grad():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -38,8 +35,6 @@ def open_session(path: Path, setting: Setting) -> Session:
     """The threads are those of XNNPACK's own pool."""
     import torch
 
-    from vitcli.deploy.quiet import quiet
-
     if setting.device != "cpu":
         raise UsageError(f"executorch has no device {setting.device!r}", help="remove --device: it runs on the CPU")
     with quiet(native=True):
@@ -48,8 +43,7 @@ def open_session(path: Path, setting: Setting) -> Session:
         method = Runtime.get().load_program(path).load_method("forward")
     assert method is not None
 
-    def run(images: np.ndarray) -> list[np.ndarray]:
-        outputs = method.execute([torch.from_numpy(plain(images))])
-        return [output.numpy() for output in outputs]
+    def run(images: np.ndarray) -> np.ndarray:
+        return method.execute([torch.from_numpy(np.ascontiguousarray(images))])[0].numpy()
 
     return run

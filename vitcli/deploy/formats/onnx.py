@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vitcli.deploy.formats import Order, Session, Setting, plain
+from vitcli.deploy.formats import Order, Session, Setting
+from vitcli.deploy.quiet import no_telemetry, quiet
 from vitcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,9 +19,7 @@ BATCH = None
 EXTRA = "onnx"
 DEVICES = ("cpu",)
 HOLDS_CODE = False
-TO_QUANTIZE = ("nncf",)
-TO_EXPORT = ("onnx", "onnxscript", "onnxruntime")
-TO_RUN = ("onnxruntime",)
+NEEDS = {"export": ("onnx", "onnxscript", "onnxruntime"), "run": ("onnxruntime",), "quantize": ("nncf",)}
 INPUT = "images"
 LARGEST_BYTES = 2**31 - 2**20  # limit of a protocol buffer, less room for what is not weights
 #: property in which the exporter records the modules that a node comes from, outermost first
@@ -32,9 +31,7 @@ def export(order: Order) -> None:
     path = order.folder / FILE
     graph = to_onnx(order)
     if order.precision == "int8":
-        from vitcli.deploy.nncf import quantized
-
-        graph = quantized(graph, [{INPUT: plain(batch)} for batch in order.calibration], kept_nodes(graph, order))
+        graph = quantized(graph, [{INPUT: batch.numpy()} for batch in order.calibration], kept_nodes(graph, order))
     path.write_bytes(graph.SerializeToString())
 
 
@@ -43,13 +40,9 @@ def to_onnx(order: Order) -> "onnx.ModelProto":
     import onnx
     import torch
 
-    from vitcli.deploy.network import dynamic_shapes
-    from vitcli.deploy.quiet import quiet
-
     if sum(t.numel() * t.itemsize for t in order.network.state_dict().values()) >= LARGEST_BYTES:
-        raise UsageError(
-            "a network of 2 GB or more does not fit into one ONNX file", help="use --to aoti, or a smaller network"
-        )
+        help = "use --to aoti, or a smaller network"
+        raise UsageError("a network of 2 GB or more does not fit into one ONNX file", help=help)
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
             order.network,
@@ -57,7 +50,7 @@ def to_onnx(order: Order) -> "onnx.ModelProto":
             dynamo=True,
             input_names=[INPUT],
             output_names=[order.output],
-            dynamic_shapes=dynamic_shapes(order.example, order.batch),
+            dynamic_shapes=order.dynamic_shapes,
             verbose=False,
         )
     assert program is not None
@@ -80,6 +73,34 @@ def module_of(node: Any) -> str:
     return ""
 
 
+def quantized(model: Any, batches: list[Any], kept_nodes: list[str]) -> Any:
+    """An ONNX or OpenVINO `model` with int8 layers, except the nodes `kept_nodes`; `batches` are inputs of it.
+
+    NNCF takes the ranges from these batches, and scales the weights per channel.
+    """
+    no_telemetry()
+    with quiet():
+        import nncf
+
+        nncf.set_log_level(40)  # errors
+        has_attention = any(word in kind for kind in _kinds(model) for word in ("Softmax", "ScaledDot"))
+        return nncf.quantize(
+            model,
+            nncf.Dataset(batches),
+            subset_size=len(batches),
+            preset=nncf.QuantizationPreset.MIXED,
+            model_type=nncf.ModelType.TRANSFORMER if has_attention else None,
+            ignored_scope=nncf.IgnoredScope(names=kept_nodes) if kept_nodes else None,
+        )
+
+
+def _kinds(model: Any) -> set[str]:
+    """Types of the model's nodes, without those at its end, where the softmax is not attention."""
+    if hasattr(model, "get_ops"):
+        return {op.get_type_name() for op in model.get_ordered_ops()[:-3]}
+    return {node.op_type for node in model.graph.node[:-1]}
+
+
 def open_session(path: Path, setting: Setting) -> Session:
     import onnxruntime
 
@@ -96,7 +117,7 @@ def open_session(path: Path, setting: Setting) -> Session:
     if wanted not in session.get_providers():  # it falls back to the CPU with only a warning
         raise UsageError("ONNX Runtime cannot use the GPU of this machine", help="remove --device")
 
-    def run(images: np.ndarray) -> list[np.ndarray]:
-        return session.run(None, {INPUT: plain(images)})  # type: ignore[return-value]
+    def run(images: np.ndarray) -> np.ndarray:
+        return session.run(None, {INPUT: np.ascontiguousarray(images)})[0]  # type: ignore[return-value]
 
     return run

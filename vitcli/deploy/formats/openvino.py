@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from vitcli.deploy.formats import Order, Session, Setting, plain
+from vitcli.deploy.formats import Order, Session, Setting
+from vitcli.deploy.formats.onnx import kept_nodes, quantized, to_onnx
 from vitcli.deploy.quiet import no_telemetry
 
 FILE = "model.xml"
@@ -20,28 +21,24 @@ BATCH = None
 EXTRA = "openvino"
 DEVICES = ("cpu",)
 HOLDS_CODE = False
-TO_QUANTIZE = ("nncf",)
-TO_EXPORT = ("openvino", "onnx", "onnxscript")
-TO_RUN = ("openvino",)
+NEEDS = {"export": ("openvino", "onnx", "onnxscript"), "run": ("openvino",), "quantize": ("nncf",)}
 #: data type in which layers compute; in an int8 artifact, those that stay in float
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "bf16"}
+#: OpenVINO's name of the capability to compute in that type
+_CAPABILITIES = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
 #: number of compiled networks that are kept
 _MAX_SHAPES = 4
 
 
 def export(order: Order) -> None:
     """Export through ONNX, whose nodes keep the names of the modules they come from."""
-    from vitcli.deploy.formats.onnx import kept_nodes, to_onnx
-
     graph = to_onnx(order)
     ov = import_openvino()
     model = ov.Core().read_model(graph.SerializeToString())
     if order.precision == "int8":
-        from vitcli.deploy.nncf import quantized
-
         kept = set(kept_nodes(graph, order))  # a node may become several: NODE and NODE/WithoutBiases
         names = [name for op in model.get_ops() if (name := op.get_friendly_name()).split("/")[0] in kept]
-        model = quantized(model, [plain(batch) for batch in order.calibration], names)
+        model = quantized(model, [batch.numpy() for batch in order.calibration], names)
     ov.save_model(model, order.folder / FILE, compress_to_fp16=order.precision in ("bf16", "fp16"))
 
 
@@ -59,7 +56,9 @@ def open_session(path: Path, setting: Setting) -> Session:
     ov = import_openvino()
     core = ov.Core()
     device = "CPU" if setting.device == "cpu" else setting.device.upper()
-    hint = _hint(core, device, setting.precision)
+    hint = _HINTS[setting.precision]
+    if _CAPABILITIES[hint] not in core.get_property(device, "OPTIMIZATION_CAPABILITIES"):
+        hint = "f32"
     options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
     if setting.threads and device == "CPU":
         options["INFERENCE_NUM_THREADS"] = setting.threads
@@ -70,16 +69,9 @@ def open_session(path: Path, setting: Setting) -> Session:
         model.reshape({model.inputs[0]: list(shape)})
         return core.compile_model(model, device, options).create_infer_request()
 
-    def run(images: np.ndarray) -> list[np.ndarray]:
+    def run(images: np.ndarray) -> np.ndarray:
         request = request_for(images.shape)
-        request.infer([plain(images)], share_inputs=True)
-        return [np.array(output.data) for output in request.output_tensors]
+        request.infer([np.ascontiguousarray(images)], share_inputs=True)
+        return np.array(request.output_tensors[0].data)
 
     return run
-
-
-def _hint(core: Any, device: str, precision: str) -> str:
-    """The data type to compute in: float32 if the device does not support the wanted one."""
-    hint = _HINTS[precision]
-    names = {"bf16": "BF16", "f16": "FP16", "f32": "FP32"}
-    return hint if names[hint] in core.get_property(device, "OPTIMIZATION_CAPABILITIES") else "f32"

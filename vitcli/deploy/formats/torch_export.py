@@ -5,7 +5,9 @@ PyTorch may unpickle parts of such a file when it loads it, so it counts as code
 
 from pathlib import Path
 
-from vitcli.deploy.formats import Order, Session, Setting
+from vitcli.deploy.formats import Order, Session, Setting, need
+from vitcli.deploy.pt2e import exported_program, session_of
+from vitcli.deploy.quiet import quiet
 
 FILE = "model.pt2"
 PRECISIONS = ("fp32", "bf16", "fp16", "int8", "int8_dynamic", "int8_weight")
@@ -14,16 +16,11 @@ BATCH = None
 EXTRA = "quantize"
 DEVICES = ("cpu", "cuda")
 HOLDS_CODE = True
-TO_QUANTIZE = ("torchao",)
-TO_EXPORT = ("torch",)
-TO_RUN = ("torch",)
+NEEDS = {"export": ("torch",), "run": ("torch",), "quantize": ("torchao",)}
 
 
 def export(order: Order) -> None:
     import torch
-
-    from vitcli.deploy.pt2e import exported_program
-    from vitcli.deploy.quiet import quiet
 
     with quiet(), torch.no_grad():
         torch.export.save(exported_program(order, "inductor"), order.folder / FILE)
@@ -33,10 +30,8 @@ def open_session(path: Path, setting: Setting) -> Session:
     """Runs the operators one by one."""
     import torch
 
-    from vitcli.deploy.pt2e import register_quantized_operators, session_of
-    from vitcli.deploy.quiet import quiet
-
     if setting.precision.startswith("int8"):
-        register_quantized_operators()
+        need(NEEDS["quantize"], extra=EXTRA, why="int8")
+        import torchao.quantization.pt2e  # noqa: F401  defines the operators of quantized graphs
     with quiet():
         return session_of(torch.export.load(path).module().to(setting.device), setting)
