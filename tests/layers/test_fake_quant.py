@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tests.e2e.test_resume import final_bytes, metrics
-from tests.models.oracle import images, perturb
+from tests.models.oracle import images
 from tests.support.commands import SMALL
+from tests.support.tensors import randomized
 from vitcli import train, validate
 from vitcli.engine.preflight import check_frozen
 from vitcli.errors import RecipeError, UsageError
@@ -28,8 +29,7 @@ from vitcli.recipe.load import load_recipe
 def fastvit(*, attention: bool) -> FastViT:
     torch.manual_seed(0)
     model = FastViT(depths=(1, 1, 1, 1), dim=32, mlp_ratio=2, attention=attention, num_classes=5)
-    perturb(model)
-    return model
+    return randomized(model)
 
 
 def vit() -> nn.Module:

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from tests.models.oracle import images, pair
-from tests.models.vit_oracles import ours, pictures, shaken
+from tests.models.vit_oracles import ours, pictures
+from tests.support.tensors import randomized
 from vitcli.layers.attention import Attention
 from vitcli.layers.mobileone import MobileOneBlock
 from vitcli.layers.reparam import reparameterize
@@ -69,7 +70,7 @@ VITS = [
 
 @pytest.mark.parametrize(("options", "num_gone"), VITS)
 def test_vit_in_full(options, num_gone):
-    model = shaken(ours(**options))
+    model = randomized(ours(**options))
     full = reparameterize(model, fold="full")
     assert len(full.state_dict()) == len(model.state_dict()) - 8 - num_gone
     assert not [key for key in full.state_dict() if ".norm1." in key or ".norm2." in key or ".ls" in key]
@@ -82,7 +83,7 @@ def test_vit_in_full(options, num_gone):
 
 
 def test_modules_with_hooks_are_not_folded():
-    model, seen = shaken(ours(layer_scale_init=1.0)), []
+    model, seen = randomized(ours(layer_scale_init=1.0)), []
     model.blocks[0].mlp.act.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     model.blocks[1].norm1.register_forward_hook(lambda module, inputs, output: seen.append(output))
     full = reparameterize(model, fold="full")
@@ -113,6 +114,6 @@ class ParallelBlock(Block):
     ids=["block of a subclass", "linformer", "norms after residuals"],
 )
 def test_what_cannot_be_folded_stays(model):
-    model = shaken(model())
+    model = randomized(model())
     full = reparameterize(model, fold="full")
     torch.testing.assert_close(full.state_dict(), model.state_dict(), rtol=0, atol=0)

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 
-from tests.models.oracle import images, pair, perturb
+from tests.models.oracle import images, pair
+from tests.support.tensors import randomized
 from vitcli.errors import WeightsError
 from vitcli.layers.reparam import reparameterize
 from vitcli.layers.unfuse import input_shift, new_norms, settle_norms, unfuse
@@ -29,7 +30,7 @@ def smooth(count: int, seed: int) -> Tensor:
 
 def trained(model: FastViT) -> FastViT:
     """With the statistics of such images."""
-    perturb(model)
+    randomized(model)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()

@@ -4,6 +4,7 @@ import timm
 import torch
 from torch import nn
 
+from tests.support.tensors import randomized
 from vitcli.models.registry import create_model
 
 NAMES = ["fastvit_t8", "fastvit_t12", "fastvit_s12", "fastvit_sa12", "fastvit_sa24", "fastvit_sa36", "fastvit_ma36"]
@@ -12,25 +13,10 @@ NAMES = ["fastvit_t8", "fastvit_t12", "fastvit_s12", "fastvit_sa12", "fastvit_sa
 def pair(name: str, *, num_classes: int = 10, seed: int = 0) -> tuple[nn.Module, nn.Module]:
     """(ours, timm's) with equal weights, in eval mode; outputs are of size 1."""
     torch.manual_seed(seed)
-    theirs = timm.create_model(name, num_classes=num_classes).eval()
-    perturb(theirs)
+    theirs = randomized(timm.create_model(name, num_classes=num_classes))
     ours = create_model(name, num_classes=num_classes).eval()
     ours.load_state_dict(theirs.state_dict(), strict=True)
     return ours, theirs
-
-
-@torch.no_grad()
-def perturb(model: nn.Module) -> None:
-    """Norms, their statistics and layer scales as they could be after training."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.weight.uniform_(0.5, 1.5)
-            module.bias.normal_(0, 0.2)
-            module.running_mean.normal_(0, 0.2)
-            module.running_var.uniform_(0.5, 1.5)
-        if isinstance(getattr(module, "gamma", None), nn.Parameter):
-            module.gamma.uniform_(0.2, 0.5)
-    model.head.fc.weight.normal_(0, 0.1)
 
 
 def images(*shape: int, seed: int = 1) -> torch.Tensor:

@@ -7,8 +7,9 @@ import timm
 import torch
 from torch import nn
 
-from tests.models.oracle import images, pair, perturb
-from tests.models.vit_oracles import TINY, ours, pictures, shaken, timm_vit
+from tests.models.oracle import images, pair
+from tests.models.vit_oracles import TINY, ours, pictures, timm_vit
+from tests.support.tensors import randomized
 from vitcli.errors import UsageError
 from vitcli.models.fastvit import FastViT
 from vitcli.models.registry import create_model
@@ -20,9 +21,7 @@ SMALL = {"drop_rate": 0.5}
 
 def fastvit(num_classes: int) -> FastViT:
     model = FastViT(depths=(1, 1), dim=16, mlp_ratio=2, attention=True, num_classes=num_classes, **SMALL)
-    if num_classes:
-        perturb(model)
-    return model
+    return randomized(model)
 
 
 #: model by number of classes, width of its features, names of the head's tensors
@@ -111,7 +110,7 @@ def test_weights_with_a_head_in_a_model_without_one(name: str):
     [({"head_hidden": 24}, 4), ({"fine_tune_from": 3}, 4), ({"pre_logits": 24}, 4), ({"distilled": True}, 5)],
 )
 def test_any_head_is_dropped_for_a_model_without_one(of_the_file: dict, gone: int):
-    source, headless = shaken(ours(**of_the_file)), ours(num_classes=0)
+    source, headless = randomized(ours(**of_the_file)), ours(num_classes=0)
     report = load_weights(headless, Weights(source.state_dict()))
     assert len(report.unexpected) == gone
     if not of_the_file.keys() & {"distilled", "pre_logits"}:

@@ -8,6 +8,7 @@ from timm.models.vision_transformer import VisionTransformer as TimmViT
 from torch import Tensor, nn
 from vit_pytorch.simple_vit import posemb_sincos_2d
 
+from tests.support.tensors import randomized
 from vitcli.errors import UsageError
 from vitcli.layers.cpu import use_cpu_kernels
 from vitcli.layers.embed import sincos2d
@@ -28,14 +29,6 @@ PARAMETERS = {
 
 def tiny(**options: object) -> VisionTransformer:
     return create_model("vit_b_patch16", **{**TINY, **options}).eval()
-
-
-def shake(model: nn.Module) -> nn.Module:
-    """Random weights everywhere, so that no term is zero."""
-    torch.manual_seed(0)
-    for p in model.parameters():
-        nn.init.normal_(p, std=0.2)
-    return model
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -68,7 +61,7 @@ VARIATIONS = [
 
 @pytest.mark.parametrize(("timms", "ours"), VARIATIONS, ids=lambda options: "-".join(options) or "plain")
 def test_outputs_and_gradients_are_timms(timms: dict, ours: dict):
-    theirs = shake(TimmViT(**{**TINY, **timms})).eval()
+    theirs = randomized(TimmViT(**{**TINY, **timms})).eval()
     model = tiny(**ours)
     model.load_state_dict(theirs.state_dict())
     images = torch.randn(3, 3, 32, 32)
@@ -85,7 +78,7 @@ def test_outputs_and_gradients_are_timms(timms: dict, ours: dict):
 def test_distilled_is_timms():
     from timm.models.deit import VisionTransformerDistilled
 
-    theirs = shake(VisionTransformerDistilled(**TINY)).eval()
+    theirs = randomized(VisionTransformerDistilled(**TINY)).eval()
     model = tiny(distilled=True)
     model.load_state_dict(theirs.state_dict())
     images = torch.randn(3, 3, 32, 32)
@@ -113,7 +106,7 @@ def without_hidden_patches(model: VisionTransformer, images: Tensor, mask: Tenso
 @pytest.mark.parametrize("batch", [1, 2, 7])
 @pytest.mark.parametrize("options", [{}, {"global_pool": "avg"}, {"reg_tokens": 3}, {"attn_scale": "learned"}], ids=str)
 def test_a_masked_patch_is_a_missing_patch(batch: int, options: dict):
-    model = shake(tiny(**options))
+    model = randomized(tiny(**options))
     images = torch.randn(batch, 3, 32, 32)
     mask = torch.rand(batch, 4, 4) < 0.5
     mask[:, 0, 0] = True
@@ -127,7 +120,7 @@ def test_a_masked_patch_is_a_missing_patch(batch: int, options: dict):
 
 
 def test_masks_at_their_ends():
-    model = shake(tiny())
+    model = randomized(tiny())
     images = torch.randn(2, 3, 32, 32)
     all_, none = torch.ones(2, 4, 4, dtype=torch.bool), torch.zeros(2, 4, 4, dtype=torch.bool)
     torch.testing.assert_close(model(images, mask=all_), model(images))
@@ -194,7 +187,9 @@ def test_every_part_learns(options: dict):
 
 
 def test_eval_mode_is_deterministic_and_whole():
-    model = shake(tiny(patch_drop_rate=0.5, drop_path_rate=0.5, proj_drop_rate=0.5, attn_drop_rate=0.5, drop_rate=0.5))
+    model = randomized(
+        tiny(patch_drop_rate=0.5, drop_path_rate=0.5, proj_drop_rate=0.5, attn_drop_rate=0.5, drop_rate=0.5)
+    )
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(model(images), model(images))
     assert [tuple(m.shape) for m in model.train().features(images)] == [(2, 48, 4, 4)] * 3
@@ -202,7 +197,7 @@ def test_eval_mode_is_deterministic_and_whole():
 
 def test_hooks_see_all_tokens():
     """The last block computes only what the head needs, unless it has hooks."""
-    model, seen = shake(tiny()), []
+    model, seen = randomized(tiny()), []
     images = torch.randn(2, 3, 32, 32)
     unwatched = model(images)
     handles = [block.register_forward_hook(lambda *args: seen.append(args[2].shape)) for block in model.blocks]
@@ -223,7 +218,7 @@ def test_the_residual_stream_is_float32_under_autocast(positions: str, pool: str
 
 
 def test_the_network_compiles_as_one_graph():
-    model = shake(tiny(patch_drop_rate=0.5, drop_path_rate=0.5, drop_path_mode="skip"))
+    model = randomized(tiny(patch_drop_rate=0.5, drop_path_rate=0.5, drop_path_mode="skip"))
     images = torch.randn(2, 3, 32, 32)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(images), model(images))

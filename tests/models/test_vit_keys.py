@@ -13,10 +13,10 @@ from tests.models.vit_oracles import (
     lucid_vit,
     ours,
     pictures,
-    shaken,
     timm_vit,
     torchvision_vit,
 )  # fmt: skip
+from tests.support.tensors import randomized
 from vitcli.errors import WeightsError
 from vitcli.models.vit_google import from_google, to_google
 from vitcli.models.vit_keys import family_of, from_any, to_hf, to_torchvision
@@ -59,7 +59,7 @@ ORACLES = {
         lambda: lucid_vit(heads=1, dim_head=32),
         {**LUCID, "num_heads": 1},
     ),
-    "vit-pytorch v0.1": ("vit-pytorch", lambda: shaken(FirstReleaseViT()), FIRST),
+    "vit-pytorch v0.1": ("vit-pytorch", lambda: randomized(FirstReleaseViT()), FIRST),
 }
 
 
@@ -116,7 +116,7 @@ def test_a_plugged_transformer_of_vit_pytorch_keeps_its_names():
     encoder = nn.TransformerEncoder(
         nn.TransformerEncoderLayer(32, 2, 64, batch_first=True), 2, enable_nested_tensor=False
     )
-    theirs = shaken(EfficientViT(image_size=32, patch_size=8, num_classes=5, dim=32, transformer=encoder))
+    theirs = randomized(EfficientViT(image_size=32, patch_size=8, num_classes=5, dim=32, transformer=encoder))
     model = ours(transformer=encoder, patch_norm=True, norm_eps=1e-5)
     model.load_state_dict(from_any(theirs.state_dict()), strict=True)
     expected = logits(theirs, pictures())
@@ -125,7 +125,7 @@ def test_a_plugged_transformer_of_vit_pytorch_keeps_its_names():
 
 def test_vit_pytorch_of_2021():
     """Norms in one wrapper, dropouts in the MLP, a head with a norm of its own: the names of releases 0.7 to 1.2."""
-    own = shaken(ours(qkv_bias=False)).state_dict()
+    own = randomized(ours(qkv_bias=False)).state_dict()
     theirs = {}
     for name, tensor in own.items():
         for ours_, lucid in {
@@ -178,7 +178,7 @@ def test_transformers_names_in_memory_and_in_files(tmp_path):
 
 def test_names_that_published_files_have():
     """Spelled out, so that two equal mistakes in the two directions do not hide each other."""
-    tensors = shaken(ours()).state_dict()
+    tensors = randomized(ours()).state_dict()
     there = to_hf(tensors)
     for name in (
         "vit.embeddings.position_embeddings",
@@ -201,18 +201,18 @@ def test_names_that_published_files_have():
 
 @pytest.mark.parametrize("options", [{}, {"pre_logits": 24}])
 def test_round_trips(options):
-    tensors = shaken(ours(**options)).state_dict()
+    tensors = randomized(ours(**options)).state_dict()
     assert same(from_any(tensors), tensors)
     assert same(from_any(to_torchvision(tensors)), tensors)
     assert same(from_any(to_google(tensors, 2)), tensors)
     assert same(from_any(to_hf(tensors)), tensors)
-    distilled = shaken(ours(distilled=True)).state_dict()
+    distilled = randomized(ours(distilled=True)).state_dict()
     assert same(from_any(to_hf(distilled)), distilled)
 
 
 @pytest.mark.parametrize("prefix", ["", "opt/target/", "params/", "params/img/"])
 def test_prefixes_of_google(prefix):
-    tensors = shaken(ours()).state_dict()
+    tensors = randomized(ours()).state_dict()
     there = {f"{prefix}{name}": tensor for name, tensor in to_google(tensors, 2).items()}
     names = {"": [], "params/img/": ["params/txt/head/kernel", "params/t"]}.get(prefix, ["opt/state/step"])
     others = {name: torch.ones(1) for name in names}
@@ -239,7 +239,7 @@ def big_vision(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def test_big_visions_scanned_blocks():
-    tensors = shaken(ours()).state_dict()
+    tensors = randomized(ours()).state_dict()
     converted = from_google(big_vision(tensors))
     assert converted.keys() == tensors.keys()
     assert all(torch.equal(converted[name], tensors[name]) for name in tensors)
@@ -268,6 +268,6 @@ def test_other_tensors_are_left_alone():
     assert family_of(tensors) is None
     assert from_any(tensors) == tensors
     assert options_of(tensors) == {}
-    damaged = to_hf(shaken(ours()).state_dict())
+    damaged = to_hf(randomized(ours()).state_dict())
     del damaged["vit.encoder.layer.0.attention.attention.key.weight"]
     assert {"blocks.0.attn.q.weight", "blocks.0.attn.v.weight"} <= from_any(damaged).keys()  # load_weights refuses it

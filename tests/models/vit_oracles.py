@@ -9,23 +9,13 @@ from torchvision.models import VisionTransformer as TorchvisionViT
 from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher, ViTConfig, ViTForImageClassification
 from vit_pytorch import ViT as LucidViT
 
+from tests.support.tensors import randomized
 from vitcli.models.registry import create_model
 
 #: width 32, 2 blocks of 2 heads, 16 patches of 8 px, 5 classes; as our options
 TINY: dict[str, Any] = {
     "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 2.0, "patch_size": 8, "img_size": 32, "num_classes": 5
 }  # fmt: skip
-
-
-@torch.no_grad()
-def shaken(model: nn.Module, seed: int = 0) -> nn.Module:
-    """`model` in eval mode with every parameter drawn anew: no zeros, no ones."""
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
-    for norm in (module for module in model.modules() if isinstance(module, nn.LayerNorm)):
-        norm.weight += 1
-    return model.eval()
 
 
 def ours(**options: Any) -> nn.Module:
@@ -37,12 +27,12 @@ def pictures(channels: int = 3, side: int = 32) -> Tensor:
 
 
 def timm_vit(name: str = "vit_base_patch16_224", **options: Any) -> nn.Module:
-    return shaken(timm.create_model(name, **(TINY | options)))
+    return randomized(timm.create_model(name, **(TINY | options)))
 
 
 def torchvision_vit(**options: Any) -> nn.Module:
     tiny = {"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 64}
-    return shaken(TorchvisionViT(**tiny, num_classes=5, **options))
+    return randomized(TorchvisionViT(**tiny, num_classes=5, **options))
 
 
 def hf_vit(*, distilled: bool = False, **options: Any) -> nn.Module:
@@ -50,13 +40,13 @@ def hf_vit(*, distilled: bool = False, **options: Any) -> nn.Module:
     tiny |= {"image_size": 32, "patch_size": 8, "layer_norm_eps": 1e-6}
     options = options if "id2label" in options else {"num_labels": 5, **options}
     if distilled:
-        return shaken(DeiTForImageClassificationWithTeacher(DeiTConfig(**tiny, **options)))
-    return shaken(ViTForImageClassification(ViTConfig(**tiny, **options)))
+        return randomized(DeiTForImageClassificationWithTeacher(DeiTConfig(**tiny, **options)))
+    return randomized(ViTForImageClassification(ViTConfig(**tiny, **options)))
 
 
 def lucid_vit(**options: Any) -> nn.Module:
     tiny = {"image_size": 32, "patch_size": 8, "dim": 32, "depth": 2, "heads": 2, "mlp_dim": 64, "dim_head": 64}
-    return shaken(LucidViT(**(tiny | {"num_classes": 5} | options)))
+    return randomized(LucidViT(**(tiny | {"num_classes": 5} | options)))
 
 
 class FirstReleaseViT(nn.Module):

@@ -8,7 +8,8 @@ import torch
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from tests.models.vit_oracles import ours, pictures, shaken, timm_vit
+from tests.models.vit_oracles import ours, pictures, timm_vit
+from tests.support.tensors import randomized
 from tests.weights.test_load import snapshot, unchanged
 from vitcli.errors import DataError, WeightsError
 from vitcli.models.registry import create_model
@@ -63,7 +64,7 @@ def load(source: torch.nn.Module, **options):
 
 
 def test_another_image_and_patch_size():
-    source = shaken(ours())
+    source = randomized(ours())
     model, report = load(source, img_size=48)
     assert report.resized == ["pos_embed"]
     assert report.notes == ["pos_embed: 4 x 4 positions in the file, 6 x 6 in the model; resized like timm"]
@@ -82,7 +83,7 @@ def test_another_image_and_patch_size():
 
 
 def test_the_rule_is_chosen():
-    source, results = shaken(ours()), {}
+    source, results = randomized(ours()), {}
     for rule in ("timm", "torchvision", "jax"):
         model = ours(img_size=48)
         assert rule in load_weights(model, Weights(source.state_dict()), pos_resample=rule).notes[0]
@@ -92,7 +93,7 @@ def test_the_rule_is_chosen():
 
 
 def test_a_distilled_file_in_a_plain_model():
-    source = shaken(ours(distilled=True))
+    source = randomized(ours(distilled=True))
     model, report = load(source)
     assert report.unexpected == ["dist_token", "head_dist.weight", "head_dist.bias"]
     assert "loses accuracy" in report.notes[0]
@@ -100,11 +101,11 @@ def test_a_distilled_file_in_a_plain_model():
     assert torch.equal(model.pos_embed[:, 1:], source.pos_embed[:, 2:])
     assert torch.equal(model.head.weight, source.head.weight)
     with pytest.raises(WeightsError, match="dist_token"):  # nothing is made up in the other direction
-        load(shaken(ours()), distilled=True)
+        load(randomized(ours()), distilled=True)
 
 
 def test_another_pooling():
-    source = shaken(ours())
+    source = randomized(ours())
     model, report = load(source, global_pool="avg", class_token=True)
     assert torch.equal(model.fc_norm.weight, source.norm.weight)
     assert report.notes == ["norm loaded as fc_norm: the model pools the mean of patches, the file's did not"]
@@ -114,7 +115,7 @@ def test_another_pooling():
 
 
 def test_other_classes_and_pre_logits():
-    source = shaken(ours(pre_logits=24))
+    source = randomized(ours(pre_logits=24))
     model, report = load(source, num_classes=3)
     assert report.missing == ["head.weight", "head.bias"]
     assert set(report.unexpected) == {"head.weight", "head.bias", "pre_logits.fc.weight", "pre_logits.fc.bias"}
@@ -125,20 +126,20 @@ def test_other_classes_and_pre_logits():
     with pytest.raises(WeightsError, match="pre_logits") as caught:  # the head would see other features
         load(source)
     assert "pre_logits: 24" in caught.value.help
-    _, report = load(shaken(ours(num_classes=0)), num_classes=3, pre_logits=24)
+    _, report = load(randomized(ours(num_classes=0)), num_classes=3, pre_logits=24)
     assert "pre_logits not loaded: the file has none" in report.notes
-    distilled, report = load(shaken(ours(distilled=True)), distilled=True, num_classes=3)
+    distilled, report = load(randomized(ours(distilled=True)), distilled=True, num_classes=3)
     assert set(report.missing) == {"head.weight", "head.bias", "head_dist.weight", "head_dist.bias"}
     assert not distilled.head_dist.weight.any()
 
 
 def test_a_layer_after_the_logits():
-    source = shaken(ours())
+    source = randomized(ours())
     model, report = load(source, fine_tune_from=5, num_classes=3)
     assert torch.equal(model.head.weight, source.head.weight)
     assert report.missing == ["fine_tune.weight", "fine_tune.bias"]
     assert report.notes == ["fine_tune not loaded: the file has none"]
-    again, report = load(shaken(model), fine_tune_from=5, num_classes=3)
+    again, report = load(randomized(model), fine_tune_from=5, num_classes=3)
     assert torch.equal(again.fine_tune.weight, model.fine_tune.weight)
     assert report.notes == []
     _, report = load(model, fine_tune_from=5, num_classes=4)
@@ -150,7 +151,7 @@ def test_a_layer_after_the_logits():
 
 
 def test_gray_images():
-    source = shaken(ours())
+    source = randomized(ours())
     model, report = load(source, in_chans=1)
     assert report.resized == ["patch_embed.proj.weight"]
     with torch.no_grad():
@@ -160,7 +161,7 @@ def test_gray_images():
 
 @pytest.mark.parametrize("change", ["missing", "unexpected", "shape", "registers", "another family"])
 def test_what_is_refused_leaves_the_model_alone(change):
-    tensors, options = dict(shaken(ours()).state_dict()), {}
+    tensors, options = dict(randomized(ours()).state_dict()), {}
     if change == "missing":
         del tensors["norm.bias"]
     elif change == "unexpected":
@@ -195,7 +196,7 @@ FULL = {"recipe": {"model": "vit_b_patch16", "num_heads": 2, "attn_scale": "full
 )
 def test_what_shows_in_no_tensor_is_compared(meta, rename, named):
     model = ours(embed_dim=48)
-    weights = Weights(rename(shaken(model).state_dict()), meta, "w.pth")
+    weights = Weights(rename(randomized(model).state_dict()), meta, "w.pth")
     before = snapshot(model)
     with pytest.raises(WeightsError, match="is not for this model") as caught:
         load_weights(model, weights)

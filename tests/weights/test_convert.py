@@ -13,7 +13,8 @@ from transformers import (
     ViTModel,
 )
 
-from tests.models.vit_oracles import hf_vit, lucid_vit, ours, pictures, shaken, timm_vit, torchvision_vit
+from tests.models.vit_oracles import hf_vit, lucid_vit, ours, pictures, timm_vit, torchvision_vit
+from tests.support.tensors import randomized, same
 from tests.weights.test_load import t8
 from vitcli.commands.weights import show
 from vitcli.errors import UsageError, WeightsError
@@ -37,11 +38,6 @@ def weights_of(model: torch.nn.Module, **meta) -> Weights:
     return Weights(model.state_dict(), {**META, **meta}, "w.pth")
 
 
-def equal(path, tensors) -> bool:
-    read = read_weights(path).tensors
-    return read.keys() == tensors.keys() and all(torch.equal(read[name], tensors[name]) for name in tensors)
-
-
 def logits(model, images):
     with torch.no_grad():
         output = model(images)
@@ -62,7 +58,7 @@ def logits(model, images):
     ],
 )
 def test_timm_builds_it_from_the_folder(tmp_path, options):
-    source = shaken(ours(**options))
+    source = randomized(ours(**options))
     assert convert_weights(weights_of(source), "timm", tmp_path / "out") == []
     theirs = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
     images = pictures(options.get("in_chans", 3), options.get("img_size", 32))
@@ -72,7 +68,7 @@ def test_timm_builds_it_from_the_folder(tmp_path, options):
     assert (cfg["crop_pct"], cfg["interpolation"]) == (0.8, "bilinear")
     assert cfg["label_names"] == META["class_names"]
     back = read_weights(tmp_path / "out")
-    assert equal(tmp_path / "out", source.state_dict())
+    assert same(read_weights(tmp_path / "out").tensors, source.state_dict())
     assert back.meta["class_names"] == META["class_names"]
     assert preprocessing_of(back) == PREPROCESSING
     assert find_fit(back) == find_fit(weights_of(source))
@@ -84,7 +80,7 @@ def test_transformers_loads_the_folder(tmp_path):
         ("no bias", {"qkv_bias": False}, ViTForImageClassification),
         ("deit", {"distilled": True}, DeiTForImageClassificationWithTeacher),
     ):
-        source = shaken(ours(**options))
+        source = randomized(ours(**options))
         assert convert_weights(weights_of(source), "hf", tmp_path / name) == []
         theirs, report = model.from_pretrained(tmp_path / name, output_loading_info=True)
         assert not report["missing_keys"]
@@ -93,9 +89,9 @@ def test_transformers_loads_the_folder(tmp_path):
         assert theirs.config.id2label == dict(enumerate(META["class_names"]))
         back = tmp_path / f"{name}.safetensors"
         convert_weights(read_weights(tmp_path / name), "vitcli", back)
-        assert equal(back, source.state_dict())
+        assert same(read_weights(back).tensors, source.state_dict())
         assert read_weights(back).meta["class_names"] == META["class_names"]
-    headless = shaken(ours(num_classes=0, distilled=True))
+    headless = randomized(ours(num_classes=0, distilled=True))
     convert_weights(weights_of(headless), "hf", tmp_path / "deit headless")
     assert json.loads((tmp_path / "deit headless" / "config.json").read_text())["architectures"] == ["DeiTModel"]
     tokens = DeiTModel.from_pretrained(tmp_path / "deit headless", add_pooling_layer=False)(pictures())[0]
@@ -103,7 +99,7 @@ def test_transformers_loads_the_folder(tmp_path):
     processor = AutoImageProcessor.from_pretrained(tmp_path / "vit")
     assert tuple(processor.image_mean) == PREPROCESSING["mean"]
     assert processor.size["shortest_edge"] == 40
-    headless = shaken(ours(num_classes=0, pre_logits=32))
+    headless = randomized(ours(num_classes=0, pre_logits=32))
     convert_weights(weights_of(headless), "hf", tmp_path / "headless")
     pooled = ViTModel.from_pretrained(tmp_path / "headless").eval()(pictures()).pooler_output
     torch.testing.assert_close(pooled, headless(pictures()), atol=1e-5, rtol=1e-5)
@@ -111,7 +107,7 @@ def test_transformers_loads_the_folder(tmp_path):
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
 def test_torchvision_loads_the_file(tmp_path, name):
-    source = shaken(ours(pre_logits=24))
+    source = randomized(ours(pre_logits=24))
     notes = convert_weights(weights_of(source), "torchvision", tmp_path / name)
     assert len(notes) == (2 if name == "w.pth" else 0)
     assert not notes or "note it: mean [0.1, 0.2, 0.3]" in notes[1]
@@ -123,7 +119,7 @@ def test_torchvision_loads_the_file(tmp_path, name):
 
 
 def test_timms_npz_loader_takes_the_file(tmp_path):
-    source = shaken(ours())
+    source = randomized(ours())
     convert_weights(weights_of(source), "google", tmp_path / "w.npz")
     theirs = timm_vit()
     theirs.load_pretrained(str(tmp_path / "w.npz"))
@@ -141,7 +137,7 @@ def test_timms_npz_loader_takes_the_file(tmp_path):
     ],
 )
 def test_fixed_positions_are_written_out(tmp_path, to, name, options):
-    source, recipe = shaken(ours(pos_embed="sincos2d", **options)), {"pos_embed": "sincos2d", "image_resize": 32}
+    source, recipe = randomized(ours(pos_embed="sincos2d", **options)), {"pos_embed": "sincos2d", "image_resize": 32}
     weights = weights_of(source, recipe=META["recipe"] | recipe)
     assert "pos_embed: sincos2d" in str(find_fit(weights))
     assert "sincos2d" in convert_weights(weights, to, tmp_path / name)[0]
@@ -154,7 +150,7 @@ def test_fixed_positions_are_written_out(tmp_path, to, name, options):
 
 def test_around_the_world(tmp_path):
     """One model through every project's names, each file read from the one before; bfloat16 stays what it is."""
-    source = {name: tensor.bfloat16() for name, tensor in shaken(ours()).state_dict().items()}
+    source = {name: tensor.bfloat16() for name, tensor in randomized(ours()).state_dict().items()}
     weights = Weights(source, META, "w.pth")
     stops = (
         ("torchvision", "a.safetensors"),
@@ -166,7 +162,7 @@ def test_around_the_world(tmp_path):
     for to, name in stops:
         convert_weights(weights, to, tmp_path / name)
         weights = read_weights(tmp_path / name)
-    assert equal(tmp_path / "e.safetensors", source)
+    assert same(read_weights(tmp_path / "e.safetensors").tensors, source)
 
 
 def test_fastvit(tmp_path):
@@ -176,12 +172,12 @@ def test_fastvit(tmp_path):
     convert_weights(weights, "apple", tmp_path / "apple.pth.tar")
     assert read_weights(tmp_path / "apple.pth.tar").tensors.keys() == to_apple(source.state_dict()).keys()
     convert_weights(read_weights(tmp_path / "apple.pth.tar"), "timm", tmp_path / "timm")
-    assert equal(tmp_path / "timm", source.state_dict())
+    assert same(read_weights(tmp_path / "timm").tensors, source.state_dict())
     theirs = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
     torch.testing.assert_close(logits(theirs, pictures(side=64)), logits(source, pictures(side=64)), atol=1e-5, rtol=0)
     fused = reparameterize(source)
     convert_weights(Weights(fused.state_dict()), "vitcli", tmp_path / "fused.safetensors")
-    assert equal(tmp_path / "fused.safetensors", fused.state_dict())
+    assert same(read_weights(tmp_path / "fused.safetensors").tensors, fused.state_dict())
     for weights, to in ((Weights(fused.state_dict()), "timm"), (Weights(source.state_dict()), "torchvision")):
         with pytest.raises(WeightsError, match=r"fused|has no model"):
             convert_weights(weights, to, tmp_path / ("no" if to == "timm" else "no.pth"))

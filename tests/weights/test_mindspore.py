@@ -7,7 +7,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.models.vit_oracles import ours, shaken
+from tests.models.vit_oracles import ours
+from tests.support.tensors import randomized
 from vitcli.errors import DataError, WeightsError
 from vitcli.weights.load import load_weights
 from vitcli.weights.mindspore import is_mindspore, read_mindspore
@@ -97,7 +98,7 @@ MINDCV = {
 @pytest.mark.parametrize("old", [True, False])
 def test_mindcvs_vit(tmp_path, old):
     """Old files have their own names, later ones timm's; both use MindSpore's names in norms."""
-    source = shaken(ours())
+    source = randomized(ours())
     arrays = {}
     for name, tensor in source.state_dict().items():
         for here, there in (MINDCV if old else {"head.": "head.classifier."}).items():

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from tests.models.test_vit_keys import big_vision
-from tests.models.vit_oracles import ours, pictures, shaken, timm_vit
+from tests.models.vit_oracles import ours, pictures, timm_vit
+from tests.support.tensors import randomized
 from vitcli.errors import DataError, WeightsError
 from vitcli.models.vit_google import to_google
 from vitcli.weights.load import load_weights
@@ -19,7 +20,7 @@ from vitcli.weights.read import read_weights
 @pytest.mark.parametrize("form", ["", "opt/target/", "params/", "scanned"])
 def test_timms_loader_is_the_judge(tmp_path, form):
     """Both read one file; big_vision's words stand behind params/ only, as timm expects them."""
-    source = shaken(ours()).state_dict()
+    source = randomized(ours()).state_dict()
     prefix = "" if form == "scanned" else form
     google = to_google(source, 2) if form in ("", "opt/target/") else big_vision(source)
     if form == "params/":

@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
+from tests.support.tensors import same
 from vitcli.errors import DataError, WeightsError
 from vitcli.weights.fit import known_options
 from vitcli.weights.manifest import write_manifest
@@ -22,10 +23,6 @@ from vitcli.weights.read import PACKED, read_weights
 
 TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2)}
 AVERAGED = {name: tensor + 100 for name, tensor in TENSORS.items()}
-
-
-def equal(tensors: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
-    return tensors.keys() == expected.keys() and all(torch.equal(tensors[name], expected[name]) for name in expected)
 
 
 def checkpoint(directory: Path, *, ema: bool = True) -> Path:
@@ -43,14 +40,14 @@ def checkpoint(directory: Path, *, ema: bool = True) -> Path:
 def test_pytorch_files(tmp_path, name, legacy):
     torch.save(TENSORS, tmp_path / name, _use_new_zipfile_serialization=not legacy)
     weights = read_weights(tmp_path / name)
-    assert equal(weights.tensors, TENSORS)
+    assert same(weights.tensors, TENSORS)
     assert weights.source == str(tmp_path / name)
 
 
 def test_safetensors(tmp_path):
     save_file(TENSORS, tmp_path / "w.safetensors", metadata={"arch": "fastvit_t8"})
     weights = read_weights(str(tmp_path / "w.safetensors"))
-    assert equal(weights.tensors, TENSORS)
+    assert same(weights.tensors, TENSORS)
     assert weights.meta == {"arch": "fastvit_t8"}
     with pytest.raises(WeightsError, match="moving average"):
         read_weights(tmp_path / "w.safetensors", use_ema=True)
@@ -61,8 +58,8 @@ def test_what_trainers_save(tmp_path, wrapper, ema_wrapper):
     beside = {"epoch": 3, "arch": "fastvit_t8"}
     content = {wrapper: TENSORS, ema_wrapper: AVERAGED, "args": argparse.Namespace(lr=1), **beside}
     torch.save(content, tmp_path / "w.pth.tar")
-    assert equal(read_weights(tmp_path / "w.pth.tar").tensors, TENSORS)
-    assert equal(read_weights(tmp_path / "w.pth.tar", use_ema=True).tensors, AVERAGED)
+    assert same(read_weights(tmp_path / "w.pth.tar").tensors, TENSORS)
+    assert same(read_weights(tmp_path / "w.pth.tar", use_ema=True).tensors, AVERAGED)
     assert read_weights(tmp_path / "w.pth.tar").meta == beside
     torch.save({wrapper: TENSORS}, tmp_path / "plain.pth")
     with pytest.raises(WeightsError, match="no moving average"):
@@ -118,13 +115,13 @@ def test_a_file_that_the_manifest_does_not_list_is_not_read(tmp_path):
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
 def test_prefixes_of_wrappers(tmp_path, prefix):
     torch.save({prefix + name: tensor for name, tensor in TENSORS.items()}, tmp_path / "w.pth")
-    assert equal(read_weights(tmp_path / "w.pth").tensors, TENSORS)
+    assert same(read_weights(tmp_path / "w.pth").tensors, TENSORS)
 
 
 def test_checkpoint_directory(tmp_path):
     directory = checkpoint(tmp_path / "step-1")
-    assert equal(read_weights(directory).tensors, TENSORS)
-    assert equal(read_weights(directory, use_ema=True).tensors, AVERAGED)
+    assert same(read_weights(directory).tensors, TENSORS)
+    assert same(read_weights(directory, use_ema=True).tensors, AVERAGED)
     assert read_weights(directory).meta["class_names"] == ["cat", "dog"]
     with pytest.raises(WeightsError, match=r"ema\.safetensors"):
         read_weights(checkpoint(tmp_path / "step-2", ema=False), use_ema=True)
@@ -251,7 +248,7 @@ def test_a_folder_with_a_configuration(tmp_path):
     save_file(TENSORS, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text('{"id2label": {"1": "dog", "0": "cat", "10": "yak"}}')
     weights = read_weights(tmp_path)
-    assert equal(weights.tensors, TENSORS)
+    assert same(weights.tensors, TENSORS)
     assert weights.meta["class_names"] == ["cat", "dog", "yak"]
     for text, names in (('{"id2label": {"0": "LABEL_0"}}', None), ('{"label_names": ["a"]}', ["a"]), ("{}", None)):
         (tmp_path / "config.json").write_text(text)

@@ -10,7 +10,8 @@ from timm.utils.model import reparameterize_model
 
 import vitcli
 from tests.models.oracle import images, pair
-from tests.models.vit_oracles import ours, pictures, shaken
+from tests.models.vit_oracles import ours, pictures
+from tests.support.tensors import randomized
 from vitcli.cli import main
 from vitcli.commands import weights as commands
 from vitcli.errors import UsageError, WeightsError
@@ -86,7 +87,7 @@ def test_apples_names_a_full_fold_gray_images_and_no_head(tmp_path):
 
 @pytest.mark.parametrize("options", [{"qkv_bias": False, "layer_scale_init": 1.0}, {"patch_norm": True}])
 def test_a_vit(tmp_path, options):
-    source = shaken(ours(**options))
+    source = randomized(ours(**options))
     folded = Weights(reparameterize(source, fold="full").state_dict(), {"options": {"num_heads": 2}}, "w.pth")
     with pytest.raises(WeightsError, match="is fused"):
         load_weights(ours(**options), folded)
@@ -120,7 +121,7 @@ def test_what_cannot_be_unfused_is_refused(tmp_path):
 
 def test_the_form_is_told_by_the_names(tmp_path):
     """Fully folded files are found, stay among ourselves, and load into the same form only."""
-    vit, fastvit = shaken(ours()), create_model("fastvit_sa12", num_classes=3)
+    vit, fastvit = randomized(ours()), create_model("fastvit_sa12", num_classes=3)
     for model in (vit, fastvit):
         full = reparameterize(model, fold="full")
         assert fold_of(model.state_dict()) is None
@@ -137,7 +138,7 @@ def test_the_form_is_told_by_the_names(tmp_path):
 
 
 def test_a_folded_vit_is_validated(tmp_path: Path, image_folder: Path):
-    model = shaken(ours(num_classes=2))
+    model = randomized(ours(num_classes=2))
     keys = {"model": "vit_b_patch16", "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 2.0, "patch_size": 8}
     recipe = {**keys, "image_resize": 32, "data_dir": image_folder, "batch_size": 12, "num_parallel_workers": 0}
     scores = []

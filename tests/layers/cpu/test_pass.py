@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.models.oracle import images, pair, perturb
+from tests.models.oracle import images, pair
+from tests.support.tensors import randomized
 from vitcli.layers.cpu import use_cpu_kernels
 from vitcli.layers.cpu.depthwise import CpuDepthwiseConv2d
 from vitcli.layers.cpu.repmixer import CpuRepMixer
@@ -23,8 +24,7 @@ def small(**options: object) -> FastViT:
     torch.manual_seed(0)
     shape = {"depths": (1, 1, 1, 1), "dim": 32, "mlp_ratio": 2, "attention": True, "num_classes": 5}
     model = FastViT(**{**shape, **options})
-    perturb(model)
-    return model
+    return randomized(model)
 
 
 def both(**options: object) -> tuple[nn.Module, nn.Module]:
