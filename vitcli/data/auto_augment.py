@@ -5,12 +5,11 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from vitcli.data.augment_ops import OPS, TOP, Canvas, trivial_augment
+from vitcli.data.augment_ops import TOP, Canvas, apply_op, trivial_augment
 from vitcli.data.policies import AUGMIX_OPS, INCREASING_OPS, PLAIN_OPS, POLICIES, THREE_OPS, Step
 from vitcli.recipe.augment_policy import read_policy
 
@@ -33,16 +32,17 @@ def build_policy(
 
 def parse_policy(text: str) -> Policy:
     """The policy that `text` describes. Raises a ValueError that names the wrong part and what is allowed instead."""
-    spec = read_policy(text)
-    name, values = spec.name, spec.values
+    name, values = read_policy(text)
+    get = values.get
     if name == "trivialaugwide":
         return trivial_augment
     if name in ("rand", "randaug"):
-        return _rand_augment(values, noise_std=0.5 if name == "randaug" else 0.0)
+        ops = THREE_OPS if "t" in values else INCREASING_OPS if get("inc") else PLAIN_OPS
+        noise = Noise(get("mstd", 0.5 if name == "randaug" else 0.0), get("mmax", TOP))
+        return RandAugment(ops, get("n", 2), get("p", 0.5), get("m", TOP), noise)
     if name == "augmix":
-        noise = Noise(values.get("mstd", math.inf))
-        return AugMix(values.get("m", 3.0), values.get("w", 3), values.get("d"), values.get("a", 1.0), noise)
-    return AutoAugment(POLICIES[name], Noise(values.get("mstd", 0.5 if name.startswith("autoaug") else 0.0)))
+        return AugMix(get("m", 3.0), get("w", 3), get("d"), get("a", 1.0), Noise(get("mstd", math.inf)))
+    return AutoAugment(POLICIES[name], Noise(get("mstd", 0.5 if name.startswith("autoaug") else 0.0)))
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def apply(image: Image.Image, step: Step, noise: Noise, rng: random.Random, canv
     name, prob, magnitude = step
     if prob < 1 and rng.random() > prob:
         return image
-    return OPS[name](image, noise.draw(magnitude, rng), rng, canvas)
+    return apply_op(image, name, noise.draw(magnitude, rng), rng, canvas)
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ class RandAugment:
     """`num_ops` of `names`, drawn with replacement, each applied with probability `prob`."""
 
     names: tuple[str, ...]
-    num_ops: int = 2
-    prob: float = 0.5
-    magnitude: float = TOP
-    noise: Noise = Noise()
+    num_ops: int
+    prob: float
+    magnitude: float
+    noise: Noise
 
     def __call__(self, image: Image.Image, rng: random.Random, canvas: Canvas) -> Image.Image:
         for name in rng.choices(self.names, k=self.num_ops):
@@ -89,7 +89,7 @@ class AutoAugment:
     """One of the sub-policies, drawn at random; all its steps in order."""
 
     sub_policies: tuple[tuple[Step, ...], ...]
-    noise: Noise = Noise()
+    noise: Noise
 
     def __call__(self, image: Image.Image, rng: random.Random, canvas: Canvas) -> Image.Image:
         for step in rng.choice(self.sub_policies):
@@ -101,11 +101,11 @@ class AutoAugment:
 class AugMix:
     """`width` chains of `depth` operations (None: 1 to 3) at `magnitude`, mixed, then mixed with the image itself."""
 
-    magnitude: float = 3.0
-    width: int = 3
-    depth: int | None = None
-    alpha: float = 1.0
-    noise: Noise = Noise(math.inf)
+    magnitude: float
+    width: int
+    depth: int | None
+    alpha: float
+    noise: Noise
 
     def __call__(self, image: Image.Image, rng: random.Random, canvas: Canvas) -> Image.Image:
         gammas = [rng.gammavariate(self.alpha, 1) for _ in range(self.width)]  # normalized: a Dirichlet draw
@@ -117,14 +117,3 @@ class AugMix:
                 chain = apply(chain, (name, 1.0, self.magnitude), self.noise, rng, canvas)
             mixed += gamma / sum(gammas) * np.asarray(chain, dtype=np.float32)
         return Image.blend(image, Image.fromarray(mixed.clip(0, 255).astype(np.uint8)), share)
-
-
-def _rand_augment(values: dict[str, Any], noise_std: float) -> RandAugment:
-    names = INCREASING_OPS if values.get("inc") else PLAIN_OPS
-    return RandAugment(
-        THREE_OPS if "t" in values else names,
-        num_ops=values.get("n", 2),
-        prob=values.get("p", 0.5),
-        magnitude=values.get("m", TOP),
-        noise=Noise(values.get("mstd", noise_std), values.get("mmax", TOP)),
-    )

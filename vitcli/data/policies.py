@@ -4,22 +4,9 @@ Step = tuple[str, float, float]  # operation, probability, magnitude
 
 #: RandAugment's operations (Cubuk et al. 2019, with SolarizeAdd and without Cutout, as in the EfficientNet code)
 PLAIN_OPS = (
-    "AutoContrast",
-    "Equalize",
-    "Invert",
-    "Rotate",
-    "Posterize",
-    "Solarize",
-    "SolarizeAdd",
-    "Color",
-    "Contrast",
-    "Brightness",
-    "Sharpness",
-    "ShearX",
-    "ShearY",
-    "TranslateXRel",
-    "TranslateYRel",
-)
+    "AutoContrast", "Equalize", "Invert", "Rotate", "Posterize", "Solarize", "SolarizeAdd", "Color", "Contrast",
+    "Brightness", "Sharpness", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel",
+)  # fmt: skip
 _GROWING = ("Posterize", "Solarize", "Color", "Contrast", "Brightness", "Sharpness")
 #: the same operations, in the variants whose effect grows with the magnitude
 INCREASING_OPS = tuple(name + "Increasing" if name in _GROWING else name for name in PLAIN_OPS)
@@ -29,20 +16,9 @@ THREE_OPS = ("SolarizeIncreasing", "Desaturate", "GaussianBlur")
 
 #: AugMix's operations: those that its test set uses as corruptions are excluded, except the enhancers
 AUGMIX_OPS = (
-    "AutoContrast",
-    "ColorIncreasing",
-    "ContrastIncreasing",
-    "BrightnessIncreasing",
-    "SharpnessIncreasing",
-    "Equalize",
-    "Rotate",
-    "PosterizeIncreasing",
-    "SolarizeIncreasing",
-    "ShearX",
-    "ShearY",
-    "TranslateXRel",
-    "TranslateYRel",
-)
+    "AutoContrast", "ColorIncreasing", "ContrastIncreasing", "BrightnessIncreasing", "SharpnessIncreasing", "Equalize",
+    "Rotate", "PosterizeIncreasing", "SolarizeIncreasing", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel",
+)  # fmt: skip
 
 # AutoAugment's policy for ImageNet (arXiv 1805.09501, table 9): operation, probability, magnitude; two per line.
 _ORIGINAL = """
