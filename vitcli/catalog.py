@@ -81,14 +81,14 @@ TRANSFORMERS = {
 }
 OPTIMIZERS: dict[str, str] = dict.fromkeys(
     ("adamw", "adam", "nadam", "sgd", "momentum", "nesterov", "rmsprop", "adagrad", "lamb", "lars", "muon"),
-    "vitcli.optim.optimizers:OPTIMIZERS",
+    "vitcli.optim.optimizers:build_optimizer",
 )
 SCHEDULES: dict[str, str] = dict.fromkeys(
     (
         "cosine_decay", "linear_decay", "polynomial_decay", "exponential_decay", "step_decay", "multi_step_decay",
         "constant", "one_cycle",
     ),
-    "vitcli.optim.schedule:SCHEDULES",
+    "vitcli.optim.schedule:learning_rate",
 )  # fmt: skip
 SOURCES = {
     "imagefolder": "vitcli.data.sources.folder:open_folder",

@@ -119,10 +119,9 @@ class Batches:
         except (RuntimeError, ConnectionError, EOFError) as error:
             if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
-            help = (
-                "usually memory ran out: lower num_parallel_workers or batch_size, or raise --shm-size in a container"
-            )
-            raise DataError(f"a decoding process was killed: {error}", help=help) from None
+            message = f"a decoding process was killed: {error}"
+            cure = "lower num_parallel_workers or batch_size, or raise --shm-size in a container"
+            raise DataError(message, help=f"usually memory ran out: {cure}") from None
 
     def _items(self) -> Iterator[Batch | BadImage]:
         """The iterator of torch's loader, without its handler of SIGCHLD.

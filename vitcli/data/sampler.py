@@ -27,9 +27,9 @@ def epoch_order(seed: int, epoch: int, num_samples: int, shuffle: bool) -> np.nd
 
     Sorting by raw 64-bit numbers, not `Generator.permutation`, because only the former is stable across NumPy versions.
     """
-    order = (
-        np.argsort(raw_numbers(num_samples, "order", seed, epoch), kind="stable") if shuffle else np.arange(num_samples)
-    )
+    order = np.arange(num_samples)
+    if shuffle:
+        order = np.argsort(raw_numbers(num_samples, "order", seed, epoch), kind="stable")
     order.flags.writeable = False
     return order
 
