@@ -87,16 +87,12 @@ def _deployed(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
     """Name and module of each layer of the deployed network; a block that becomes one convolution is one layer."""
     if isinstance(module, SqueezeExcite):  # saves no time, and its error multiplies a whole channel
         return
-    if type(module) in SIMULATED and not _is_folded(module):
+    only_conv_is_left = isinstance(module, ConvNorm) and isinstance(module.bn, nn.Identity)  # by full folding
+    if type(module) in SIMULATED and not only_conv_is_left:
         yield name, module
         return
     for child_name, child in module.named_children():
         yield from _deployed(child, f"{name}.{child_name}".lstrip("."))
-
-
-def _is_folded(module: nn.Module) -> bool:
-    """Whether full folding has left only a convolution in `module`."""
-    return isinstance(module, ConvNorm) and isinstance(module.bn, nn.Identity)
 
 
 def _move_norm(norm: nn.Module, linear: nn.Module) -> None:

@@ -1,11 +1,8 @@
 """From features (B, D) to logits (B, num_classes): the parts of a classifier."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from torch import nn
-
-Activation = Literal["gelu", "relu"]
-ACTIVATIONS: dict[Activation, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 
 
 class Heads(NamedTuple):
@@ -57,12 +54,12 @@ def build_heads(
     )
 
 
-def mlp_head(dim: int, hidden_dim: int, num_classes: int, act: Activation) -> nn.Sequential:
+def mlp_head(dim: int, hidden_dim: int, num_classes: int, act: type[nn.Module]) -> nn.Sequential:
     """A classifier of two layers: (B, D) -> (B, num_classes)."""
-    return nn.Sequential(nn.Linear(dim, hidden_dim), ACTIVATIONS[act](), nn.Linear(hidden_dim, num_classes))
+    return nn.Sequential(nn.Linear(dim, hidden_dim), act(), nn.Linear(hidden_dim, num_classes))
 
 
 def _head(dim: int, hidden_dim: int | None, num_classes: int) -> nn.Module:
     if not num_classes:
         return nn.Identity()
-    return mlp_head(dim, hidden_dim, num_classes, "gelu") if hidden_dim else nn.Linear(dim, num_classes)
+    return mlp_head(dim, hidden_dim, num_classes, nn.GELU) if hidden_dim else nn.Linear(dim, num_classes)

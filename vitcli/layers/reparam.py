@@ -164,18 +164,10 @@ def pad_kernel(kernel: Tensor, kernel_size: int) -> Tensor:
     return F.pad(kernel, [(kernel_size - kernel.shape[-1]) // 2] * 4)
 
 
-def fused_conv(like: nn.Conv2d, kernel: Tensor, bias: Tensor | None) -> nn.Conv2d:
+def fused_conv(like: nn.Conv2d, kernel: Tensor, bias: Tensor) -> nn.Conv2d:
     """A convolution with the strides and groups of `like`, the given weights and same-size padding."""
-    conv = nn.Conv2d(
-        like.in_channels,
-        like.out_channels,
-        kernel.shape[-1],
-        stride=(like.stride[0], like.stride[1]),
-        padding=kernel.shape[-1] // 2,
-        groups=like.groups,
-        device="meta",
-    )
-    conv.weight = nn.Parameter(kernel.clone())
-    assert bias is not None
-    conv.bias = nn.Parameter(bias.clone())
+    stride, padding = (like.stride[0], like.stride[1]), kernel.shape[-1] // 2
+    sizes = like.in_channels, len(kernel), kernel.shape[-1]
+    conv = nn.Conv2d(*sizes, stride=stride, padding=padding, groups=like.groups, device="meta")
+    conv.weight, conv.bias = nn.Parameter(kernel.clone()), nn.Parameter(bias.clone())
     return conv.eval()

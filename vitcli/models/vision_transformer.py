@@ -15,7 +15,6 @@ mask says which patches take part: no token attends to the others, which equals 
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any, ClassVar, Literal
@@ -24,11 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from vitcli.errors import UsageError
-from vitcli.layers.embed import ConvStem, HMLPStem, PatchEmbed, sincos2d
+from vitcli.layers.embed import PatchEmbed, Stem, sincos2d
 from vitcli.layers.heads import Heads
 from vitcli.layers.latent import Latent
-from vitcli.layers.patch_dropout import PatchDropout
 from vitcli.layers.recompute import recompute
+from vitcli.layers.regularize import PatchDropout
 from vitcli.models.vit_keys import from_any
 
 PosEmbedKind = Literal["learned", "sincos2d", "none"]
@@ -75,12 +74,14 @@ class VisionTransformer(nn.Module):
 
     #: parameters that are not decayed, by the last part of their name
     no_weight_decay: ClassVar[tuple[str, ...]] = ("pos_embed", "cls_token", "dist_token", "reg_token", "scale")
+    #: tensors under the names of any project that `vit_keys` knows -> under this model's
+    convert_keys = staticmethod(from_any)
 
     def __init__(
         self,
         *,
         img_size: int,
-        patch_embed: PatchEmbed | ConvStem | HMLPStem,
+        patch_embed: PatchEmbed | Stem,
         blocks: nn.Module,
         norm: nn.Module,
         heads: Heads,
@@ -149,10 +150,6 @@ class VisionTransformer(nn.Module):
             x = block(x)
             maps.append(x[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, self.grid_size))
         return maps
-
-    def convert_keys(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`tensors` under this model's names, from any project that `vit_keys` knows."""
-        return from_any(tensors)
 
     @property
     def num_layers(self) -> int:

@@ -100,17 +100,11 @@ class _WideKernel(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_x = _backward(grad, x, weight, ctx.stride, padding, (True, False, False))[0]
         if ctx.needs_input_grad[1]:
-            grad_weight = _grad_of_wide_kernel(_undo_stride(grad, x, ctx.stride), x, weight)
+            if ctx.stride > 1:  # the same convolution with stride 1, from which the strided one takes pixels
+                strided, grad = grad, torch.zeros_like(x)
+                grad[..., :: ctx.stride, :: ctx.stride] = strided
+            grad_weight = _grad_of_wide_kernel(grad, x, weight)
         return grad_x, grad_weight, None
-
-
-def _undo_stride(grad: Tensor, x: Tensor, stride: int) -> Tensor:
-    """The gradient (B, C, H, W) of the same convolution with stride 1, from which the strided one takes pixels."""
-    if stride == 1:
-        return grad
-    full = torch.zeros_like(x)
-    full[..., ::stride, ::stride] = grad
-    return full
 
 
 def _grad_of_wide_kernel(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ class CpuRepMixer(RepMixer):
 
     def forward(self, x: Tensor) -> Tensor:
         scale, conv = self.mixer.conv_scale, self.mixer.main
-        norms = [self.norm.identity, self.mixer.identity, scale and scale.bn, conv.bn]
+        norms = [self.norm["identity"], self.mixer.identity, scale and scale.bn, conv.bn]
         if scale is None or not is_fast(x, norms):
             return super().forward(x)
         outer, skip, inner, last = (norm for norm in norms if isinstance(norm, nn.BatchNorm2d))
