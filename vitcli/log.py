@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,14 @@ class Reporter:
         keep_lines: lines of metrics.jsonl that were written up to here; a resumed run writes the later ones again.
             None: those up to `step` (checkpoints of the first format do not count lines).
         """
-        if self.enabled:
-            self.metrics_file = run_dir / "metrics.jsonl"
-            self.num_lines = _keep(self.metrics_file, keep_lines, step)
-            self.writer = _tensorboard(run_dir, step)
+        if not self.enabled:
+            return
+        self.metrics_file = run_dir / "metrics.jsonl"
+        self.num_lines = _keep(self.metrics_file, keep_lines, step)
+        with suppress(ImportError):  # a minimal installation has no TensorBoard: metrics.jsonl has the same numbers
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(run_dir), purge_step=step + 1, flush_secs=30)
 
     def say(self, text: str) -> None:
         """One plain line."""
@@ -144,11 +149,3 @@ def _step_of(line: str) -> float:
         return json.loads(line)["step"]
     except (json.JSONDecodeError, KeyError):  # the last line of a killed process may be cut short
         return float("inf")
-
-
-def _tensorboard(run_dir: Path, step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:  # a minimal installation: metrics.jsonl has the same numbers
-        return None
-    return SummaryWriter(str(run_dir), purge_step=step + 1, flush_secs=30)

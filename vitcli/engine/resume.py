@@ -9,7 +9,8 @@ from vitcli.engine import checkpoint, run_dir
 from vitcli.errors import DataError, ResumeError, VitcliError
 from vitcli.recipe import schema
 from vitcli.recipe.load import Recipe, load_recipe
-from vitcli.weights.checkpoint_folders import check_format, checkpoints, newest_valid
+from vitcli.weights.checkpoint_folders import STATE, check_format, checkpoints, newest_valid
+from vitcli.weights.json_file import read_json
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def find_resume(recipe: Recipe) -> tuple[Path | None, ResumePoint | None, list[s
     if newest is None:
         found = "; ".join(damaged) if damaged else "it holds no checkpoint"
         raise ResumeError(f"{folder} cannot be continued: {found}", help="nothing was changed; start a new run")
-    state = checkpoint.load_state(newest)
+    state = read_json(newest / STATE)
     try:
         check_format(state, newest)
     except DataError as error:

@@ -46,7 +46,7 @@ class Training:
     ema: ExponentialMovingAverage | None
     plan: BatchPlan
     lr_factor: float  #: the recipe's learning rates times this are used: the global batch / lr_base_batch
-    batches: Callable[[int], Iterable[Batch]]  #: first step -> micro-batches of this rank from there to the end
+    batches: Callable[..., Iterable[Batch]]  #: start_step=… -> micro-batches of this rank from there to the end
     evaluators: dict[str, Evaluator]
     autocast: Callable[[], torch.autocast]
     facts: dict[str, Any]  #: class names and preprocessing, written into each checkpoint

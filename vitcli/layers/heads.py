@@ -1,8 +1,10 @@
-"""From features (B, D) to logits (B, num_classes): the parts of a classifier."""
+"""From features (B, D), which can be observed, to logits (B, num_classes): the parts of a classifier."""
 
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
+
+from vitcli.errors import UsageError
 
 
 class Heads(NamedTuple):
@@ -63,3 +65,19 @@ def _head(dim: int, hidden_dim: int | None, num_classes: int) -> nn.Module:
     if not num_classes:
         return nn.Identity()
     return mlp_head(dim, hidden_dim, num_classes, nn.GELU) if hidden_dim else nn.Linear(dim, num_classes)
+
+
+class Latent(nn.Module):
+    """Passes features (B, D) on unchanged; a forward hook on it receives them.
+
+    Raises:
+        UsageError: it was called with something else, for example with images.
+    """
+
+    def forward(self, latent: Tensor) -> Tensor:
+        if latent.ndim != 2:
+            raise UsageError(
+                f"`to_latent` passes features (B, D) on, not {tuple(latent.shape)}",
+                help="`model.latent(images)` computes features; a forward hook on `model.to_latent` receives them",
+            )
+        return latent

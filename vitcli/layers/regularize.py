@@ -11,25 +11,17 @@ PatchDropMode = Literal["drop", "zero"]
 
 
 class LayerScale(nn.Module):
-    """Multiplies each channel of tokens (B, N, D) by a learned factor (CaiT, arXiv 2103.17239, eq. 4)."""
+    """Multiplies by a learned factor of `shape`: (D,) for tokens (B, N, D), (C, 1, 1) for a map (B, C, H, W).
 
-    def __init__(self, dim: int, *, init: float) -> None:
+    Source: CaiT, arXiv 2103.17239, eq. 4.
+    """
+
+    def __init__(self, *shape: int, init: float) -> None:
         super().__init__()
-        self.gamma = nn.Parameter(torch.full((dim,), init))
+        self.gamma = nn.Parameter(torch.full(shape, init))
 
     def forward(self, x: Tensor) -> Tensor:
         # Autocast leaves plain products alone: without the cast the residual stream would become float32.
-        return x * self.gamma.to(x.dtype)
-
-
-class LayerScale2d(nn.Module):
-    """The same for a map (B, C, H, W)."""
-
-    def __init__(self, dim: int, *, init: float) -> None:
-        super().__init__()
-        self.gamma = nn.Parameter(torch.full((dim, 1, 1), init))
-
-    def forward(self, x: Tensor) -> Tensor:
         return x * self.gamma.to(x.dtype)
 
 

@@ -6,7 +6,7 @@ The names of the sub-modules are timm's, so weights can be exchanged without con
 from torch import Tensor, nn
 
 from vitcli.layers.mobileone import FusedConv, MobileOneBlock
-from vitcli.layers.regularize import LayerScale2d
+from vitcli.layers.regularize import LayerScale
 from vitcli.layers.reparam import fused_conv, identity_kernel, norm_scale_and_shift, set_scale_and_shift
 
 
@@ -17,7 +17,7 @@ class RepMixer(nn.Module):
         super().__init__()
         self.norm = nn.ModuleDict({"identity": nn.BatchNorm2d(dim)})  # its name in the weights
         self.mixer = MobileOneBlock(dim, dim, 3, groups=dim, act=nn.Identity)
-        self.layer_scale = LayerScale2d(dim, init=layer_scale_init)
+        self.layer_scale = LayerScale(dim, 1, 1, init=layer_scale_init)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.layer_scale(self.mixer(x) - self.norm["identity"](x))

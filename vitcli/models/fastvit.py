@@ -21,10 +21,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from vitcli.layers.attention import Attention2d
-from vitcli.layers.latent import Latent
+from vitcli.layers.heads import Latent
 from vitcli.layers.mobileone import ConvNorm, LargeKernelConv, MobileOneBlock
 from vitcli.layers.recompute import recompute
-from vitcli.layers.regularize import LayerScale2d, drop_path
+from vitcli.layers.regularize import LayerScale, drop_path
 from vitcli.layers.reparam import Norm, fold_scale, norm_scale_and_shift, set_scale_and_shift
 from vitcli.layers.repmixer import ConditionalPosEnc, RepMixer
 from vitcli.layers.unfuse import input_shift
@@ -226,7 +226,7 @@ class RepMixerBlock(nn.Module):
         super().__init__()
         self.token_mixer = RepMixer(dim, layer_scale_init=layer_scale_init)
         self.mlp = ConvFFN(dim, mlp_ratio=mlp_ratio)
-        self.layer_scale = LayerScale2d(dim, init=layer_scale_init)
+        self.layer_scale = LayerScale(dim, 1, 1, init=layer_scale_init)
         self.drop_path = drop_path(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -248,10 +248,10 @@ class AttentionBlock(nn.Module):
         super().__init__()
         self.norm = nn.BatchNorm2d(dim)
         self.token_mixer = Attention2d(dim)
-        self.layer_scale_1 = LayerScale2d(dim, init=layer_scale_init)
+        self.layer_scale_1 = LayerScale(dim, 1, 1, init=layer_scale_init)
         self.drop_path1 = drop_path(drop_path_rate)
         self.mlp = ConvFFN(dim, mlp_ratio=mlp_ratio)
-        self.layer_scale_2 = LayerScale2d(dim, init=layer_scale_init)
+        self.layer_scale_2 = LayerScale(dim, 1, 1, init=layer_scale_init)
         self.drop_path2 = drop_path(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -294,7 +294,7 @@ class Head(nn.Module):
 
 def _unfold_scale(scale: nn.Module, folded: nn.Module) -> None:
     """`scale` becomes 1 if it was folded into the layer before it."""
-    if isinstance(scale, LayerScale2d) and not isinstance(folded, LayerScale2d):
+    if isinstance(scale, LayerScale) and not isinstance(folded, LayerScale):
         scale.gamma.fill_(1)
 
 

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from vitcli.errors import UsageError
 from vitcli.layers.attention import Attention
 from vitcli.layers.embed import patches
-from vitcli.layers.heads import mlp_head
-from vitcli.layers.latent import Latent
+from vitcli.layers.heads import Latent, mlp_head
 from vitcli.layers.recompute import recompute
 from vitcli.layers.regularize import PatchDropMode, PatchDropout
 from vitcli.layers.transformer import PostNormBlock

@@ -24,8 +24,7 @@ from torch import Tensor, nn
 
 from vitcli.errors import UsageError
 from vitcli.layers.embed import PatchEmbed, Stem, sincos2d
-from vitcli.layers.heads import Heads
-from vitcli.layers.latent import Latent
+from vitcli.layers.heads import Heads, Latent
 from vitcli.layers.recompute import recompute
 from vitcli.layers.regularize import PatchDropout
 from vitcli.models.vit_keys import from_any

@@ -29,30 +29,20 @@ class Variant:
     patch_size: int
 
 
-# Widths, depths and heads: ViT, table 1, for B, L, H; DeiT (arXiv 2012.12877) for Ti, S; DeiT III for M.
+# ViT, table 1, for B, L, H; DeiT (arXiv 2012.12877) for Ti, S; DeiT III for M.
 # fmt: off
-VARIANTS = {
-    #                            dim depth heads patch
-    "vit_ti_patch32": Variant(   192,  12,  3,  32),
-    "vit_ti_patch16": Variant(   192,  12,  3,  16),
-    "vit_ti_patch14": Variant(   192,  12,  3,  14),
-    "vit_s_patch32":  Variant(   384,  12,  6,  32),
-    "vit_s_patch16":  Variant(   384,  12,  6,  16),
-    "vit_s_patch14":  Variant(   384,  12,  6,  14),
-    "vit_m_patch32":  Variant(   512,  12,  8,  32),
-    "vit_m_patch16":  Variant(   512,  12,  8,  16),
-    "vit_m_patch14":  Variant(   512,  12,  8,  14),
-    "vit_b_patch32":  Variant(   768,  12, 12,  32),
-    "vit_b_patch16":  Variant(   768,  12, 12,  16),
-    "vit_b_patch14":  Variant(   768,  12, 12,  14),
-    "vit_l_patch32":  Variant(  1024,  24, 16,  32),
-    "vit_l_patch16":  Variant(  1024,  24, 16,  16),
-    "vit_l_patch14":  Variant(  1024,  24, 16,  14),
-    "vit_h_patch32":  Variant(  1280,  32, 16,  32),
-    "vit_h_patch16":  Variant(  1280,  32, 16,  16),
-    "vit_h_patch14":  Variant(  1280,  32, 16,  14),
+SIZES = {
+    #      dim depth heads
+    "ti": (192,  12,  3),
+    "s":  (384,  12,  6),
+    "m":  (512,  12,  8),
+    "b":  (768,  12, 12),
+    "l":  (1024, 24, 16),
+    "h":  (1280, 32, 16),
 }
 # fmt: on
+PATCH_SIZES = (32, 16, 14)
+VARIANTS = {f"vit_{name}_patch{p}": Variant(*sizes, patch_size=p) for name, sizes in SIZES.items() for p in PATCH_SIZES}
 
 
 def create(

@@ -66,6 +66,7 @@ class Section(BaseModel):
         yield from ()
 
 
-def without_effect(names: list[str]) -> str:
-    """The sentence "`a`, `b` have no effect"."""
-    return f"{', '.join(f'`{name}`' for name in names)} {'has' if len(names) == 1 else 'have'} no effect"
+def without_effect(recipe: Recipe, *names: str, why: str) -> Iterator[str]:
+    """The sentence "`a`, `b` have no effect ..." for those of the keys that are set, if any is."""
+    if given := recipe.sets(*names):
+        yield f"{', '.join(f'`{name}`' for name in given)} {'has' if len(given) == 1 else 'have'} no effect{why}"

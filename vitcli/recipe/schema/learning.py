@@ -39,12 +39,10 @@ class Learning(Section):
 
     def notes(self, recipe: Recipe) -> Iterator[str]:
         names = ("projector_hidden_dim", "projector_dim", "predictor_hidden_dim", "target_decay", "target_decay_end")
-        ignored = recipe.sets(*names, "online_probe_lr")
-        if ignored and self.task == "classification":
-            yield f"{without_effect(ignored)} with `task: classification`"
-        ignored = recipe.sets(*type(recipe.loss).model_fields)
-        if ignored and self.task == "byol":
-            yield f"{without_effect(ignored)} with `task: byol`, which has its own loss"
+        if self.task == "classification":
+            yield from without_effect(recipe, *names, "online_probe_lr", why=" with `task: classification`")
+        if self.task == "byol":
+            yield from without_effect(recipe, *Loss.model_fields, why=" with `task: byol`, which has its own loss")
 
 
 class Loss(Section):
@@ -57,9 +55,8 @@ class Loss(Section):
     reduction: Literal["mean"] = key("mean", "The loss is the mean over the batch.")
 
     def notes(self, recipe: Recipe) -> Iterator[str]:
-        ignored = recipe.sets("bce_target_thresh", "bce_sum")
-        if ignored and self.loss != "BCE":
-            yield f"{without_effect(ignored)} without `loss: BCE`"
+        if self.loss != "BCE":
+            yield from without_effect(recipe, "bce_target_thresh", "bce_sum", why=" without `loss: BCE`")
 
 
 class Evaluation(Section):

@@ -117,6 +117,5 @@ class Model(Section):
                 yield name, f"{self.model} has no `{name}`", f"it has {taken}" if taken else f"remove `{name}`"
 
     def notes(self, recipe: Recipe) -> Iterator[str]:
-        ignored = recipe.sets(*OF_THE_BLOCKS)
-        if ignored and self.transformer:
-            yield f"{without_effect(ignored)}: `transformer` replaces the blocks"
+        if self.transformer:
+            yield from without_effect(recipe, *OF_THE_BLOCKS, why=": `transformer` replaces the blocks")
