@@ -62,15 +62,12 @@ class Reporter:
             self.writer = SummaryWriter(str(run_dir), purge_step=step + 1, flush_secs=30)
 
     def say(self, text: str) -> None:
-        """One plain line."""
         self.console.print(escape(text))
 
     def note(self, text: str) -> None:
-        """A line that the user should see."""
         self.console.print(f"[yellow]note:[/yellow] {escape(text)}")
 
     def notes(self, *groups: Iterable[str]) -> None:
-        """All notes of all `groups`."""
         for group in groups:
             for text in group:
                 self.note(text)
@@ -87,7 +84,6 @@ class Reporter:
             self.progress.start()
 
     def advance(self, step: int, epoch: int, num_epochs: int) -> None:
-        """One step is done."""
         if self.progress:
             self.progress.update(self.task_id, completed=step, description=f"epoch {epoch + 1}/{num_epochs}")
 

@@ -137,7 +137,6 @@ class Batches:
                 batch_size=None,  # an item is a whole batch
                 sampler=self.positions,
                 num_workers=self.num_workers,
-                collate_fn=_unchanged,
                 pin_memory=self.pin_memory,
                 worker_init_fn=_start_worker,
                 generator=torch.Generator(),  # the default is the generator that dropout draws from
@@ -233,10 +232,6 @@ def _labels(source: Source, indices: list[int]) -> tuple[torch.Tensor | None, to
     """Targets, None without labels, and indices."""
     targets = None if source.targets is None else torch.from_numpy(source.targets[indices])
     return targets, torch.tensor(indices)
-
-
-def _unchanged(item: object) -> object:
-    return item
 
 
 @contextmanager

@@ -101,12 +101,10 @@ class BatchPlan:
         """Global step -> (epoch, step within it), all counted from 0."""
         return divmod(step, self.steps_per_epoch)
 
-    def num_samples_of(self, epoch: int, step_in_epoch: int) -> int:
+    def num_samples_of(self, step_in_epoch: int) -> int:
         """Samples of one step, over all blocks; fewer than a global batch only in an incomplete last step."""
-        if (step_in_epoch + 1) * self.global_batch <= self.num_samples:
-            return self.global_batch
-        blocks = [(micro, rank) for micro in range(self.accumulation) for rank in range(self.world_size)]
-        return sum(len(self.indices(epoch, step_in_epoch, micro, rank)) for micro, rank in blocks)
+        left = self.num_samples - step_in_epoch * self.global_batch
+        return max(min(self.global_batch, left), self.num_blocks)
 
     def indices(self, epoch: int, step_in_epoch: int, micro: int, rank: int) -> np.ndarray:
         """(n,) int64 sample ids of one block; n is batch_size except in an incomplete last step."""

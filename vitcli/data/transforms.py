@@ -38,8 +38,14 @@ def random_padded_crop(image: Image.Image, aug: Augmentation, filters: Filters, 
     """
     side = aug.image_resize
     image = resize_shorter(limit_aspect(image), side, draw_filter(filters, rng))
-    left, top = (rng.randint(0, length + 2 * PADDING - side) for length in image.size)
-    return padded_crop(image, side, left, top)
+
+    def reflected(length: int) -> np.ndarray:
+        """The numbers of the pixels of a random stretch; beyond the edges they are reflected."""
+        start, last = rng.randint(0, length + 2 * PADDING - side) - PADDING, length - 1
+        return last - abs(last - abs(np.arange(start, start + side)))
+
+    columns, rows = reflected(image.width), reflected(image.height)
+    return Image.fromarray(np.asarray(image)[rows][:, columns])
 
 
 def random_crop_box(
@@ -61,18 +67,6 @@ def random_crop_box(
     crop_height = min(height, round(width / min(ratio)))
     left, top = (width - crop_width) // 2, (height - crop_height) // 2
     return left, top, left + crop_width, top + crop_height
-
-
-def padded_crop(image: Image.Image, side: int, left: int, top: int, padding: int = PADDING) -> Image.Image:
-    """side x side pixels at (left, top) of the image, which is padded by `padding` reflected pixels on all sides."""
-    pixels = np.asarray(image)
-
-    def reflected(start: int, length: int) -> np.ndarray:
-        last = length - 1
-        return last - abs(last - abs(np.arange(start - padding, start - padding + side)))
-
-    rows, columns = reflected(top, image.height), reflected(left, image.width)
-    return Image.fromarray(pixels[rows][:, columns])
 
 
 def jitter_colors(image: Image.Image, strengths: tuple[float, ...], rng: random.Random) -> Image.Image:

@@ -115,7 +115,7 @@ def _measure(training: Training, stop: StopFlag) -> dict[str, float]:
     Raises:
         Stopped: a signal came, on any rank.
     """
-    network = training.evaluated_network
+    network = training.ema.model if training.ema else training.task.network
     own = training.task.measurements(network)
     others = training.evaluators.keys() - {measurement.evaluator for measurement in own}
     numbers: dict[str, float] = {}

@@ -62,11 +62,6 @@ class Training:
     def total_steps(self) -> int:
         return self.recipe.scheduler.epoch_size * self.plan.steps_per_epoch
 
-    @property
-    def evaluated_network(self) -> nn.Module:
-        """The one that counts: the moving average where one is kept."""
-        return self.ema.model if self.ema else self.task.network
-
     def average_buffers(self) -> None:
         """Give all ranks the same BatchNorm statistics, once a step: the mean of a mean may differ in its last bit."""
         if self.averaged_step == self.progress.step:

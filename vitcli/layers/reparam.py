@@ -137,8 +137,12 @@ def fold_scale(scale: nn.Module, layer: nn.Module) -> nn.Module:
 
 def is_plain(module: nn.Module, *types: type[Kind]) -> TypeGuard[Kind]:
     """Whether `module` is exactly one of `types`, not a subclass or parametrized, and has no hooks inside."""
-    has_hooks = any(inner._forward_hooks or inner._forward_pre_hooks for inner in module.modules())
-    return type(module) in types and not has_hooks
+    return type(module) in types and not has_hooks(module)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether there are forward hooks on or inside `module`."""
+    return any(inner._forward_hooks or inner._forward_pre_hooks for inner in module.modules())
 
 
 def identity_kernel(conv_channels: int, groups: int, kernel_size: int, *, like: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from vitcli.layers.embed import PatchEmbed, Stem, sincos2d
 from vitcli.layers.heads import Heads, Latent
 from vitcli.layers.recompute import recompute
 from vitcli.layers.regularize import PatchDropout
+from vitcli.layers.reparam import has_hooks
 from vitcli.models.vit_keys import from_any
 
 PosEmbedKind = Literal["learned", "sincos2d", "none"]
@@ -210,8 +211,8 @@ class VisionTransformer(nn.Module):
             return encoded
         if visible is not None and not self.num_prefix_tokens:  # attention over no token is NaN
             visible = visible | ~visible.any(1, keepdim=True)
-        for i, block in enumerate(self.blocks):
-            queries = num_queries if i == len(self.blocks) - 1 and not _has_hooks(block) else None
+        for i, block in enumerate(self.blocks):  # hooks in a block expect all tokens
+            queries = num_queries if i == len(self.blocks) - 1 and not has_hooks(block) else None
             checkpointing = self.grad_checkpointing and self.training
             x = recompute(block, x, visible, queries) if checkpointing else block(x, visible, queries)
         return x
@@ -253,11 +254,6 @@ def _check_pooling(global_pool: Pool, prefix: Prefix) -> None:
         raise UsageError("a distilled model pools its class and distillation tokens", help="set global_pool: token")
     if global_pool == "token" and not prefix.class_token:
         raise UsageError("pooling the class token needs one", help="set class_token: true, or global_pool: avg")
-
-
-def _has_hooks(block: nn.Module) -> bool:
-    """Whether hooks in `block` expect all tokens."""
-    return any(module._forward_hooks or module._forward_pre_hooks for module in block.modules())
 
 
 def _tokens(count: int, dim: int) -> nn.Parameter | None:

@@ -16,12 +16,7 @@ FUSED_DEVICES = ("cpu", "cuda")
 
 
 def build_optimizer(section: Section, groups: list[dict], device: torch.device, module: nn.Module) -> Optimizer:
-    """The optimizer of the recipe; the loop sets its learning rate before each step.
-
-    Args:
-        groups: from `param_groups`.
-        module: the task, or a network, that owns the parameters.
-    """
+    """The recipe's optimizer for the `param_groups` of `module`; the loop sets its learning rate before each step."""
     fused = device.type in FUSED_DEVICES
     betas, momentum = section.betas, section.momentum
     nesterov = section.use_nesterov and momentum > 0
