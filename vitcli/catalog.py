@@ -36,7 +36,6 @@ class Model:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """The arguments of `create` that not every model takes."""
         return self.family.options
 
 

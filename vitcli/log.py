@@ -88,7 +88,6 @@ class Reporter:
             self.progress.update(self.task_id, completed=step, description=f"epoch {epoch + 1}/{num_epochs}")
 
     def step(self, values: dict[str, Any], *, text: str) -> None:
-        """Metrics of the steps since the last such line."""
         self._record("train", values)
         if self.progress:
             self.progress.update(self.task_id, text=text)
@@ -96,7 +95,6 @@ class Reporter:
             self.say(f"step {values['step']}  {text}")
 
     def epoch(self, values: dict[str, Any], *, text: str) -> None:
-        """Metrics of an evaluation at the end of an epoch."""
         self._record("val", values)
         self.say(text)
 

@@ -15,8 +15,7 @@ from torchvision.transforms.autoaugment import TrivialAugmentWide, _apply_op
 
 from tests.support.images import photo, same
 from vitcli.data.augment_ops import WIDE_OPS, Canvas, apply_op, trivial_augment, wide_op
-from vitcli.data.auto_augment import Noise, build_policy, parse_policy
-from vitcli.data.policies import INCREASING_OPS, PLAIN_OPS, POLICIES, THREE_OPS
+from vitcli.data.auto_augment import INCREASING_OPS, PLAIN_OPS, POLICIES, THREE_OPS, Noise, build_policy, parse_policy
 from vitcli.recipe import augment_policy
 from vitcli.recipe.augment_policy import check_policy
 

@@ -74,7 +74,6 @@ class Crops:
 
     @property
     def num_crops(self) -> int:
-        """Crops of one image."""
         return PROTOCOLS[self.protocol][0] * len(self.used_scales)
 
 

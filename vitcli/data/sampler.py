@@ -80,7 +80,6 @@ class BatchPlan:
 
     @property
     def num_blocks(self) -> int:
-        """Blocks in a global batch."""
         return self.world_size * self.accumulation
 
     @property

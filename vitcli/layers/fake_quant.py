@@ -157,11 +157,10 @@ class FixedNorm(nn.BatchNorm2d):
 class MovedBatchNorm(FixedNorm):
     """BatchNorm that is folded into the layer after it."""
 
+    scale_and_shift = norm_scale_and_shift
+
     def forward(self, input: Tensor) -> Tensor:
         return input
-
-    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        return norm_scale_and_shift(self)
 
 
 class MovedLayerNorm(nn.LayerNorm):

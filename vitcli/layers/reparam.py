@@ -141,7 +141,6 @@ def is_plain(module: nn.Module, *types: type[Kind]) -> TypeGuard[Kind]:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether there are forward hooks on or inside `module`."""
     return any(inner._forward_hooks or inner._forward_pre_hooks for inner in module.modules())
 
 

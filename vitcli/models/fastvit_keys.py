@@ -47,7 +47,6 @@ LAYER_SCALES = (".layer_scale", ".layer_scale_1", ".layer_scale_2")  # timm appe
 
 
 def is_apple(keys: Iterable[str]) -> bool:
-    """Whether the keys are Apple's."""
     return any(key.startswith("patch_embed.0.") for key in keys)
 
 

@@ -19,7 +19,6 @@ def _kinds(name: str) -> list[dict[str, Any]]:
 
 
 def help_of(name: str) -> str:
-    """The sentence that explains the key."""
     return SECTIONS[SECTION_OF[name]].model_fields[name].description or ""
 
 

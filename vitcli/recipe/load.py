@@ -41,7 +41,6 @@ class Recipe:
 
     @property
     def from_file(self) -> bool:
-        """Whether any value comes from a YAML file."""
         return any(isinstance(origin, Place) for origin in self.origins.values())
 
     def flat(self) -> dict[str, Any]:
@@ -49,7 +48,6 @@ class Recipe:
         return {k: v for name in schema.SECTIONS for k, v in getattr(self, name).model_dump(mode="json").items()}
 
     def get(self, name: str) -> Any:
-        """The value of one flat key."""
         return getattr(getattr(self, schema.SECTION_OF[name]), name)
 
     def sets(self, *names: str) -> list[str]:

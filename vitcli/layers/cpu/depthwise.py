@@ -58,16 +58,12 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, s
         out = _dense(x, weight, stride)
     else:
         kernels = weight.unflatten(0, (channels, -1)).unbind(1)  # M of (C, 1, k, k)
-        outs = [_single(x, kernel.contiguous(), stride) for kernel in kernels]
+        if kernel_size > FAST_COLUMNS:
+            outs = [_WideKernel.apply(x, kernel.contiguous(), stride) for kernel in kernels]
+        else:
+            outs = [F.conv2d(x, k.contiguous(), None, stride, kernel_size // 2, groups=channels) for k in kernels]
         out = outs[0] if len(outs) == 1 else torch.stack(outs, 2).flatten(1, 2)
     return out if bias is None else out + bias.to(out.dtype).view(-1, 1, 1)
-
-
-def _single(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """One output per channel."""
-    if weight.shape[-1] <= FAST_COLUMNS:
-        return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2, groups=x.shape[1])
-    return _WideKernel.apply(x, weight, stride)
 
 
 def _dense(x: Tensor, weight: Tensor, stride: int) -> Tensor:

@@ -81,7 +81,6 @@ def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def unbiased(var: Tensor, x: Tensor) -> Tensor:
-    """The unbiased variance of the channels of (B, C, H, W)."""
     count = x.numel() // x.shape[1]
     return var * (count / max(count - 1, 1))
 

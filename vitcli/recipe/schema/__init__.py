@@ -44,7 +44,6 @@ def extra(name: str) -> dict[str, Any]:
 
 
 def default(name: str) -> Any:
-    """The schema's default of the key `name`."""
     return SECTIONS[SECTION_OF[name]].model_fields[name].default
 
 
