@@ -120,10 +120,10 @@ class _Given:
             return {"re_mode": "pixel"}
         if isinstance(value, str | int | None) and (key, value) in mindcv.VALUES:
             return {key: mindcv.VALUES[key, value]}
-        are_numbers = isinstance(value, list) and all(isinstance(x, int | float) for x in value)
-        if key in ("mean", "std") and are_numbers and any(x > 1 for x in value):
+        numbers = value if isinstance(value, list) and all(isinstance(x, int | float) for x in value) else []
+        if key in ("mean", "std") and any(x > 1 for x in numbers):
             self.notes.append(f"`{key}` is given in units of 0..255 and was divided by 255")
-            return {key: [x / 255 for x in value]}
+            return {key: [x / 255 for x in numbers]}
         return {key: value}
 
 
