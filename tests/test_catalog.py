@@ -9,8 +9,6 @@ from vitcli import catalog
 from vitcli.errors import UsageError
 from vitcli.models import fastvit, vit
 from vitcli.models.registry import create_model
-from vitcli.optim.optimizers import OPTIMIZERS
-from vitcli.optim.schedule import SCHEDULES
 from vitcli.recipe.schema import OWN_KEYS, SECTION_OF, extra
 
 ROWS = [(kind, name) for kind in catalog.TABLES for name in catalog.names(kind) if kind != "evaluators"]
@@ -47,8 +45,6 @@ def test_the_names_are_those_of_the_tables_in_the_code():
     assert of(catalog.FASTVIT) == list(fastvit.VARIANTS)
     assert of(catalog.VIT) == list(vit.VARIANTS)
     assert of(catalog.FVIT) == ["fvit"]
-    assert catalog.names("optimizers") == tuple(OPTIMIZERS)
-    assert catalog.names("schedules") == tuple(SCHEDULES)
 
 
 def test_every_registry_of_the_schema_is_a_table():

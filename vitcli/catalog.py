@@ -9,6 +9,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, distributions
@@ -35,7 +36,6 @@ class Model:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """The arguments of `create` that not every model takes."""
         return self.family.options
 
 
@@ -81,14 +81,14 @@ TRANSFORMERS = {
 }
 OPTIMIZERS: dict[str, str] = dict.fromkeys(
     ("adamw", "adam", "nadam", "sgd", "momentum", "nesterov", "rmsprop", "adagrad", "lamb", "lars", "muon"),
-    "vitcli.optim.optimizers:OPTIMIZERS",
+    "vitcli.optim.optimizers:build_optimizer",
 )
 SCHEDULES: dict[str, str] = dict.fromkeys(
     (
         "cosine_decay", "linear_decay", "polynomial_decay", "exponential_decay", "step_decay", "multi_step_decay",
         "constant", "one_cycle",
     ),
-    "vitcli.optim.schedule:SCHEDULES",
+    "vitcli.optim.schedule:learning_rate",
 )  # fmt: skip
 SOURCES = {
     "imagefolder": "vitcli.data.sources.folder:open_folder",
@@ -139,11 +139,10 @@ def load(kind: str, name: str) -> Any:
     row = _row(kind, name)
     where = row.family.create if isinstance(row, Model) else row
     module, _, attribute = where.partition(":")
-    if is_ours(module):
+    provider = _package(_installed()[kind].get(name))
+    in_words = plugin_errors_in_words(module, f"{provider} provides the {_one(kind)} {name!r} as {where}")
+    with nullcontext() if is_ours(module) else in_words:
         found = getattr(importlib.import_module(module), attribute)
-    else:
-        with plugin_errors_in_words(module, f"{_owner(kind, name)} provides the {_one(kind)} {name!r} as {where}"):
-            found = getattr(importlib.import_module(module), attribute)
     return found[name] if isinstance(found, dict) else found
 
 
@@ -200,12 +199,9 @@ def _one(kind: str) -> str:
     return kind.removesuffix("s")
 
 
-def _owner(kind: str, name: str) -> str:
-    point = _installed()[kind].get(name)
-    return _package(point) if point else "a plugin file"
-
-
-def _package(point: EntryPoint) -> str:
+def _package(point: EntryPoint | None) -> str:
+    if point is None:
+        return "a plugin file"
     return f"the installed package {point.dist.name}" if point.dist else "an installed package"
 
 

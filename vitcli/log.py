@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,21 +52,22 @@ class Reporter:
         keep_lines: lines of metrics.jsonl that were written up to here; a resumed run writes the later ones again.
             None: those up to `step` (checkpoints of the first format do not count lines).
         """
-        if self.enabled:
-            self.metrics_file = run_dir / "metrics.jsonl"
-            self.num_lines = _keep(self.metrics_file, keep_lines, step)
-            self.writer = _tensorboard(run_dir, step)
+        if not self.enabled:
+            return
+        self.metrics_file = run_dir / "metrics.jsonl"
+        self.num_lines = _keep(self.metrics_file, keep_lines, step)
+        with suppress(ImportError):  # a minimal installation has no TensorBoard: metrics.jsonl has the same numbers
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(run_dir), purge_step=step + 1, flush_secs=30)
 
     def say(self, text: str) -> None:
-        """One plain line."""
         self.console.print(escape(text))
 
     def note(self, text: str) -> None:
-        """A line that the user should see."""
         self.console.print(f"[yellow]note:[/yellow] {escape(text)}")
 
     def notes(self, *groups: Iterable[str]) -> None:
-        """All notes of all `groups`."""
         for group in groups:
             for text in group:
                 self.note(text)
@@ -82,12 +84,10 @@ class Reporter:
             self.progress.start()
 
     def advance(self, step: int, epoch: int, num_epochs: int) -> None:
-        """One step is done."""
         if self.progress:
             self.progress.update(self.task_id, completed=step, description=f"epoch {epoch + 1}/{num_epochs}")
 
     def step(self, values: dict[str, Any], *, text: str) -> None:
-        """Metrics of the steps since the last such line."""
         self._record("train", values)
         if self.progress:
             self.progress.update(self.task_id, text=text)
@@ -95,7 +95,6 @@ class Reporter:
             self.say(f"step {values['step']}  {text}")
 
     def epoch(self, values: dict[str, Any], *, text: str) -> None:
-        """Metrics of an evaluation at the end of an epoch."""
         self._record("val", values)
         self.say(text)
 
@@ -144,11 +143,3 @@ def _step_of(line: str) -> float:
         return json.loads(line)["step"]
     except (json.JSONDecodeError, KeyError):  # the last line of a killed process may be cut short
         return float("inf")
-
-
-def _tensorboard(run_dir: Path, step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:  # a minimal installation: metrics.jsonl has the same numbers
-        return None
-    return SummaryWriter(str(run_dir), purge_step=step + 1, flush_secs=30)

@@ -15,10 +15,9 @@ from torchvision.datasets import CIFAR10, ImageFolder
 
 from tests.support.images import encoded, photo
 from vitcli import catalog
-from vitcli.data.datasets import build_named, build_split, build_splits
+from vitcli.data.datasets import build_named, build_split, build_splits, limited
 from vitcli.data.source import ArrayImages, Source
 from vitcli.data.sources.folder import PackedNames
-from vitcli.data.subset import limited
 from vitcli.errors import DataError, RecipeError, UsageError, VitcliError
 from vitcli.recipe.load import load_recipe
 from vitcli.recipe.schema import Dataset

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from PIL import ImageFilter
+from PIL import Image, ImageFilter
 from torchvision.transforms import functional as tvf
 
 from tests.data.test_transforms import Recorded, same
@@ -16,7 +16,7 @@ from vitcli.data.eval_transform import build_eval_transform
 from vitcli.data.loader import build_train_loader
 from vitcli.data.sampler import BatchPlan
 from vitcli.data.streams import stream
-from vitcli.data.transforms import gaussian_blur, grayscale, solarize, to_uint8_tensor
+from vitcli.data.transforms import to_uint8_tensor
 from vitcli.data.views import build_views
 from vitcli.errors import UsageError
 from vitcli.recipe.schema import Augmentation, Dataset
@@ -31,28 +31,35 @@ EQUAL = Augmentation(**{**BYOL, "blur_prob": 0.5, "solarize_prob": 0.2})
 WHOLE = {"image_resize": 16, "scale": (1.0, 1.0), "ratio": (1.0, 1.0), "hflip": 0.0}
 
 
+def only(image: Image.Image, **keys) -> Image.Image:
+    """The square `image` after nothing but the augmentation that `keys` turn on."""
+    aug = Augmentation(**WHOLE | {"image_resize": image.width}, **keys)
+    return build_views(aug, 1, in_channels=len(image.getbands()))[0](image, random.Random(0))
+
+
 def test_grayscale_is_itu_601():
-    image = photo()
-    assert same(grayscale(image), tvf.rgb_to_grayscale(image, num_output_channels=3))
+    image = photo(40, 40)
+    gray = only(image, grayscale_prob=1.0)
+    assert same(gray, tvf.rgb_to_grayscale(image, num_output_channels=3))
     luma = np.asarray(image).astype(float) @ (0.299, 0.587, 0.114)
-    assert np.abs(np.asarray(grayscale(image)).astype(float) - luma[..., None]).max() <= 0.51
-    assert grayscale(image.convert("L")).mode == "L"
+    assert np.abs(np.asarray(gray).astype(float) - luma[..., None]).max() <= 0.51
+    assert only(image.convert("L"), grayscale_prob=1.0).mode == "L"
 
 
 @pytest.mark.parametrize("threshold", [0, 1, 128, 255, 256])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_solarization_is_torchvisions(threshold, mode):
-    image = photo().convert(mode)
-    assert torch.equal(
-        to_uint8_tensor(solarize(image, threshold)), tvf.solarize(to_uint8_tensor(image), min(threshold, 255))
-    ) or (threshold == 256 and same(solarize(image, 256), image))
+    image = photo(40, 40).convert(mode)
+    ours = only(image, solarize_prob=1.0, solarize_threshold=threshold)
+    theirs = tvf.solarize(to_uint8_tensor(image), min(threshold, 255))
+    assert torch.equal(to_uint8_tensor(ours), theirs) or (threshold == 256 and same(ours, image))
 
 
 @pytest.mark.parametrize("sigma", [0.5, 0.7, 1.3, 2.0])
 def test_blur_is_gaussian_with_sigma_as_its_standard_deviation(sigma):
     """Pillow's three box blurs are nearer to torchvision's formula for this sigma than for others."""
-    image = photo()
-    ours = gaussian_blur(image, (sigma, sigma), random.Random(0))
+    image = photo(64, 64)
+    ours = only(image, blur_prob=1.0, blur_sigma=(sigma, sigma))
     assert same(ours, image.filter(ImageFilter.GaussianBlur(radius=sigma)))
     pixels, blurred = to_uint8_tensor(image), to_uint8_tensor(ours).int()
     formula = [tvf.gaussian_blur(pixels, [23, 23], [factor * sigma] * 2).int() for factor in (0.75, 1, 1.25)]

@@ -12,7 +12,6 @@ from vitcli.data.batch import Batch
 from vitcli.data.datasets import build_splits
 from vitcli.distributed import World
 from vitcli.engine.build import build_training
-from vitcli.engine.checkpoint import load_state
 from vitcli.engine.loop import fit
 from vitcli.engine.meter import MAX_DROPPED_IN_A_ROW
 from vitcli.engine.resume import ResumePoint
@@ -24,6 +23,7 @@ from vitcli.log import Reporter
 from vitcli.optim.optimizers import build_optimizer
 from vitcli.optim.param_groups import param_groups
 from vitcli.recipe.load import load_recipe
+from vitcli.weights.json_file import read_json
 
 BASE = {
     "dataset": "synthetic", "num_samples": 64, "image_resize": 16, "batch_size": 16, "epoch_size": 2, "lr": 0.1,
@@ -52,7 +52,7 @@ def make(tmp_path: Path):
 def resumed(training: Training, run: Training, step: int) -> Training:
     """`training` at the checkpoint that `run` saved at `step`."""
     folder = run.run_dir / "checkpoints" / f"step-{step:08d}"
-    restore(training, ResumePoint(folder, load_state(folder)))
+    restore(training, ResumePoint(folder, read_json(folder / "state.json")))
     return training
 
 
@@ -65,7 +65,7 @@ def test_accumulation_equals_the_large_batch(make):
     results = []
     for batch_size in (4, 8, 16):
         training = make(batch_size=batch_size, global_batch_size=16)
-        batches = iter(training.batches(0))
+        batches = iter(training.batches(start_step=0))
         for _ in range(3):
             train_step(training, batches)
         results.append(weights(training))
@@ -78,7 +78,7 @@ def test_ragged_last_step_is_the_mean_over_its_images(make):
     losses = []
     for batch_size in (4, 16):
         training = make(batch_size=batch_size, global_batch_size=16, num_samples=22, drop_remainder=False)
-        batches = iter(training.batches(0))
+        batches = iter(training.batches(start_step=0))
         train_step(training, batches)
         training.meter.reset()
         train_step(training, batches)
@@ -111,7 +111,7 @@ def test_clipping(make):
     """With a norm of at most 1e-3 and a rate of 1, plain SGD moves by at most 1e-3."""
     training = make(clip_grad=True, clip_value=1e-3, lr=1.0, momentum=0.0, weight_decay=0.0)
     before = weights(training)
-    train_step(training, iter(training.batches(0)))
+    train_step(training, iter(training.batches(start_step=0)))
     assert (weights(training) - before).norm() == pytest.approx(1e-3, rel=1e-3)
 
 
@@ -128,7 +128,7 @@ def test_rates_of_layers(make, opt: str):
         return training
 
     training = layered(scheduler="cosine_decay")
-    batches = iter(training.batches(0))
+    batches = iter(training.batches(start_step=0))
     for step in range(4):
         assert train_step(training, batches) == pytest.approx(0.1 * (1 + math.cos(math.pi * step / 8)) / 2)
         if step == 1:
@@ -139,7 +139,7 @@ def test_rates_of_layers(make, opt: str):
         {"network.0.weight": last / 8, "network.0.bias": last / 8, "network.3.weight": last, "network.3.bias": last}
     )
     again = resumed(layered(scheduler="cosine_decay"), training, 2)
-    batches = iter(again.batches(2))
+    batches = iter(again.batches(start_step=2))
     for _ in range(2):
         train_step(again, batches)
     assert torch.equal(weights(again), weights(training))
@@ -150,7 +150,7 @@ def test_loss_scaler_is_saved(make, opt: str):
     """fp16: a scale too large drops steps until it fits, no weight is hurt, and the scale survives a checkpoint."""
     training = make(amp="fp16", opt=opt)
     training.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
-    batches = iter(training.batches(0))
+    batches = iter(training.batches(start_step=0))
     before = weights(training)
     train_step(training, batches)
     assert torch.equal(weights(training), before), "infinite gradients: the step is dropped"
@@ -172,9 +172,9 @@ def test_a_step_does_not_depend_on_the_generators_state(make):
     for training in (one, two):
         training.task.network.append(nn.Dropout(0.5))
     torch.manual_seed(1)
-    train_step(one, iter(one.batches(0)))
+    train_step(one, iter(one.batches(start_step=0)))
     torch.manual_seed(2)
-    train_step(two, iter(two.batches(0)))
+    train_step(two, iter(two.batches(start_step=0)))
     assert torch.equal(weights(one), weights(two))
 
 
@@ -193,6 +193,6 @@ def test_dropped_steps_in_a_row_are_divergence(make):
 
 def test_the_loop_checks_whose_batch_it_gets(make):
     training = make()
-    batches = iter(training.batches(1))
+    batches = iter(training.batches(start_step=1))
     with pytest.raises(AssertionError, match=r"batch 1\.0 in step 0\.0"):
         train_step(training, batches)

@@ -2,7 +2,7 @@
 
 import torch
 
-from vitcli.layers.regularize import DropPath, LayerScale2d
+from vitcli.layers.regularize import DropPath, LayerScale
 
 
 def test_drop_path_drops_samples_and_keeps_the_mean():
@@ -18,6 +18,6 @@ def test_drop_path_drops_samples_and_keeps_the_mean():
 
 
 def test_layer_scale_keeps_the_dtype():
-    scale = LayerScale2d(3, init=0.5)
+    scale = LayerScale(3, 1, 1, init=0.5)
     assert scale(torch.ones(1, 3, 2, 2, dtype=torch.bfloat16)).dtype == torch.bfloat16
     assert scale.gamma.shape == (3, 1, 1)

@@ -6,9 +6,8 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import affine
 
 from vitcli.layers.attention import Attention
-from vitcli.layers.embed import HMLPStem, PatchEmbed, ShiftedPatchEmbed, build_patch_embed, patches
-from vitcli.layers.patch_dropout import PatchDropout
-from vitcli.layers.regularize import Residual
+from vitcli.layers.embed import PatchEmbed, ShiftedPatchEmbed, build_patch_embed, hmlp_stem, patches
+from vitcli.layers.regularize import PatchDropout, Residual
 from vitcli.layers.transformer import Block
 
 
@@ -146,7 +145,7 @@ def test_shifted_patches():
 @pytest.mark.parametrize("patch_size", [4, 8, 14, 16, 32])
 def test_hmlp_does_not_mix_patches(patch_size: int):
     torch.manual_seed(0)
-    stem = HMLPStem(3, 32, patch_size).eval()
+    stem = hmlp_stem(3, 32, patch_size).eval()
     images = torch.randn(1, 3, 2 * patch_size, 2 * patch_size)
     changed = images.clone()
     changed[..., :patch_size, :patch_size] += 1

@@ -102,7 +102,7 @@ def test_every_branch_learns():
     before = deepcopy(model.state_dict())
     optimizer = torch.optim.SGD(model.train().parameters(), lr=0.1, momentum=0.9)
     x, labels, losses = smooth(32, seed=10), torch.arange(32) % 5, []
-    for _ in range(5):
+    for _ in range(15):
         optimizer.zero_grad()
         losses.append(F.cross_entropy(model(x), labels))
         losses[-1].backward()

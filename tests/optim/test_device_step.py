@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vitcli.catalog import OPTIMIZERS
 from vitcli.optim import device_step
-from vitcli.optim.optimizers import FUSED_DEVICES, OPTIMIZERS, build_optimizer, drop_step_if
+from vitcli.optim.optimizers import FUSED_DEVICES, build_optimizer, drop_step_if
 from vitcli.optim.param_groups import param_groups
 from vitcli.recipe.schema import Optimizer as Section
 

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from vitcli.catalog import OPTIMIZERS
 from vitcli.optim.ema import ExponentialMovingAverage
-from vitcli.optim.optimizers import OPTIMIZERS, build_optimizer
+from vitcli.optim.optimizers import build_optimizer
 from vitcli.optim.param_groups import param_groups
 from vitcli.recipe.schema import Optimizer as Section
 

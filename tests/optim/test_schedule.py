@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from vitcli import catalog
 from vitcli.errors import RecipeError
 from vitcli.optim.schedule import accumulation_steps, learning_rate, scaled_lr
 from vitcli.recipe.load import load_recipe
@@ -131,3 +132,9 @@ def test_accumulation_follows_from_the_global_batch():
     assert accumulation_steps(128, 2, 3, None) == 3
     with pytest.raises(RecipeError, match="batch_size 64 fits"):
         accumulation_steps(96, 1, 1, 1024)
+
+
+@pytest.mark.parametrize("name", catalog.SCHEDULES)
+def test_every_schedule_of_the_catalog_starts_at_or_below_lr(name: str):
+    section = Scheduler(scheduler=name, lr=0.1, epoch_size=6)
+    assert 0 < learning_rate(0, 10, section) <= 0.1

@@ -54,7 +54,6 @@ class Batch:
         return replace(self, views=views, targets=targets)
 
     def channels_last(self) -> "Batch":
-        """The same batch in memory layout NHWC."""
         return replace(self, views=tuple(view.contiguous(memory_format=torch.channels_last) for view in self.views))
 
     def pin_memory(self, device: str | torch.device | None = None) -> "Batch":

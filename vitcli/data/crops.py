@@ -5,7 +5,6 @@ Corners and centers are those of torchvision's FiveCrop, pixel for pixel, after 
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +18,7 @@ from vitcli.data.eval_transform import (
     in_mode,
     limit_aspect,
     resize_shorter,
-)
+)  # fmt: skip
 from vitcli.errors import UsageError
 from vitcli.recipe.schema import Augmentation
 
@@ -27,14 +26,16 @@ Images = list[Image.Image]
 Average = Literal["prob", "logit"]
 
 
-@dataclass(frozen=True)
-class CropProtocol:
-    """How crops are taken at one scale, at which scales, and how scale x size becomes a whole number of pixels."""
-
-    crops: Callable[[Image.Image, int, Resampling], Images]
-    num_crops: int  # at one scale
-    scales: tuple[float, ...]
-    rounded: Callable[[float], int]
+#: option `--eval_crops` -> number of crops at one scale, and the scales. 5 at scale 1.5 is the protocol of
+#: miguelmartin75/vit, the others are of papers
+PROTOCOLS: dict[str, tuple[int, tuple[float, ...]]] = {
+    "1": (1, (1.0,)),
+    "5": (5, (1.5,)),
+    "10": (10, (256 / 224,)),
+    "144": (36, (256 / 224, 288 / 224, 320 / 224, 352 / 224)),
+}
+MAX_SCALE = 8.0
+_SCALES_HELP = f"give numbers from 1 to {MAX_SCALE:g}, separated by commas, such as 1.0,1.5: shorter side / crop side"
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,11 @@ class Crops:
 
     @property
     def used_scales(self) -> tuple[float, ...]:
-        return PROTOCOLS[self.protocol].scales if self.scales is None else self.scales
+        return PROTOCOLS[self.protocol][1] if self.scales is None else self.scales
 
     @property
     def num_crops(self) -> int:
-        """Crops of one image."""
-        return PROTOCOLS[self.protocol].num_crops * len(self.used_scales)
+        return PROTOCOLS[self.protocol][0] * len(self.used_scales)
 
 
 def read_scales(text: str) -> tuple[float, ...]:
@@ -93,18 +93,37 @@ class CropTransform:
     single: EvalTransform
 
     def __call__(self, image: Image.Image) -> Images:
-        protocol, size, resample = PROTOCOLS[self.crops.protocol], self.single.side, self.single.resample
+        protocol, size, resample = self.crops.protocol, self.single.side, self.single.resample
+        rounded = math.floor if protocol in ("1", "5") else round  # as their sources do
         image = in_mode(image, self.single.mode)
         found = [self.single(image)]
         for scale in self.crops.used_scales:
-            resized = resize_shorter(limit_aspect(image), protocol.rounded(scale * size), resample)
-            found += protocol.crops(resized, size, resample)
+            resized = resize_shorter(limit_aspect(image), rounded(scale * size), resample)
+            found += crops_of(resized, protocol, size, resample)
         return found
 
 
 def build_crop_transform(crops: Crops, aug: Augmentation, *, in_channels: int = 3) -> CropTransform:
     """The single crop of the recipe's evaluation, and `crops` in addition."""
     return CropTransform(crops, build_eval_transform(aug, in_channels=in_channels))
+
+
+def crops_of(image: Image.Image, protocol: str, size: int, resample: Resampling) -> Images:
+    """The crops of a protocol at one scale.
+
+    10: five of the image and five of its mirror image (Krizhevsky et al. 2012, section 4.1); torchvision's TenCrop.
+    144: of each of three squares, five crops and the whole, resized; then the same mirrored (Szegedy et al. 2014, 7).
+    """
+    if protocol == "1":
+        return [center_crop(image, size)]
+    if protocol == "5":
+        return five_crops(image, size)
+    if protocol == "10":
+        return five_crops(image, size) + five_crops(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), size)
+    views = []
+    for square in three_squares(image):
+        views += [*five_crops(square, size), square.resize((size, size), resample)]
+    return views + [view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for view in views]
 
 
 def five_crops(image: Image.Image, size: int) -> Images:
@@ -121,27 +140,3 @@ def three_squares(image: Image.Image) -> Images:
     ends = (0, 0), (image.width - side, image.height - side)
     first, last = (image.crop((left, top, left + side, top + side)) for left, top in ends)
     return [first, center_crop(image, side), last]
-
-
-def ten_crops(image: Image.Image, size: int) -> Images:
-    """Five of the image and five of its mirror image (Krizhevsky et al. 2012, section 4.1); torchvision's TenCrop."""
-    return five_crops(image, size) + five_crops(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), size)
-
-
-def googlenet_crops(image: Image.Image, size: int, resample: Resampling) -> Images:
-    """Of each of three squares, five crops and the whole, resized; then the same mirrored (Szegedy et al. 2014, 7)."""
-    views = []
-    for square in three_squares(image):
-        views += [*five_crops(square, size), square.resize((size, size), resample)]
-    return views + [view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for view in views]
-
-
-#: option `--eval_crops` -> its crops; 5 at scale 1.5 is the protocol of miguelmartin75/vit, the others are of papers
-PROTOCOLS: dict[str, CropProtocol] = {
-    "1": CropProtocol(lambda image, size, _: [center_crop(image, size)], 1, (1.0,), math.floor),
-    "5": CropProtocol(lambda image, size, _: five_crops(image, size), 5, (1.5,), math.floor),
-    "10": CropProtocol(lambda image, size, _: ten_crops(image, size), 10, (256 / 224,), round),
-    "144": CropProtocol(googlenet_crops, 36, (256 / 224, 288 / 224, 320 / 224, 352 / 224), round),
-}
-MAX_SCALE = 8.0
-_SCALES_HELP = f"give numbers from 1 to {MAX_SCALE:g}, separated by commas, such as 1.0,1.5: shorter side / crop side"

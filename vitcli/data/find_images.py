@@ -4,9 +4,8 @@ import glob
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from vitcli.data.sources.folder import EXTENSIONS
+from vitcli.data.sources.folder import EXTENSIONS, named_like_image
 from vitcli.errors import DataError
 
 
@@ -24,7 +23,8 @@ def find_images(words: Sequence[str]) -> tuple[list[str], list[str]]:
     if missing := [word for word, paths in found if paths is None]:
         raise DataError(f"there is no {' and no '.join(map(repr, missing))}", help="give image files, folders, or '-'")
     paths = [path for _, some in found for path in some or ()]
-    empty = [f"no images in {_described(word)}" for word, some in found if not some]
+    empty_words = [word for word, some in found if not some]
+    empty = [f"no images in {'the lines of standard input' if word == '-' else repr(word)}" for word in empty_words]
     if not paths:
         raise DataError("; ".join(empty), help=f"images are named {' '.join(sorted(EXTENSIONS))}")
     return paths, empty
@@ -38,7 +38,7 @@ def _images_of(word: str) -> list[str] | None:
     if os.path.lexists(word):
         return _below(word)
     matches = sorted(glob.glob(word, recursive=True)) if glob.has_magic(word) else []
-    paths = [path for match in matches if os.path.isdir(match) or _named_like_image(match) for path in _below(match)]
+    paths = [path for match in matches if os.path.isdir(match) or named_like_image(match) for path in _below(match)]
     return list(dict.fromkeys(paths)) if matches else None  # `**` matches folders and also what is in them
 
 
@@ -50,20 +50,14 @@ def _below(path: str) -> list[str]:
     seen: set[str] = set()
     for folder, folders, files in os.walk(path, followlinks=True, onerror=_unlistable):
         real = os.path.realpath(folder)
-        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
-        names = [] if real in seen else [name for name in files if _named_like_image(name) and name[0] != "."]
-        found += [os.path.join(folder, name) for name in names]
+        if real in seen:
+            folders.clear()
+            continue
         seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [os.path.join(folder, name) for name in files if named_like_image(name) and name[0] != "."]
     return sorted(found)
 
 
 def _unlistable(error: OSError) -> None:
     raise DataError(f"cannot list the folder {error.filename!r}: {error.strerror}", help="check its permissions")
-
-
-def _named_like_image(name: str) -> bool:
-    return Path(name).suffix.lower() in EXTENSIONS
-
-
-def _described(word: str) -> str:
-    return "the lines of standard input" if word == "-" else repr(word)

@@ -89,7 +89,7 @@ def build_eval_loader(
 
 
 def num_workers(section: Section, local_world_size: int) -> int:
-    """Decoding processes per training process: the recipe's number, or this process's share of the cores."""
+    """Decoding processes per training process: the recipe's number, or the default."""
     given = section.num_parallel_workers
     return default_num_workers(local_world_size) if given is None else given
 
@@ -104,10 +104,8 @@ class Batches:
     """The batches at `positions`, in that order; can be iterated any number of times, each time from the beginning."""
 
     def __init__(self, source: Dataset, positions: range, num_workers: int, pin_memory: bool) -> None:
-        self.source = source
-        self.positions = positions
+        self.source, self.positions, self.pin_memory = source, positions, pin_memory
         self.num_workers = min(num_workers, len(positions))
-        self.pin_memory = pin_memory
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -121,11 +119,9 @@ class Batches:
         except (RuntimeError, ConnectionError, EOFError) as error:
             if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
-            raise DataError(
-                f"a decoding process was killed: {error}",
-                help="usually memory ran out: lower num_parallel_workers or batch_size, "
-                "or raise --shm-size in a container",
-            ) from None
+            message = f"a decoding process was killed: {error}"
+            cure = "lower num_parallel_workers or batch_size, or raise --shm-size in a container"
+            raise DataError(message, help=f"usually memory ran out: {cure}") from None
 
     def _items(self) -> Iterator[Batch | BadImage]:
         """The iterator of torch's loader, without its handler of SIGCHLD.
@@ -141,7 +137,6 @@ class Batches:
                 batch_size=None,  # an item is a whole batch
                 sampler=self.positions,
                 num_workers=self.num_workers,
-                collate_fn=_unchanged,
                 pin_memory=self.pin_memory,
                 worker_init_fn=_start_worker,
                 generator=torch.Generator(),  # the default is the generator that dropout draws from
@@ -159,8 +154,7 @@ class _TrainBatches(Dataset):
     def __init__(
         self, source: Source, views: Sequence[TrainTransform], plan: BatchPlan, seed: int, rank: int, on_bad_image: str
     ) -> None:
-        self.source, self.plan = source, plan
-        self.seed, self.rank = seed, rank
+        self.source, self.plan, self.seed, self.rank = source, plan, seed, rank
         #: name of the random stream of each view -> the view
         self.views = {f"view {number}" if number else "sample": view for number, view in enumerate(views)}
         self.attempts = _ATTEMPTS if on_bad_image == "skip" else 0
@@ -174,34 +168,28 @@ class _TrainBatches(Dataset):
             samples = [self._load(epoch, *draw, bad) for draw in zip(indices, repeats, strict=True)]
         except BadImage as error:
             return error
-        return Batch(
-            tuple(_stacked(images) for images in zip(*(images for _, images in samples), strict=True)),
-            *_labels(self.source, [index for index, _ in samples]),
-            bad=tuple(bad),
-            epoch=epoch,
-            step=step,
-            micro=micro,
-            block=self.plan.block(micro, self.rank),
-        )
+        views = tuple(_stacked(images) for images in zip(*(images for _, images in samples), strict=True))
+        labels = _labels(self.source, [index for index, _ in samples])
+        return Batch(views, *labels, tuple(bad), epoch, step, micro, self.plan.block(micro, self.rank))
 
     def _load(self, epoch: int, index: int, repeat: int, bad: list[BadSample]) -> tuple[int, list[Image.Image]]:
         """The views of the sample `index`, or of the first readable one of its replacements.
 
         A sample that is drawn again in its epoch (`repeat` > 0) is augmented by other random numbers.
         """
-        wanted, draw = index, (index, repeat) if repeat else (index,)
-        for attempt in range(self.attempts + 1):
+        draw = (index, repeat) if repeat else (index,)
+        attempt = 0
+        while True:
             try:
                 image = self.source.load(index)
             except BadImage as error:
                 if attempt == self.attempts:
                     raise
-                substitute = stream("substitute", self.seed, epoch, wanted, attempt).randrange(len(self.source))
+                substitute = stream("substitute", self.seed, epoch, draw[0], attempt).randrange(len(self.source))
                 bad.append(BadSample(index, self.source.name(index), error.reason, substitute))
-                index = substitute
+                index, attempt = substitute, attempt + 1
             else:
                 return index, [view(image, stream(name, self.seed, epoch, *draw)) for name, view in self.views.items()]
-        raise AssertionError
 
 
 class _EvalBatches(Dataset):
@@ -244,10 +232,6 @@ def _labels(source: Source, indices: list[int]) -> tuple[torch.Tensor | None, to
     """Targets, None without labels, and indices."""
     targets = None if source.targets is None else torch.from_numpy(source.targets[indices])
     return targets, torch.tensor(indices)
-
-
-def _unchanged(item: object) -> object:
-    return item
 
 
 @contextmanager

@@ -61,8 +61,7 @@ class BatchPreparer:
     """
 
     def __init__(self, aug: Augmentation, num_classes: int, *, in_channels: int = 3) -> None:
-        self.aug = aug
-        self.num_classes = num_classes
+        self.aug, self.num_classes = aug, num_classes
         self.normalize = Normalizer(aug.mean, aug.std, in_channels)
 
     def mixes(self, epoch: int) -> bool:

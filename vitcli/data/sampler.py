@@ -27,9 +27,9 @@ def epoch_order(seed: int, epoch: int, num_samples: int, shuffle: bool) -> np.nd
 
     Sorting by raw 64-bit numbers, not `Generator.permutation`, because only the former is stable across NumPy versions.
     """
-    order = (
-        np.argsort(raw_numbers(num_samples, "order", seed, epoch), kind="stable") if shuffle else np.arange(num_samples)
-    )
+    order = np.arange(num_samples)
+    if shuffle:
+        order = np.argsort(raw_numbers(num_samples, "order", seed, epoch), kind="stable")
     order.flags.writeable = False
     return order
 
@@ -80,7 +80,6 @@ class BatchPlan:
 
     @property
     def num_blocks(self) -> int:
-        """Blocks in a global batch."""
         return self.world_size * self.accumulation
 
     @property
@@ -101,12 +100,10 @@ class BatchPlan:
         """Global step -> (epoch, step within it), all counted from 0."""
         return divmod(step, self.steps_per_epoch)
 
-    def num_samples_of(self, epoch: int, step_in_epoch: int) -> int:
+    def num_samples_of(self, step_in_epoch: int) -> int:
         """Samples of one step, over all blocks; fewer than a global batch only in an incomplete last step."""
-        if (step_in_epoch + 1) * self.global_batch <= self.num_samples:
-            return self.global_batch
-        blocks = [(micro, rank) for micro in range(self.accumulation) for rank in range(self.world_size)]
-        return sum(len(self.indices(epoch, step_in_epoch, micro, rank)) for micro, rank in blocks)
+        left = self.num_samples - step_in_epoch * self.global_batch
+        return max(min(self.global_batch, left), self.num_blocks)
 
     def indices(self, epoch: int, step_in_epoch: int, micro: int, rank: int) -> np.ndarray:
         """(n,) int64 sample ids of one block; n is batch_size except in an incomplete last step."""

@@ -117,8 +117,7 @@ class ArrayImages(Source):
         super().__init__(len(pixels), targets, class_names)
         assert pixels.dtype == np.uint8
         assert self.targets is None or len(pixels) == len(self.targets)
-        self.pixels = pixels
-        self.title = title
+        self.pixels, self.title = pixels, title
 
     def _load(self, row: int) -> Image.Image:
         return Image.fromarray(self.pixels[row]).convert("RGB")

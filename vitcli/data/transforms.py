@@ -10,9 +10,10 @@ import random
 
 import numpy as np
 import torch
-from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from PIL import Image, ImageEnhance
 
-from vitcli.data.eval_transform import Filters, Resampling, limit_aspect, resize_shorter
+from vitcli.data.augment_ops import draw_filter
+from vitcli.data.eval_transform import Filters, limit_aspect, resize_shorter
 from vitcli.recipe.schema import Augmentation
 
 PADDING = 4  # px
@@ -27,7 +28,7 @@ def to_uint8_tensor(image: Image.Image) -> torch.Tensor:
 def random_resized_crop(image: Image.Image, aug: Augmentation, filters: Filters, rng: random.Random) -> Image.Image:
     """Any part of the image (see `random_crop_box`) resized to the square."""
     box = random_crop_box(*image.size, aug.scale, aug.ratio, rng)
-    return image.crop(box).resize((aug.image_resize, aug.image_resize), _drawn(filters, rng))
+    return image.crop(box).resize((aug.image_resize, aug.image_resize), draw_filter(filters, rng))
 
 
 def random_padded_crop(image: Image.Image, aug: Augmentation, filters: Filters, rng: random.Random) -> Image.Image:
@@ -36,9 +37,15 @@ def random_padded_crop(image: Image.Image, aug: Augmentation, filters: Filters, 
     The padding is a reflection. This is DeiT III's simple random crop (arXiv 2204.07118), and the usual one for CIFAR.
     """
     side = aug.image_resize
-    image = resize_shorter(limit_aspect(image), side, _drawn(filters, rng))
-    left, top = (rng.randint(0, length + 2 * PADDING - side) for length in image.size)
-    return padded_crop(image, side, left, top)
+    image = resize_shorter(limit_aspect(image), side, draw_filter(filters, rng))
+
+    def reflected(length: int) -> np.ndarray:
+        """The numbers of the pixels of a random stretch; beyond the edges they are reflected."""
+        start, last = rng.randint(0, length + 2 * PADDING - side) - PADDING, length - 1
+        return last - abs(last - abs(np.arange(start, start + side)))
+
+    columns, rows = reflected(image.width), reflected(image.height)
+    return Image.fromarray(np.asarray(image)[rows][:, columns])
 
 
 def random_crop_box(
@@ -60,18 +67,6 @@ def random_crop_box(
     crop_height = min(height, round(width / min(ratio)))
     left, top = (width - crop_width) // 2, (height - crop_height) // 2
     return left, top, left + crop_width, top + crop_height
-
-
-def padded_crop(image: Image.Image, side: int, left: int, top: int, padding: int = PADDING) -> Image.Image:
-    """side x side pixels at (left, top) of the image, which is padded by `padding` reflected pixels on all sides."""
-    pixels = np.asarray(image)
-
-    def reflected(start: int, length: int) -> np.ndarray:
-        last = length - 1
-        return last - abs(last - abs(np.arange(start - padding, start - padding + side)))
-
-    rows, columns = reflected(top, image.height), reflected(left, image.width)
-    return Image.fromarray(pixels[rows][:, columns])
 
 
 def jitter_colors(image: Image.Image, strengths: tuple[float, ...], rng: random.Random) -> Image.Image:
@@ -100,22 +95,3 @@ def turn_hue(image: Image.Image, turns: float) -> Image.Image:
     shift = int(turns * 255) % 256
     hue = hue.point([(level + shift) % 256 for level in range(256)])
     return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
-
-
-def grayscale(image: Image.Image) -> Image.Image:
-    """The luma of ITU-R 601 in all channels."""
-    return image.convert("L").convert(image.mode)
-
-
-def gaussian_blur(image: Image.Image, sigma: tuple[float, float], rng: random.Random) -> Image.Image:
-    """Blurred by Pillow with a random standard deviation within `sigma`, in pixels."""
-    return image.filter(ImageFilter.GaussianBlur(rng.uniform(*sigma)))
-
-
-def solarize(image: Image.Image, threshold: int) -> Image.Image:
-    """Each channel inverted where it is `threshold` (0..256) or more."""
-    return ImageOps.solarize(image, threshold)
-
-
-def _drawn(filters: Filters, rng: random.Random) -> Resampling:
-    return rng.choice(filters) if filters[1:] else filters[0]

@@ -9,18 +9,11 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from PIL import Image
+from PIL import Image, ImageFilter, ImageOps
 
 from vitcli.data.auto_augment import build_policy
 from vitcli.data.eval_transform import FILTERS, image_mode, in_mode
-from vitcli.data.transforms import (
-    gaussian_blur,
-    grayscale,
-    jitter_colors,
-    random_padded_crop,
-    random_resized_crop,
-    solarize,
-)
+from vitcli.data.transforms import jitter_colors, random_padded_crop, random_resized_crop
 from vitcli.errors import UsageError
 from vitcli.recipe.schema import Augmentation
 
@@ -57,11 +50,11 @@ class View:
         if self.jitter is not None and _happens(self.jitter_prob, rng):
             image = jitter_colors(image, self.jitter, rng)
         if _happens(self.grayscale_prob, rng):
-            image = grayscale(image)
+            image = image.convert("L").convert(image.mode)  # the luma of ITU-R 601
         if _happens(self.blur_prob, rng):
-            image = gaussian_blur(image, aug.blur_sigma, rng)
+            image = image.filter(ImageFilter.GaussianBlur(rng.uniform(*aug.blur_sigma)))
         if _happens(self.solarize_prob, rng):
-            image = solarize(image, aug.solarize_threshold)
+            image = ImageOps.solarize(image, aug.solarize_threshold)
         return image
 
 
@@ -78,7 +71,11 @@ def build_views(aug: Augmentation, num_views: int, in_channels: int = 3) -> list
     policy = None
     if aug.auto_augment:
         policy = build_policy(aug.auto_augment, mean=aug.mean, mode=mode, filters=FILTERS[aug.interpolation])
-    jitter = _jitter_strengths(aug.color_jitter) if policy is None or "3a" in str(aug.auto_augment) else None
+    jitter = aug.color_jitter or None
+    if isinstance(jitter, int | float):  # of brightness, contrast and saturation
+        jitter = (jitter,) * 3
+    if policy is not None and "3a" not in str(aug.auto_augment):
+        jitter = None
     names = ("color_jitter_prob", "grayscale_prob", "blur_prob", "solarize_prob")
     probs = zip(*(_per_view(name, getattr(aug, name), num_views) for name in names), strict=True)
     return [View(aug, mode, policy, jitter, *of_view) for of_view in probs]
@@ -93,13 +90,6 @@ def _per_view(name: str, value: float | tuple[float, ...], num_views: int) -> tu
             help=f"give one number, or a list of {num_views}",
         )
     return value
-
-
-def _jitter_strengths(color_jitter: float | tuple[float, ...] | None) -> tuple[float, ...] | None:
-    """One number stands for brightness, contrast and saturation; None: no jitter."""
-    if not color_jitter:
-        return None
-    return (color_jitter,) * 3 if isinstance(color_jitter, int | float) else tuple(color_jitter)
 
 
 def _happens(prob: float, rng: random.Random) -> bool:

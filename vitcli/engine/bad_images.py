@@ -31,7 +31,11 @@ class BadImages:
         """
         for batch in batches:
             if batch.bad:
-                self._note(batch)
+                with self.file.open("a", encoding="utf-8") as file:
+                    for sample in batch.bad:
+                        line = {"step": batch.step, "name": sample.name, "reason": sample.reason}
+                        file.write(json.dumps(line) + "\n")
+                        self.names.add(sample.name)
                 self._refuse(self.names)
             yield batch
 
@@ -46,12 +50,6 @@ class BadImages:
     def of_all_ranks(self) -> set[str]:
         """The names of all unreadable images; every rank must call it."""
         return set().union(*gathered(self.names))
-
-    def _note(self, batch: Batch) -> None:
-        with self.file.open("a", encoding="utf-8") as file:
-            for sample in batch.bad:
-                file.write(json.dumps({"step": batch.step, "name": sample.name, "reason": sample.reason}) + "\n")
-                self.names.add(sample.name)
 
     def _refuse(self, names: set[str]) -> None:
         if len(names) > self.most:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -73,12 +74,8 @@ def build_training(
     if recipe.system.compile:
         task.compile()
     optim = recipe.optimizer
-    groups = param_groups(
-        task,
-        weight_decay=optim.weight_decay,
-        weight_decay_filter=optim.weight_decay_filter,
-        layer_decay=optim.layer_decay,
-    )
+    decay = {"weight_decay": optim.weight_decay, "weight_decay_filter": optim.weight_decay_filter}
+    groups = param_groups(task, **decay, layer_decay=optim.layer_decay)
     optimizer = build_optimizer(optim, groups, world.device, task)
     if describe := getattr(optimizer, "describe", None):
         reporter.say(describe())
@@ -163,25 +160,20 @@ def build_task(
 
 def build_batches(
     recipe: Recipe, world: World, splits: Splits, plan: BatchPlan, num_views: int
-) -> Callable[[int], Iterable[Batch]]:
-    """first step -> this rank's micro-batches from there to the end of the run."""
-    views = build_views(recipe.augmentation, num_views, in_channels=recipe.model.in_channels)
-
-    def batches(start_step: int) -> Iterable[Batch]:
-        return build_train_loader(
-            splits.train,
-            views,
-            plan,
-            seed=recipe.system.seed,
-            rank=world.rank,
-            start_step=start_step,
-            total_steps=recipe.scheduler.epoch_size * plan.steps_per_epoch,
-            num_workers=num_workers(recipe.dataset, world.local_size),
-            on_bad_image=recipe.dataset.on_bad_image,
-            pin_memory=world.device.type == "cuda",
-        )
-
-    return batches
+) -> Callable[..., Iterable[Batch]]:
+    """start_step=… -> this rank's micro-batches from there to the end of the run."""
+    return partial(
+        build_train_loader,
+        splits.train,
+        build_views(recipe.augmentation, num_views, in_channels=recipe.model.in_channels),
+        plan,
+        seed=recipe.system.seed,
+        rank=world.rank,
+        total_steps=recipe.scheduler.epoch_size * plan.steps_per_epoch,
+        num_workers=num_workers(recipe.dataset, world.local_size),
+        on_bad_image=recipe.dataset.on_bad_image,
+        pin_memory=world.device.type == "cuda",
+    )
 
 
 def build_evaluators(recipe: Recipe, world: World, splits: Splits, task: Task) -> dict[str, Evaluator]:

@@ -26,8 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vitcli.errors import DiskError, is_disk_full
-from vitcli.weights.checkpoint_folders import STATE, checkpoints, folder_of, step_of
-from vitcli.weights.json_file import read_json
+from vitcli.weights.checkpoint_folders import checkpoints, folder_of, step_of
 from vitcli.weights.manifest import write_manifest
 
 Tensors = dict[str, Tensor]
@@ -122,10 +121,6 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def load_state(folder: Path) -> dict[str, Any]:
-    return read_json(folder / STATE)
 
 
 def load_tensors(folder: Path, stem: str) -> Tensors:

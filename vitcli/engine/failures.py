@@ -28,12 +28,11 @@ def memory_in_words(cure: str) -> Iterator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError):
-        raise UsageError("memory ran out", help=cure) from None
-    except RuntimeError as error:
-        if not any(words in str(error) for words in _NO_MEMORY):
-            raise
-        raise UsageError("memory ran out", help=cure) from None
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if known or any(words in str(error) for words in _NO_MEMORY):
+            raise UsageError("memory ran out", help=cure) from None
+        raise
 
 
 @contextmanager
@@ -100,8 +99,6 @@ def _is_running(pid: int) -> bool:
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:
+        return isinstance(error, PermissionError)
     return True

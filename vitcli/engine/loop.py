@@ -1,17 +1,15 @@
-"""The train loop, the only one: steps, log lines, the end of each epoch, and a defined end for every failure."""
+"""The train loop, the only one: steps, log lines, each epoch's evaluation, and a defined end for every failure."""
 
-from collections.abc import Iterator
 from typing import Any
 
-from vitcli.data.batch import Batch
-from vitcli.distributed import any_rank
-from vitcli.engine.measure import measure, note_best
+from vitcli.distributed import any_rank, mark_alive
 from vitcli.engine.signals import StopFlag, stop_flag
 from vitcli.engine.state import DIVERGED_HELP, save
 from vitcli.engine.step import train_step
 from vitcli.engine.training import Training
 from vitcli.errors import DivergedError, Interrupted
 from vitcli.evaluators.evaluator import Stopped
+from vitcli.tasks.task import Measurement
 
 
 def fit(training: Training) -> None:
@@ -22,28 +20,24 @@ def fit(training: Training) -> None:
         DivergedError: loss or gradients became NaN or infinite; no checkpoint holds any of it.
         DataError: unreadable images; DiskError: no room for a checkpoint.
     """
-    progress = training.progress
+    progress, recipe, steps_per_epoch = training.progress, training.recipe, training.plan.steps_per_epoch
     training.reporter.start(training.total_steps, progress.step)
     with stop_flag() as stop:
         _close_epoch_if_due(training, stop)  # a run may have been stopped between an epoch and its evaluation
-        batches = training.bad_images.watch(training.batches(progress.step))
+        batches = training.bad_images.watch(training.batches(start_step=progress.step))
         while progress.step < training.total_steps:
-            _step(training, batches)
+            lr = train_step(training, batches)
+            epoch = (progress.step - 1) // steps_per_epoch
+            training.reporter.advance(progress.step, epoch, recipe.scheduler.epoch_size)
+            if progress.step % recipe.system.log_interval == 0 or progress.step % steps_per_epoch == 0:
+                _log_line(training, lr)
             if any_rank(bool(stop)):
                 _stop(training, stop)
             _close_epoch_if_due(training, stop)
-            every = training.recipe.checkpoint.ckpt_save_steps
+            every = recipe.checkpoint.ckpt_save_steps
             if every and progress.step % every == 0 and progress.closed_step != progress.step:
                 _refuse_nan(training)
                 save(training)
-
-
-def _step(training: Training, batches: Iterator[Batch]) -> None:
-    lr = train_step(training, batches)
-    step, steps_per_epoch, recipe = training.progress.step, training.plan.steps_per_epoch, training.recipe
-    training.reporter.advance(step, (step - 1) // steps_per_epoch, recipe.scheduler.epoch_size)
-    if step % recipe.system.log_interval == 0 or step % steps_per_epoch == 0:
-        _log_line(training, lr)
 
 
 def _log_line(training: Training, lr: float) -> None:
@@ -102,14 +96,50 @@ def _close_epoch_if_due(training: Training, stop: StopFlag) -> None:
         if wanted and training.saved_step != progress.step:
             save(training)  # what was trained is safe before anything else can fail
         try:
-            numbers = measure(training, lambda: bool(stop))
+            numbers = _measure(training, stop)
         except Stopped:
             _stop(training, stop)
             raise
         values |= numbers
-        text += note_best(training, numbers)
+        text += _note_best(training, numbers)
     progress.closed_step = progress.step
     training.reporter.epoch(values, text=text)
     if wanted or progress.best_step == progress.step:
         save(training)
     training.meter.reset()
+
+
+def _measure(training: Training, stop: StopFlag) -> dict[str, float]:
+    """The numbers of all evaluators of the run; every rank must call it.
+
+    Raises:
+        Stopped: a signal came, on any rank.
+    """
+    network = training.ema.model if training.ema else training.task.network
+    own = training.task.measurements(network)
+    others = training.evaluators.keys() - {measurement.evaluator for measurement in own}
+    numbers: dict[str, float] = {}
+
+    def should_stop() -> bool:
+        mark_alive()
+        return bool(stop)
+
+    for evaluator_name, measured, prefix in [*own, *(Measurement(name, network) for name in sorted(others))]:
+        if evaluator := training.evaluators.get(evaluator_name):
+            found = evaluator(measured, should_stop=should_stop)
+            numbers |= {prefix + name: found[name] for name in evaluator.metrics}
+            if warning := evaluator.warning(found):
+                training.reporter.note(warning)
+    return numbers
+
+
+def _note_best(training: Training, numbers: dict[str, float]) -> str:
+    """Remember the best epoch; returns what the epoch's line says of `numbers`."""
+    progress, name = training.progress, training.task.primary
+    if name in numbers:
+        progress.primary[progress.step] = numbers[name]
+        if progress.best is None or numbers[name] > progress.best:
+            progress.best_step, progress.best = progress.step, numbers[name]
+    shown = "".join(f"  {name} {value:.4g}" for name, value in numbers.items())
+    which = " (average)" if training.ema and numbers else ""
+    return shown + which + ("  best so far" if progress.best_step == progress.step else "")

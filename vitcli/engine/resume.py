@@ -9,7 +9,8 @@ from vitcli.engine import checkpoint, run_dir
 from vitcli.errors import DataError, ResumeError, VitcliError
 from vitcli.recipe import schema
 from vitcli.recipe.load import Recipe, load_recipe
-from vitcli.weights.checkpoint_folders import check_format, checkpoints, newest_valid
+from vitcli.weights.checkpoint_folders import STATE, check_format, checkpoints, newest_valid
+from vitcli.weights.json_file import read_json
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def find_resume(recipe: Recipe) -> tuple[Path | None, ResumePoint | None, list[s
     if newest is None:
         found = "; ".join(damaged) if damaged else "it holds no checkpoint"
         raise ResumeError(f"{folder} cannot be continued: {found}", help="nothing was changed; start a new run")
-    state = checkpoint.load_state(newest)
+    state = read_json(newest / STATE)
     try:
         check_format(state, newest)
     except DataError as error:
@@ -59,21 +60,17 @@ def _run_of(wanted: str) -> Path:
 
 def claim_run_dir(recipe: Recipe, world: World) -> tuple[Path, ResumePoint | None, list[str]]:
     """The run's folder, where to continue, and what is wrong with newer checkpoints; decided on rank 0."""
-
-    def decide() -> tuple[Path, ResumePoint | None, list[str]]:
-        folder, point, damaged = find_resume(recipe)
-        if folder is None:
-            folder = run_dir.new_run_dir(recipe.name, recipe.checkpoint.run_dir)
-        run_dir.ensure_writable(folder)
-        run_dir.lock(folder)
-        run_dir.forget_words(folder)
-        checkpoint.clean_up(folder)
-        return folder, point, damaged
-
     decision: Any = None
     if world.is_main:
         try:
-            decision = decide()
+            folder, point, damaged = find_resume(recipe)
+            if folder is None:
+                folder = run_dir.new_run_dir(recipe.name, recipe.checkpoint.run_dir)
+            run_dir.ensure_writable(folder)
+            run_dir.lock(folder)
+            run_dir.forget_words(folder)
+            checkpoint.clean_up(folder)
+            decision = folder, point, damaged
         except VitcliError as error:
             decision = error
     decision = from_main(decision)
@@ -88,15 +85,17 @@ def check_resume(recipe: Recipe, folder: Path, point: ResumePoint, data_facts: d
     Raises:
         ResumeError: with the differences.
     """
-    differences = _recipe_differences(point.state["recipe"], recipe.flat())
-    if differences:
-        table = "\n".join(f"  {name:<28} {before!s:>16} -> {now}" for name, before, now in differences)
+    now = recipe.flat()
+    before = load_recipe(None).flat() | point.state["recipe"]  # a key that is younger than the run had its default
+    fixed = [name for name in schema.SECTION_OF if not schema.extra(name)["free"]]
+    if differences := [(name, before[name], now[name]) for name in fixed if before[name] != now[name]]:
+        table = "\n".join(f"  {name:<28} {old!s:>16} -> {new}" for name, old, new in differences)
         help = "use the old values, or start a new run from these weights with --ckpt_path"
         raise ResumeError(f"the recipe changed since {point.folder.name}:\n{table}", help=help)
-    before = run_dir.read_json(folder / "data.json")
-    if before is None or before == data_facts:
+    facts = run_dir.read_json(folder / "data.json")
+    if facts is None or facts == data_facts:
         return []
-    if changes := _data_differences(before, data_facts):
+    if changes := _data_differences(facts, data_facts):
         listed = "\n".join(changes)
         help = "restore the data, or start a new run with --ckpt_path"
         raise ResumeError(f"the data changed since the run began:\n{listed}", help=help)
@@ -113,13 +112,6 @@ def check_global_batch(point: ResumePoint, global_batch: int) -> None:
     if before != global_batch:
         help = f"add --global_batch_size {before}, or change --batch_size"
         raise ResumeError(f"the global batch was {before} and would be {global_batch}", help=help)
-
-
-def _recipe_differences(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """The keys that define the run and have another value now."""
-    before = load_recipe(None).flat() | before  # a key that is younger than the run had its default
-    fixed = [name for name in schema.SECTION_OF if not schema.extra(name)["free"]]
-    return [(name, before[name], now[name]) for name in fixed if before[name] != now[name]]
 
 
 def _data_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

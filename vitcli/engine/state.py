@@ -7,7 +7,6 @@ Only the first looks at the run; what it returns is on the host and does not cha
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -104,33 +103,28 @@ def restore(training: Training, point: ResumePoint) -> None:
         ResumeError: it has other tensors than the run.
     """
     folder, state = point.folder, upgraded(point.state)
+    is_current = point.state["format"] == FORMAT
+    tensors = {stem: checkpoint.load_tensors(folder, stem) for stem in ("model", "task", "ema", "optimizer")}
+    if not is_current:
+        tensors["optimizer"] = {key.replace("/", f"/{NETWORK}", 1): t for key, t in tensors["optimizer"].items()}
     try:
-        _restore_tensors(training, folder, former=point.state["format"] == 1)
+        training.task.restore(tensors["model"], tensors["task"])
+        if training.ema:
+            training.ema.model.load_state_dict(tensors["ema"])
+        restore_optimizer(training.optimizer, training.task, tensors["optimizer"])
     except (KeyError, RuntimeError) as error:
         help = "the model or task of a plugin changed; start a new run from these weights with --ckpt_path"
         raise ResumeError(f"{folder} does not fit this run: {str(error).splitlines()[0]}", help=help) from None
     if state["scaler"]:
         training.scaler.load_state_dict(state["scaler"])
-    progress = state["progress"]
-    training.progress = Progress(**progress)
-    training.progress.primary = {int(step): value for step, value in progress["primary"].items()}
+    progress = training.progress = Progress(**state["progress"])
+    progress.primary = {int(step): value for step, value in progress.primary.items()}  # JSON's keys are strings
     training.meter.restore(state["meter"], is_main=training.world.is_main)
-    training.reporter.record_in(training.run_dir, training.progress.step, keep_lines=state["metrics_lines"])
-    training.averaged_step = training.progress.step
-    training.saved_step = training.progress.step if point.state["format"] == FORMAT else None
-    if training.world.is_main and training.progress.best_step is not None:  # killed before the link was set, perhaps
-        checkpoint.mark_best(folder_of(training.run_dir, training.progress.best_step))
-
-
-def _restore_tensors(training: Training, folder: Path, *, former: bool) -> None:
-    """`former`: of format 1."""
-    training.task.restore(checkpoint.load_tensors(folder, "model"), checkpoint.load_tensors(folder, "task"))
-    if training.ema:
-        training.ema.model.load_state_dict(checkpoint.load_tensors(folder, "ema"))
-    moments = checkpoint.load_tensors(folder, "optimizer")
-    if former:
-        moments = {key.replace("/", f"/{NETWORK}", 1): value for key, value in moments.items()}
-    restore_optimizer(training.optimizer, training.task, moments)
+    training.reporter.record_in(training.run_dir, progress.step, keep_lines=state["metrics_lines"])
+    training.averaged_step = progress.step
+    training.saved_step = progress.step if is_current else None
+    if training.world.is_main and progress.best_step is not None:  # killed before the link was set, perhaps
+        checkpoint.mark_best(folder_of(training.run_dir, progress.best_step))
 
 
 def upgraded(state: dict[str, Any]) -> dict[str, Any]:

@@ -23,11 +23,10 @@ from vitcli.optim.schedule import learning_rate
 def train_step(training: Training, batches: Iterator[Batch]) -> float:
     """Do step `training.progress.step` and count it; returns the learning rate used."""
     recipe, plan, step = training.recipe, training.plan, training.progress.step
-    epoch, step_in_epoch = plan.epoch_and_step(step)
     lr = learning_rate(step, plan.steps_per_epoch, recipe.scheduler, training.lr_factor)
     for group in training.optimizer.param_groups:
         group["lr"] = lr * group["lr_factor"]
-    num_samples = plan.num_samples_of(epoch, step_in_epoch)
+    num_samples = plan.num_samples_of(step % plan.steps_per_epoch)
     shares: dict[str, Tensor] = {}
     for micro in range(plan.accumulation):
         for name, value in _micro_step(training, batches, micro, num_samples).items():

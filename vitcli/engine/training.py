@@ -46,7 +46,7 @@ class Training:
     ema: ExponentialMovingAverage | None
     plan: BatchPlan
     lr_factor: float  #: the recipe's learning rates times this are used: the global batch / lr_base_batch
-    batches: Callable[[int], Iterable[Batch]]  #: first step -> micro-batches of this rank from there to the end
+    batches: Callable[..., Iterable[Batch]]  #: start_step=… -> micro-batches of this rank from there to the end
     evaluators: dict[str, Evaluator]
     autocast: Callable[[], torch.autocast]
     facts: dict[str, Any]  #: class names and preprocessing, written into each checkpoint
@@ -61,11 +61,6 @@ class Training:
     @property
     def total_steps(self) -> int:
         return self.recipe.scheduler.epoch_size * self.plan.steps_per_epoch
-
-    @property
-    def evaluated_network(self) -> nn.Module:
-        """The one that counts: the moving average where one is kept."""
-        return self.ema.model if self.ema else self.task.network
 
     def average_buffers(self) -> None:
         """Give all ranks the same BatchNorm statistics, once a step: the mean of a mean may differ in its last bit."""

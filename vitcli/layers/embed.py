@@ -1,6 +1,5 @@
 """From an image to tokens: patch embeddings and fixed position embeddings."""
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal
 
@@ -65,8 +64,8 @@ class ShiftedPatchEmbed(PatchEmbed):
     Source: Vision Transformer for Small-Size Datasets, arXiv 2112.13492, section 3.1 and its published code.
     """
 
-    def __init__(self, in_chans: int, dim: int, patch_size: int, *, norm_eps: float = 1e-6) -> None:
-        super().__init__(5 * in_chans, dim, patch_size, norm_in=True, norm_eps=norm_eps)
+    def __init__(self, in_chans: int, dim: int, patch_size: int) -> None:
+        super().__init__(5 * in_chans, dim, patch_size, norm_in=True)
         self.in_chans = in_chans
 
     def forward(self, images: Tensor) -> Tensor:
@@ -77,77 +76,64 @@ class ShiftedPatchEmbed(PatchEmbed):
         return super().forward(torch.cat([images, *shifted], dim=1))
 
 
-class ConvStem(nn.Module):
-    """Overlapping 3 x 3 convolutions of stride 2 down to the patch grid, then 1 x 1: (B, C, H, W) -> (B, N, D).
-
-    Source: Early Convolutions Help Transformers See Better, arXiv 2106.14881. The patch size must be a power of two.
-    """
+class Stem(nn.Module):
+    """Patches by several convolutions: (B, C, H, W) -> (B, N, D)."""
 
     first_conv = "proj.0"
 
-    def __init__(self, in_chans: int, dim: int, patch_size: int) -> None:
+    def __init__(self, in_chans: int, dim: int, patch_size: int, layers: list[nn.Module]) -> None:
         super().__init__()
         self.in_chans, self.dim, self.patch_size = in_chans, dim, patch_size
-        halvings = patch_size.bit_length() - 1
-        if 2**halvings != patch_size or patch_size < 2:
-            raise UsageError(
-                f"patch_embed conv cannot make patches of {patch_size} px", help="use a power of two, such as 8 or 16"
-            )
-        dims = [in_chans, *(max(dim // 2 ** (halvings - i), 8) for i in range(1, halvings)), dim]
-        layers: list[nn.Module] = []
-        for before, after in pairwise(dims):
-            conv = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
-            layers += [conv, nn.BatchNorm2d(after), nn.ReLU()]
-        self.proj = nn.Sequential(*layers, nn.Conv2d(dim, dim, 1))
+        self.proj = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.proj(images).flatten(2).transpose(1, 2)
 
 
-class HMLPStem(nn.Module):
-    """Patches in steps that do not overlap: 4 x 4, then 2 x 2 convolutions with stride = kernel. -> (B, N, D).
+def conv_stem(in_chans: int, dim: int, patch_size: int) -> Stem:
+    """Overlapping 3 x 3 convolutions of stride 2 down to the patch grid, then 1 x 1.
+
+    Source: Early Convolutions Help Transformers See Better, arXiv 2106.14881.
+
+    Raises:
+        UsageError: the patch size is not a power of two.
+    """
+    halvings = patch_size.bit_length() - 1
+    if 2**halvings != patch_size or patch_size < 2:
+        message = f"patch_embed conv cannot make patches of {patch_size} px"
+        raise UsageError(message, help="use a power of two, such as 8 or 16")
+    dims = [in_chans, *(max(dim // 2 ** (halvings - i), 8) for i in range(1, halvings)), dim]
+    layers: list[nn.Module] = []
+    for before, after in pairwise(dims):
+        conv = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
+        layers += [conv, nn.BatchNorm2d(after), nn.ReLU()]
+    return Stem(in_chans, dim, patch_size, [*layers, nn.Conv2d(dim, dim, 1)])
+
+
+def hmlp_stem(in_chans: int, dim: int, patch_size: int) -> Stem:
+    """Patches in steps that do not overlap: 4 x 4 (or 7 x 7, 2 x 2), then 2 x 2 convolutions with stride = kernel.
 
     Source: Three things everyone should know about ViTs, arXiv 2203.09795, section 5 (with BatchNorm).
+
+    Raises:
+        UsageError: the patch size is not such a product.
     """
-
-    first_conv = "proj.0"
-
-    def __init__(self, in_chans: int, dim: int, patch_size: int) -> None:
-        super().__init__()
-        self.in_chans, self.dim, self.patch_size = in_chans, dim, patch_size
-        kernels = _steps(patch_size)
-        dims = [in_chans, *(dim // 4 for _ in kernels[1:]), dim]
-        layers: list[nn.Module] = []
-        for kernel, before, after in zip(kernels, dims[:-1], dims[1:], strict=True):
-            layers += [nn.Conv2d(before, after, kernel, stride=kernel), nn.BatchNorm2d(after), nn.GELU()]
-        self.proj = nn.Sequential(*layers[:-1])
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.proj(images).flatten(2).transpose(1, 2)
-
-
-def _steps(patch_size: int) -> list[int]:
-    """16 -> [4, 2, 2], 32 -> [4, 2, 2, 2], 14 -> [7, 2], 4 -> [2, 2]."""
-    first = next((k for k in (4, 7, 2) if patch_size % k == 0 and patch_size > k), None)
-    rest = patch_size // first if first else 0
-    if first is None or rest & (rest - 1):
-        raise UsageError(
-            f"patch_embed hmlp cannot make patches of {patch_size} px",
-            help="use 4, 7 or 2 times a power of two, such as 14 or 16",
-        )
-    return [first] + [2] * (rest.bit_length() - 1)
-
-
-STEMS: dict[str, Callable[[int, int, int], "ConvStem | HMLPStem | ShiftedPatchEmbed"]] = {
-    "conv": ConvStem,
-    "spt": ShiftedPatchEmbed,
-    "hmlp": HMLPStem,
-}
+    first = next((k for k in (4, 7, 2) if patch_size % k == 0 and patch_size > k), patch_size)
+    rest = patch_size // first
+    if rest == 1 or rest & (rest - 1):
+        message = f"patch_embed hmlp cannot make patches of {patch_size} px"
+        raise UsageError(message, help="use 4, 7 or 2 times a power of two, such as 14 or 16")
+    kernels = [first] + [2] * (rest.bit_length() - 1)  # 16 -> [4, 2, 2], 14 -> [7, 2]
+    dims = [in_chans, *(dim // 4 for _ in kernels[1:]), dim]
+    layers: list[nn.Module] = []
+    for kernel, (before, after) in zip(kernels, pairwise(dims), strict=True):
+        layers += [nn.Conv2d(before, after, kernel, stride=kernel), nn.BatchNorm2d(after), nn.GELU()]
+    return Stem(in_chans, dim, patch_size, layers[:-1])
 
 
 def build_patch_embed(
     kind: PatchEmbedKind, in_chans: int, dim: int, patch_size: int, patch_norm: bool, norm_eps: float
-) -> "PatchEmbed | ConvStem | HMLPStem":
+) -> PatchEmbed | Stem:
     """The patch embedding for the recipe key `patch_embed`.
 
     Raises:
@@ -157,7 +143,7 @@ def build_patch_embed(
         return PatchEmbed(in_chans, dim, patch_size, norm_in=patch_norm, norm=patch_norm, norm_eps=norm_eps)
     if patch_norm:
         raise UsageError(f"patch_norm does not apply to patch_embed {kind}", help="set patch_embed: linear")
-    return STEMS[kind](in_chans, dim, patch_size)
+    return {"conv": conv_stem, "spt": ShiftedPatchEmbed, "hmlp": hmlp_stem}[kind](in_chans, dim, patch_size)
 
 
 def sincos2d(grid_size: tuple[int, int], dim: int, *, temperature: float = 10_000.0) -> Tensor:

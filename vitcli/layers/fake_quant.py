@@ -17,8 +17,7 @@ Softmax, attention between tokens, activations, LayerNorm and residuals stay in 
 and squeeze-excite: see `stays_float`.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -31,13 +30,6 @@ from vitcli.layers.reparam import norm_scale_and_shift
 WEIGHT_LEVEL = 127  # weights are -127 .. 127 times their scale
 INPUT_LEVEL = 255  # inputs are 0 .. 255, minus the zero point, times their scale
 SMALLEST = torch.finfo(torch.float32).tiny  # scale of a tensor of zeros
-
-
-@runtime_checkable
-class NormsAhead(Protocol):
-    """A block in which full folding moves norms, or the weight and bias of a LayerNorm, into the layer after them."""
-
-    def norms_and_linears(self) -> Iterable[tuple[nn.Module, nn.Module]]: ...
 
 
 def simulate_int8(model: nn.Module, *, keep_float: tuple[str, ...] = ()) -> str:
@@ -59,15 +51,13 @@ def simulate_int8(model: nn.Module, *, keep_float: tuple[str, ...] = ()) -> str:
     skipped = {name for name, _ in layers if any(f"{kept}.".startswith(f"{name}.") for kept in keep_float)}
     chosen = [module for name, module in layers if name not in skipped and not stays_float(module)]
     if not chosen:
-        raise UsageError(
-            "there is nothing to quantize: the model has no convolution or linear layer between its first and its last",
-            help="remove quantize",
-        )
+        reason = "the model has no convolution or linear layer between its first and its last"
+        raise UsageError(f"there is nothing to quantize: {reason}", help="remove quantize")
     for module in chosen:
         module.__class__ = SIMULATED[type(module)]
     for block in model.modules():
-        if isinstance(block, NormsAhead):
-            for norm, linear in block.norms_and_linears():
+        if hasattr(block, "norms_and_linears"):  # full folding moves these norms into the layers after them
+            for norm, linear in block.norms_and_linears():  # type: ignore[operator]
                 _move_norm(norm, linear)
     return f"int8     simulated in {len(chosen)} layers, {len(layers) - len(chosen)} stay in float"
 
@@ -87,16 +77,12 @@ def _deployed(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
     """Name and module of each layer of the deployed network; a block that becomes one convolution is one layer."""
     if isinstance(module, SqueezeExcite):  # saves no time, and its error multiplies a whole channel
         return
-    if type(module) in SIMULATED and not _is_folded(module):
+    only_conv_is_left = isinstance(module, ConvNorm) and isinstance(module.bn, nn.Identity)  # by full folding
+    if type(module) in SIMULATED and not only_conv_is_left:
         yield name, module
         return
     for child_name, child in module.named_children():
         yield from _deployed(child, f"{name}.{child_name}".lstrip("."))
-
-
-def _is_folded(module: nn.Module) -> bool:
-    """Whether full folding has left only a convolution in `module`."""
-    return isinstance(module, ConvNorm) and isinstance(module.bn, nn.Identity)
 
 
 def _move_norm(norm: nn.Module, linear: nn.Module) -> None:
@@ -171,11 +157,10 @@ class FixedNorm(nn.BatchNorm2d):
 class MovedBatchNorm(FixedNorm):
     """BatchNorm that is folded into the layer after it."""
 
+    scale_and_shift = norm_scale_and_shift
+
     def forward(self, input: Tensor) -> Tensor:
         return input
-
-    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        return norm_scale_and_shift(self)
 
 
 class MovedLayerNorm(nn.LayerNorm):

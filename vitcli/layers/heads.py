@@ -1,11 +1,10 @@
-"""From features (B, D) to logits (B, num_classes): the parts of a classifier."""
+"""From features (B, D), which can be observed, to logits (B, num_classes): the parts of a classifier."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
-Activation = Literal["gelu", "relu"]
-ACTIVATIONS: dict[Activation, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
+from vitcli.errors import UsageError
 
 
 class Heads(NamedTuple):
@@ -57,12 +56,28 @@ def build_heads(
     )
 
 
-def mlp_head(dim: int, hidden_dim: int, num_classes: int, act: Activation) -> nn.Sequential:
+def mlp_head(dim: int, hidden_dim: int, num_classes: int, act: type[nn.Module]) -> nn.Sequential:
     """A classifier of two layers: (B, D) -> (B, num_classes)."""
-    return nn.Sequential(nn.Linear(dim, hidden_dim), ACTIVATIONS[act](), nn.Linear(hidden_dim, num_classes))
+    return nn.Sequential(nn.Linear(dim, hidden_dim), act(), nn.Linear(hidden_dim, num_classes))
 
 
 def _head(dim: int, hidden_dim: int | None, num_classes: int) -> nn.Module:
     if not num_classes:
         return nn.Identity()
-    return mlp_head(dim, hidden_dim, num_classes, "gelu") if hidden_dim else nn.Linear(dim, num_classes)
+    return mlp_head(dim, hidden_dim, num_classes, nn.GELU) if hidden_dim else nn.Linear(dim, num_classes)
+
+
+class Latent(nn.Module):
+    """Passes features (B, D) on unchanged; a forward hook on it receives them.
+
+    Raises:
+        UsageError: it was called with something else, for example with images.
+    """
+
+    def forward(self, latent: Tensor) -> Tensor:
+        if latent.ndim != 2:
+            raise UsageError(
+                f"`to_latent` passes features (B, D) on, not {tuple(latent.shape)}",
+                help="`model.latent(images)` computes features; a forward hook on `model.to_latent` receives them",
+            )
+        return latent

@@ -108,7 +108,6 @@ class MobileOneBlock(nn.Module):
 
     @property
     def main(self) -> ConvNorm:
-        """The k x k branch."""
         branch = self.conv_kxk[0]
         assert isinstance(branch, ConvNorm)
         return branch

@@ -13,30 +13,21 @@ A convolution followed by BatchNorm (weight g, bias b, running mean m, running v
 kernel s*K and the bias b - s*m, where s = g / sqrt(v + eps) (RepVGG, arXiv 2101.03697, eq. 3).
 """
 
+from collections.abc import Callable
 from copy import deepcopy
-from typing import Literal, Protocol, TypeGuard, TypeVar, cast, get_args, runtime_checkable
+from typing import Any, Literal, TypeGuard, TypeVar, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitcli.errors import UsageError
-from vitcli.layers.regularize import LayerScale, LayerScale2d
+from vitcli.layers.regularize import LayerScale
 
 Fold = Literal["standard", "full"]
 Norm = nn.modules.batchnorm._BatchNorm  # BatchNorm2d, SyncBatchNorm
 Model = TypeVar("Model", bound=nn.Module)
 Kind = TypeVar("Kind", bound=nn.Module)
-
-
-@runtime_checkable
-class Reparameterizable(Protocol):
-    def reparameterized(self) -> nn.Module: ...
-
-
-@runtime_checkable
-class Foldable(Protocol):
-    def fold_in_place(self) -> None: ...
 
 
 @torch.no_grad()
@@ -66,8 +57,8 @@ def reparameterize(model: Model, *, fold: Fold = "standard") -> Model:
 
 
 def _replace_branches(module: nn.Module) -> nn.Module:
-    if isinstance(module, Reparameterizable) and _is_meant(module, "reparameterized"):
-        return module.reparameterized()
+    if reparameterized := _method(module, "reparameterized"):
+        return reparameterized()
     for name, child in module.named_children():
         setattr(module, name, _replace_branches(child))
     return module
@@ -76,18 +67,18 @@ def _replace_branches(module: nn.Module) -> nn.Module:
 def _fold_rest(module: nn.Module) -> None:
     for child in module.children():
         _fold_rest(child)
-    if isinstance(module, Foldable) and _is_meant(module, "fold_in_place"):
-        module.fold_in_place()
+    if fold_in_place := _method(module, "fold_in_place"):
+        fold_in_place()
 
 
-def _is_meant(module: nn.Module, method: str) -> bool:
-    """Whether `method` belongs to the `forward` that `module` has, not to one that a subclass overrides."""
+def _method(module: nn.Module, name: str) -> Callable[[], Any] | None:
+    """The method, if it belongs to the `forward` that `module` has, not to one that a subclass overrides."""
     for class_ in type(module).__mro__:
-        if method in vars(class_):
-            return True
+        if name in vars(class_):
+            return getattr(module, name)
         if "forward" in vars(class_):
-            return False
-    return False
+            return None
+    return None
 
 
 def norm_scale_and_shift(norm: nn.Module | None) -> tuple[Tensor, Tensor]:
@@ -135,7 +126,7 @@ def fold_scale(scale: nn.Module, layer: nn.Module) -> nn.Module:
 
     Returns `scale` and folds nothing unless both are plain modules without hooks.
     """
-    if not (is_plain(scale, LayerScale, LayerScale2d) and is_plain(layer, nn.Linear, nn.Conv2d)):
+    if not (is_plain(scale, LayerScale) and is_plain(layer, nn.Linear, nn.Conv2d)):
         return scale
     gamma = scale.gamma.flatten()
     layer.weight = nn.Parameter(layer.weight * gamma.view(-1, *(1,) * (layer.weight.ndim - 1)))
@@ -146,8 +137,11 @@ def fold_scale(scale: nn.Module, layer: nn.Module) -> nn.Module:
 
 def is_plain(module: nn.Module, *types: type[Kind]) -> TypeGuard[Kind]:
     """Whether `module` is exactly one of `types`, not a subclass or parametrized, and has no hooks inside."""
-    has_hooks = any(inner._forward_hooks or inner._forward_pre_hooks for inner in module.modules())
-    return type(module) in types and not has_hooks
+    return type(module) in types and not has_hooks(module)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    return any(inner._forward_hooks or inner._forward_pre_hooks for inner in module.modules())
 
 
 def identity_kernel(conv_channels: int, groups: int, kernel_size: int, *, like: Tensor) -> Tensor:
@@ -164,18 +158,10 @@ def pad_kernel(kernel: Tensor, kernel_size: int) -> Tensor:
     return F.pad(kernel, [(kernel_size - kernel.shape[-1]) // 2] * 4)
 
 
-def fused_conv(like: nn.Conv2d, kernel: Tensor, bias: Tensor | None) -> nn.Conv2d:
+def fused_conv(like: nn.Conv2d, kernel: Tensor, bias: Tensor) -> nn.Conv2d:
     """A convolution with the strides and groups of `like`, the given weights and same-size padding."""
-    conv = nn.Conv2d(
-        like.in_channels,
-        like.out_channels,
-        kernel.shape[-1],
-        stride=(like.stride[0], like.stride[1]),
-        padding=kernel.shape[-1] // 2,
-        groups=like.groups,
-        device="meta",
-    )
-    conv.weight = nn.Parameter(kernel.clone())
-    assert bias is not None
-    conv.bias = nn.Parameter(bias.clone())
+    stride, padding = (like.stride[0], like.stride[1]), kernel.shape[-1] // 2
+    sizes = like.in_channels, len(kernel), kernel.shape[-1]
+    conv = nn.Conv2d(*sizes, stride=stride, padding=padding, groups=like.groups, device="meta")
+    conv.weight, conv.bias = nn.Parameter(kernel.clone()), nn.Parameter(bias.clone())
     return conv.eval()

@@ -6,19 +6,8 @@ The names of the sub-modules are timm's, so weights can be exchanged without con
 from torch import Tensor, nn
 
 from vitcli.layers.mobileone import FusedConv, MobileOneBlock
-from vitcli.layers.regularize import LayerScale2d
+from vitcli.layers.regularize import LayerScale
 from vitcli.layers.reparam import fused_conv, identity_kernel, norm_scale_and_shift, set_scale_and_shift
-
-
-class SkipNorm(nn.Module):
-    """A BatchNorm under the name it has in the weights."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.identity = nn.BatchNorm2d(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.identity(x)
 
 
 class RepMixer(nn.Module):
@@ -26,17 +15,17 @@ class RepMixer(nn.Module):
 
     def __init__(self, dim: int, *, layer_scale_init: float) -> None:
         super().__init__()
-        self.norm = SkipNorm(dim)
+        self.norm = nn.ModuleDict({"identity": nn.BatchNorm2d(dim)})  # its name in the weights
         self.mixer = MobileOneBlock(dim, dim, 3, groups=dim, act=nn.Identity)
-        self.layer_scale = LayerScale2d(dim, init=layer_scale_init)
+        self.layer_scale = LayerScale(dim, 1, 1, init=layer_scale_init)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.layer_scale(self.mixer(x) - self.norm(x))
+        return x + self.layer_scale(self.mixer(x) - self.norm["identity"](x))
 
     def kernel_and_bias(self) -> tuple[Tensor, Tensor]:
         conv = self.mixer.main.conv
         kernel, bias = self.mixer.kernel_and_bias()
-        scale, shift = norm_scale_and_shift(self.norm.identity)
+        scale, shift = norm_scale_and_shift(self.norm["identity"])
         skip = identity_kernel(conv.out_channels, conv.groups, 3, like=kernel)
         gamma = self.layer_scale.gamma.flatten()
         kernel = skip + gamma.view(-1, 1, 1, 1) * (kernel - scale.view(-1, 1, 1, 1) * skip)
@@ -47,7 +36,7 @@ class RepMixer(nn.Module):
         conv = self.mixer.main.conv
         skip = identity_kernel(conv.out_channels, conv.groups, 3, like=kernel)
         self.mixer.set_kernel_and_bias(kernel - skip, bias)
-        for norm in (self.mixer.identity, self.norm.identity):
+        for norm in (self.mixer.identity, self.norm["identity"]):
             set_scale_and_shift(norm, 1.0, 0.0)
         self.layer_scale.gamma.fill_(1)
 

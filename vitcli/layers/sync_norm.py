@@ -41,7 +41,7 @@ class CpuSyncBatchNorm(BatchNorm):
         mean = total[:-1] / count
         centered = x - mean.view(shape)
         var = _SumOverRanks.apply(centered.square().sum(over)) / count
-        self._track(mean, var * count / (count - 1))
+        track_statistics(self, mean, var * count / (count - 1))
         scale = torch.rsqrt(var + self.eps) * (1 if self.weight is None else self.weight)
         out = centered * scale.view(shape)
         return (out if self.bias is None else out + self.bias.view(shape)).to(input.dtype)
@@ -49,14 +49,16 @@ class CpuSyncBatchNorm(BatchNorm):
     def _check_input_dim(self, input: Tensor) -> None:
         """Any number of dimensions."""
 
-    @torch.no_grad()
-    def _track(self, mean: Tensor, unbiased_var: Tensor) -> None:
-        if self.num_batches_tracked is None or self.running_mean is None or self.running_var is None:
-            return
-        self.num_batches_tracked.add_(1)
-        momentum = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(unbiased_var, momentum)
+
+@torch.no_grad()
+def track_statistics(norm: BatchNorm, mean: Tensor, unbiased_var: Tensor) -> None:
+    """Update the running statistics of `norm` as its own forward does."""
+    if norm.num_batches_tracked is None or norm.running_mean is None or norm.running_var is None:
+        return
+    norm.num_batches_tracked.add_(1)
+    momentum = 1 / norm.num_batches_tracked.item() if norm.momentum is None else norm.momentum
+    norm.running_mean.lerp_(mean, momentum)
+    norm.running_var.lerp_(unbiased_var, momentum)
 
 
 class _SumOverRanks(torch.autograd.Function):

@@ -14,7 +14,7 @@ which normalizes by the batch, would destroy the network.
 
 from collections.abc import Iterable
 from copy import deepcopy
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,16 +26,6 @@ from vitcli.layers.reparam import Norm, norm_scale_and_shift, set_scale_and_shif
 Model = TypeVar("Model", bound=nn.Module)
 #: largest distance of a bias from the effect of an input shift, relative to its length; bfloat16 rounding costs 0.4 %
 _MAX_RESIDUAL = 0.01
-
-
-@runtime_checkable
-class OneConv(Protocol):
-    def set_kernel_and_bias(self, kernel: Tensor, bias: Tensor) -> None: ...
-
-
-@runtime_checkable
-class Unfoldable(Protocol):
-    def unfold_in_place(self, folded: nn.Module) -> None: ...
 
 
 @torch.no_grad()
@@ -69,11 +59,12 @@ def _take(module: nn.Module, fused: nn.Module) -> None:
     for name, child in module.named_children():
         if name in theirs:
             _take(child, theirs[name])
-    if isinstance(module, OneConv) and isinstance(fused, FusedConv):
-        assert fused.reparam_conv.bias is not None
-        module.set_kernel_and_bias(fused.reparam_conv.weight, fused.reparam_conv.bias)
-    elif isinstance(module, Unfoldable):
-        module.unfold_in_place(fused)
+    set_kernel_and_bias = getattr(module, "set_kernel_and_bias", None)
+    unfold_in_place = getattr(module, "unfold_in_place", None)
+    if set_kernel_and_bias and isinstance(fused, FusedConv):
+        set_kernel_and_bias(fused.reparam_conv.weight, fused.reparam_conv.bias)
+    elif unfold_in_place:
+        unfold_in_place(fused)
 
 
 def input_shift(linear: nn.Linear) -> Tensor:

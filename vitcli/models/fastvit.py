@@ -14,17 +14,17 @@ Parameter names are timm's; `fastvit_keys` converts Apple's. The code follows th
 differs: RepMixer is conv -> norm with branches, and the large kernels that halve the map have no activation.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from vitcli.layers.attention import Attention2d
-from vitcli.layers.latent import Latent
+from vitcli.layers.heads import Latent
 from vitcli.layers.mobileone import ConvNorm, LargeKernelConv, MobileOneBlock
 from vitcli.layers.recompute import recompute
-from vitcli.layers.regularize import LayerScale2d, drop_path
+from vitcli.layers.regularize import LayerScale, drop_path
 from vitcli.layers.reparam import Norm, fold_scale, norm_scale_and_shift, set_scale_and_shift
 from vitcli.layers.repmixer import ConditionalPosEnc, RepMixer
 from vitcli.layers.unfuse import input_shift
@@ -67,20 +67,8 @@ def create(
     grad_checkpointing: bool,
 ) -> "FastViT":
     """The variant `name` of the table; the meaning of the arguments is that of `registry.create_model`."""
-    variant = VARIANTS[name]
-    return FastViT(
-        depths=variant.depths,
-        dim=variant.dim,
-        mlp_ratio=variant.mlp_ratio,
-        attention=variant.attention,
-        num_classes=num_classes,
-        in_chans=in_chans,
-        img_size=img_size,
-        drop_rate=drop_rate,
-        drop_path_rate=drop_path_rate,
-        layer_scale_init=variant.layer_scale_init if layer_scale_init is None else layer_scale_init,
-        grad_checkpointing=grad_checkpointing,
-    )
+    given = {key: value for key, value in locals().items() if key != "name" and value is not None}
+    return FastViT(**vars(VARIANTS[name]) | given)
 
 
 class FastViT(nn.Module):
@@ -93,6 +81,8 @@ class FastViT(nn.Module):
     #: the first and last layers, whose sizes depend on the data; in training form and fused
     first_convs: ClassVar[tuple[str, ...]] = ("stem.0.conv_kxk.0.conv", "stem.0.conv_scale.conv", "stem.0.reparam_conv")
     classifiers: ClassVar[tuple[str, ...]] = ("head.fc",)
+    #: tensors under the names of timm, Apple or MindCV -> under this model's
+    convert_keys = staticmethod(from_apple)
 
     def __init__(
         self,
@@ -120,22 +110,19 @@ class FastViT(nn.Module):
             MobileOneBlock(dim, dim, 3, stride=2, groups=dim),
             MobileOneBlock(dim, dim, 1),
         )
+        stage = partial(
+            Stage, mlp_ratio=mlp_ratio, layer_scale_init=layer_scale_init, grad_checkpointing=grad_checkpointing
+        )
         self.stages = nn.ModuleList(
-            Stage(
-                dims[max(i - 1, 0)],
-                dims[i],
-                drop_path_rates=rates[i],
-                mlp_ratio=mlp_ratio,
-                attention=attention and i == len(depths) - 1,
-                layer_scale_init=layer_scale_init,
-                grad_checkpointing=grad_checkpointing,
-            )
+            stage(dims[max(i - 1, 0)], dims[i], rates[i], attention=attention and i == len(depths) - 1)
             for i in range(len(depths))
         )
         self.final_conv = MobileOneBlock(dims[-1], self.num_features, 3, groups=dims[-1], use_se=True)
         self.to_latent, self.to_cls_token = Latent(), Latent()  # (B, num_features); hooks know both names
         self.head = Head(self.num_features, num_classes, drop_rate=drop_rate)
-        self._init_linears()
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                _init_weight(module)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.latent(x))
@@ -158,10 +145,6 @@ class FastViT(nn.Module):
             maps.append(x)
         return maps
 
-    def convert_keys(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`tensors` under this model's names, from timm, Apple or MindCV."""
-        return from_apple(tensors)
-
     @property
     def num_layers(self) -> int:
         """Number of the groups that `layer_of` distinguishes."""
@@ -178,11 +161,6 @@ class FastViT(nn.Module):
         stage, kind, number, *_ = rest
         return 1 + sum(self.depths[: int(stage)]) + (int(number) if kind == "blocks" else 0)
 
-    def _init_linears(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                _init_weight(module)
-
 
 class Stage(nn.Module):
     """Halve the map if the number of channels changes, add positions before attention, then apply the blocks."""
@@ -191,8 +169,8 @@ class Stage(nn.Module):
         self,
         in_dim: int,
         dim: int,
-        *,
         drop_path_rates: list[float],
+        *,
         mlp_ratio: float,
         attention: bool,
         layer_scale_init: float,
@@ -202,13 +180,9 @@ class Stage(nn.Module):
         self.grad_checkpointing = grad_checkpointing
         self.downsample = PatchEmbed(in_dim, dim) if in_dim != dim else nn.Identity()
         self.pos_emb = ConditionalPosEnc(dim) if attention else nn.Identity()
-        block = AttentionBlock if attention else RepMixerBlock
-        self.blocks = nn.Sequential(
-            *(
-                block(dim, mlp_ratio=mlp_ratio, drop_path_rate=rate, layer_scale_init=layer_scale_init)
-                for rate in drop_path_rates
-            )
-        )
+        kind = AttentionBlock if attention else RepMixerBlock
+        block = partial(kind, dim, mlp_ratio=mlp_ratio, layer_scale_init=layer_scale_init)
+        self.blocks = nn.Sequential(*(block(drop_path_rate=rate) for rate in drop_path_rates))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pos_emb(self.downsample(x))
@@ -252,7 +226,7 @@ class RepMixerBlock(nn.Module):
         super().__init__()
         self.token_mixer = RepMixer(dim, layer_scale_init=layer_scale_init)
         self.mlp = ConvFFN(dim, mlp_ratio=mlp_ratio)
-        self.layer_scale = LayerScale2d(dim, init=layer_scale_init)
+        self.layer_scale = LayerScale(dim, 1, 1, init=layer_scale_init)
         self.drop_path = drop_path(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -274,10 +248,10 @@ class AttentionBlock(nn.Module):
         super().__init__()
         self.norm = nn.BatchNorm2d(dim)
         self.token_mixer = Attention2d(dim)
-        self.layer_scale_1 = LayerScale2d(dim, init=layer_scale_init)
+        self.layer_scale_1 = LayerScale(dim, 1, 1, init=layer_scale_init)
         self.drop_path1 = drop_path(drop_path_rate)
         self.mlp = ConvFFN(dim, mlp_ratio=mlp_ratio)
-        self.layer_scale_2 = LayerScale2d(dim, init=layer_scale_init)
+        self.layer_scale_2 = LayerScale(dim, 1, 1, init=layer_scale_init)
         self.drop_path2 = drop_path(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -320,7 +294,7 @@ class Head(nn.Module):
 
 def _unfold_scale(scale: nn.Module, folded: nn.Module) -> None:
     """`scale` becomes 1 if it was folded into the layer before it."""
-    if isinstance(scale, LayerScale2d) and not isinstance(folded, LayerScale2d):
+    if isinstance(scale, LayerScale) and not isinstance(folded, LayerScale):
         scale.gamma.fill_(1)
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+Pairs = tuple[tuple[str, str], ...]
+
 # (Apple, timm): beginnings of keys. The last stage is `network.7` after a position encoding, else `network.6`.
 STARTS = (
     ("patch_embed.", "stem."),
@@ -45,7 +47,6 @@ LAYER_SCALES = (".layer_scale", ".layer_scale_1", ".layer_scale_2")  # timm appe
 
 
 def is_apple(keys: Iterable[str]) -> bool:
-    """Whether the keys are Apple's."""
     return any(key.startswith("patch_embed.0.") for key in keys)
 
 
@@ -57,14 +58,15 @@ def from_apple(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         tensors = _from_mindcv(tensors)
     has_positions = any(key.startswith(("network.6.pe.", "network.6.reparam_conv.")) for key in tensors)
     starts = STARTS + (LAST_STAGE_WITH_POSITIONS if has_positions else LAST_STAGE)
-    return {_to_timm(key, starts): tensor for key, tensor in tensors.items()}
+    renamed = {_replaced(key, starts, PARTS): tensor for key, tensor in tensors.items()}
+    return {f"{key}.gamma" if key.endswith(LAYER_SCALES) else key: tensor for key, tensor in renamed.items()}
 
 
 def to_apple(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`tensors` of one of our models under Apple's names."""
     has_positions = any(key.startswith("stages.3.pos_emb.") for key in tensors)
-    starts = STARTS + (LAST_STAGE_WITH_POSITIONS if has_positions else LAST_STAGE)
-    return {_to_apple(key, starts): tensor for key, tensor in tensors.items()}
+    starts, parts = _swapped(STARTS + (LAST_STAGE_WITH_POSITIONS if has_positions else LAST_STAGE)), _swapped(PARTS)
+    return {_replaced(key, starts, parts).removesuffix(".gamma"): tensor for key, tensor in tensors.items()}
 
 
 def _from_mindcv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -78,21 +80,16 @@ def _from_mindcv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return apple
 
 
-def _to_timm(key: str, starts: tuple[tuple[str, str], ...]) -> str:
-    for apple, timm in starts:
-        if key.startswith(apple):
-            key = timm + key.removeprefix(apple)
+def _replaced(key: str, starts: Pairs, parts: Pairs) -> str:
+    """`key` with the first fitting beginning of `starts`, and all of `parts`, replaced: (old, new)."""
+    for old, new in starts:
+        if key.startswith(old):
+            key = new + key.removeprefix(old)
             break
-    for apple, timm in PARTS:
-        key = key.replace(apple, timm)
-    return f"{key}.gamma" if key.endswith(LAYER_SCALES) else key
+    for old, new in parts:
+        key = key.replace(old, new)
+    return key
 
 
-def _to_apple(key: str, starts: tuple[tuple[str, str], ...]) -> str:
-    for apple, timm in starts:
-        if key.startswith(timm):
-            key = apple + key.removeprefix(timm)
-            break
-    for apple, timm in PARTS:
-        key = key.replace(timm, apple)
-    return key.removesuffix(".gamma")
+def _swapped(pairs: Pairs) -> Pairs:
+    return tuple((timm, apple) for apple, timm in pairs)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vitcli.layers.mobileone import FusedConv, SqueezeExcite
+from vitcli.layers.reparam import fused_conv
 from vitcli.models.fastvit import FastViT, PatchEmbed
 
 
@@ -19,7 +20,9 @@ class DepthwiseConvs(nn.Module):
     def __init__(self, grouped: nn.Conv2d) -> None:
         super().__init__()
         per_group = grouped.out_channels // grouped.groups
-        self.convs = nn.ModuleList(_part(grouped, first, per_group) for first in range(per_group))
+        assert grouped.bias is not None
+        parts = [(grouped.weight[first::per_group], grouped.bias[first::per_group]) for first in range(per_group)]
+        self.convs = nn.ModuleList(fused_conv(grouped, weight, bias) for weight, bias in parts)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([conv(x) for conv in self.convs], dim=1)
@@ -37,8 +40,10 @@ def split_grouped(model: FastViT) -> None:
     if order is not None:
         gate = _fused(model.final_conv).se
         assert isinstance(gate, SqueezeExcite)
+        assert gate.fc2.bias is not None
         _permute_inputs(gate.fc1, order)
-        _permute_outputs(gate.fc2, order)
+        gate.fc2.weight = nn.Parameter(gate.fc2.weight[order].clone())
+        gate.fc2.bias = nn.Parameter(gate.fc2.bias[order].clone())
         if isinstance(model.head.fc, nn.Linear):
             _permute_inputs(model.head.fc, order)
 
@@ -58,27 +63,6 @@ def _fused(block: nn.Module) -> FusedConv:
     return block
 
 
-def _part(grouped: nn.Conv2d, first: int, per_group: int) -> nn.Conv2d:
-    """The depthwise convolution that computes the outputs first, first + per_group, ..."""
-    part = nn.Conv2d(
-        grouped.in_channels,
-        grouped.groups,
-        (grouped.kernel_size[0], grouped.kernel_size[1]),
-        (grouped.stride[0], grouped.stride[1]),
-        (int(grouped.padding[0]), int(grouped.padding[1])),
-        groups=grouped.groups,
-    )
-    assert grouped.bias is not None
-    part.weight = nn.Parameter(grouped.weight[first::per_group].clone())
-    part.bias = nn.Parameter(grouped.bias[first::per_group].clone())
-    return part
-
-
 def _permute_inputs(layer: nn.Module, order: Tensor) -> None:
     assert isinstance(layer, nn.Conv2d | nn.Linear)
     layer.weight = nn.Parameter(layer.weight[:, order].clone())
-
-
-def _permute_outputs(layer: nn.Conv2d, order: Tensor) -> None:
-    assert layer.bias is not None
-    layer.weight, layer.bias = nn.Parameter(layer.weight[order].clone()), nn.Parameter(layer.bias[order].clone())

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from vitcli.errors import UsageError
 from vitcli.layers.attention import Attention
 from vitcli.layers.embed import patches
-from vitcli.layers.heads import mlp_head
-from vitcli.layers.latent import Latent
-from vitcli.layers.patch_dropout import PatchDropMode, PatchDropout
+from vitcli.layers.heads import Latent, mlp_head
 from vitcli.layers.recompute import recompute
+from vitcli.layers.regularize import PatchDropMode, PatchDropout
 from vitcli.layers.transformer import PostNormBlock
 
 
@@ -55,6 +54,33 @@ def create(
     return FViT(**given)
 
 
+# (the original, ours): parts of keys
+PARTS = (
+    ("contextualize.", "blocks."),
+    (".attention.W_q.", ".attn.qkv."),
+    (".attention.W_u.", ".attn.proj."),
+    (".ff.0.", ".mlp.fc1."),
+    (".ff.2.", ".mlp.fc2."),
+)
+
+
+def from_original(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`tensors` with the original's names replaced by ours; other names stay as they are."""
+    if "pos_emb.weight" not in tensors:
+        return dict(tensors)
+    converted = {}
+    for key, tensor in tensors.items():
+        if key == "pos_emb.weight":
+            converted["pos_embed"] = tensor.unsqueeze(0)
+        elif not key.endswith((".W_k.weight", ".W_v.weight")):
+            if key.endswith(".W_q.weight"):
+                tensor = torch.cat([tensors[key.replace("W_q", f"W_{part}")] for part in "qkv"])
+            for theirs, ours in PARTS:
+                key = key.replace(theirs, ours)
+            converted[key] = tensor
+    return converted
+
+
 class FViT(nn.Module):
     """Images (B, in_chans, img_size, img_size), or encoded patches (B, T, E) -> logits (B, num_classes), or features.
 
@@ -75,6 +101,10 @@ class FViT(nn.Module):
 
     first_convs: ClassVar[tuple[str, ...]] = ()
     no_weight_decay: ClassVar[tuple[str, ...]] = ("pos_embed",)
+    #: the names in the original's documentation and code
+    training_mode = train_mode = nn.Module.train
+    eval_mode = nn.Module.eval
+    convert_keys = staticmethod(from_original)
 
     def __init__(
         self,
@@ -114,7 +144,7 @@ class FViT(nn.Module):
         hidden = 4 * dim if head_hidden is None else head_hidden
         self.head: nn.Module = nn.Identity()
         if num_classes:
-            self.head = mlp_head(dim, hidden, num_classes, "relu") if hidden else nn.Linear(dim, num_classes)
+            self.head = mlp_head(dim, hidden, num_classes, nn.ReLU) if hidden else nn.Linear(dim, num_classes)
         self.classifiers = ("head.2",) if hidden else ("head",)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -146,20 +176,6 @@ class FViT(nn.Module):
             raise UsageError(f"this model takes images {size}, not {tuple(images.shape)}")
         return patches(images, self.patch_size)
 
-    def training_mode(self) -> "FViT":
-        """The original's name for `train`; its code uses `train_mode`."""
-        return self.train()
-
-    train_mode = training_mode
-
-    def eval_mode(self) -> "FViT":
-        """The original's name for evaluation mode: no dropout, no patch dropout."""
-        return self.eval()
-
-    def convert_keys(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`tensors` under this model's names, also from the original."""
-        return from_original(tensors)
-
     @property
     def num_layers(self) -> int:
         """Number of the groups that `layer_of` distinguishes."""
@@ -185,42 +201,13 @@ class FViT(nn.Module):
 def _width(
     img_size: int, grid_size: int, in_chans: int, embed_dim: int | None, num_heads: int, auto_encode: bool
 ) -> int:
+    width = in_chans * (img_size // grid_size) ** 2 if auto_encode else embed_dim
+    if width is None:
+        raise UsageError("with auto_encode False the width of a patch is not known", help="set embed_dim")
     if auto_encode and img_size % grid_size:
         raise UsageError(f"an image of {img_size} px is not divisible into a grid of {grid_size} x {grid_size}")
-    width = in_chans * (img_size // grid_size) ** 2
-    if not auto_encode:
-        if embed_dim is None:
-            raise UsageError("with auto_encode False the width of a patch is not known", help="set embed_dim")
-        width = embed_dim
-    elif embed_dim not in (None, width):
+    if embed_dim not in (None, width):
         raise UsageError(f"patches are not projected: embed_dim is {width} here, not {embed_dim}", help="remove it")
     if width % num_heads:
         raise UsageError(f"patches of {width} values cannot be split into {num_heads} heads", help="change num_heads")
     return width
-
-
-# (the original, ours): parts of keys
-PARTS = (
-    ("contextualize.", "blocks."),
-    (".attention.W_q.", ".attn.qkv."),
-    (".attention.W_u.", ".attn.proj."),
-    (".ff.0.", ".mlp.fc1."),
-    (".ff.2.", ".mlp.fc2."),
-)
-
-
-def from_original(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`tensors` with the original's names replaced by ours; other names stay as they are."""
-    if "pos_emb.weight" not in tensors:
-        return dict(tensors)
-    converted = {}
-    for key, tensor in tensors.items():
-        if key == "pos_emb.weight":
-            converted["pos_embed"] = tensor.unsqueeze(0)
-        elif not key.endswith((".W_k.weight", ".W_v.weight")):
-            if key.endswith(".W_q.weight"):
-                tensor = torch.cat([tensors[key.replace("W_q", f"W_{part}")] for part in "qkv"])
-            for theirs, ours in PARTS:
-                key = key.replace(theirs, ours)
-            converted[key] = tensor
-    return converted

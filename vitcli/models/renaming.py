@@ -10,29 +10,24 @@ from functools import cache
 Table = tuple[tuple[str, str], ...]
 
 
-def to_ours(table: Table) -> Callable[[str], str | None]:
-    """A function from their name to ours; None for a name that is not in the table."""
-    return _renamer(table)
-
-
 def to_theirs(table: Table) -> Callable[[str], str | None]:
     """A function from our name to theirs; the first of several rows for one of ours counts."""
-    return _renamer(tuple((ours, theirs) for theirs, ours in table))
+    return to_ours(tuple((ours, theirs) for theirs, ours in table))
 
 
 @cache
-def _renamer(table: Table) -> Callable[[str], str | None]:
-    rules = [(re.compile(_pattern(old) + r"(\.weight|\.bias)?"), new) for old, new in table]
+def to_ours(table: Table) -> Callable[[str], str | None]:
+    """A function from their name to ours; None for a name that is not in the table."""
+    rules: list[tuple[re.Pattern[str], str]] = []
+    for theirs, ours in table:
+        pattern = re.escape(theirs).replace(r"\{i\}", r"(\d+)")
+        rules.append((re.compile(pattern + r"(\.weight|\.bias)?"), ours))
 
     def rename(name: str) -> str | None:
-        for pattern, new in rules:
+        for pattern, ours in rules:
             if match := pattern.fullmatch(name):
                 *numbers, ending = match.groups(default="")
-                return new.format(i=numbers[0] if numbers else "") + ending
+                return ours.format(i=numbers[0] if numbers else "") + ending
         return None
 
     return rename
-
-
-def _pattern(row: str) -> str:
-    return re.escape(row).replace(r"\{i\}", r"(\d+)")

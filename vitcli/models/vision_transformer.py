@@ -15,7 +15,6 @@ mask says which patches take part: no token attends to the others, which equals 
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any, ClassVar, Literal
@@ -24,11 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from vitcli.errors import UsageError
-from vitcli.layers.embed import ConvStem, HMLPStem, PatchEmbed, sincos2d
-from vitcli.layers.heads import Heads
-from vitcli.layers.latent import Latent
-from vitcli.layers.patch_dropout import PatchDropout
+from vitcli.layers.embed import PatchEmbed, Stem, sincos2d
+from vitcli.layers.heads import Heads, Latent
 from vitcli.layers.recompute import recompute
+from vitcli.layers.regularize import PatchDropout
+from vitcli.layers.reparam import has_hooks
 from vitcli.models.vit_keys import from_any
 
 PosEmbedKind = Literal["learned", "sincos2d", "none"]
@@ -75,12 +74,14 @@ class VisionTransformer(nn.Module):
 
     #: parameters that are not decayed, by the last part of their name
     no_weight_decay: ClassVar[tuple[str, ...]] = ("pos_embed", "cls_token", "dist_token", "reg_token", "scale")
+    #: tensors under the names of any project that `vit_keys` knows -> under this model's
+    convert_keys = staticmethod(from_any)
 
     def __init__(
         self,
         *,
         img_size: int,
-        patch_embed: PatchEmbed | ConvStem | HMLPStem,
+        patch_embed: PatchEmbed | Stem,
         blocks: nn.Module,
         norm: nn.Module,
         heads: Heads,
@@ -150,10 +151,6 @@ class VisionTransformer(nn.Module):
             maps.append(x[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, self.grid_size))
         return maps
 
-    def convert_keys(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`tensors` under this model's names, from any project that `vit_keys` knows."""
-        return from_any(tensors)
-
     @property
     def num_layers(self) -> int:
         """Number of the groups that `layer_of` distinguishes."""
@@ -214,8 +211,8 @@ class VisionTransformer(nn.Module):
             return encoded
         if visible is not None and not self.num_prefix_tokens:  # attention over no token is NaN
             visible = visible | ~visible.any(1, keepdim=True)
-        for i, block in enumerate(self.blocks):
-            queries = num_queries if i == len(self.blocks) - 1 and not _has_hooks(block) else None
+        for i, block in enumerate(self.blocks):  # hooks in a block expect all tokens
+            queries = num_queries if i == len(self.blocks) - 1 and not has_hooks(block) else None
             checkpointing = self.grad_checkpointing and self.training
             x = recompute(block, x, visible, queries) if checkpointing else block(x, visible, queries)
         return x
@@ -257,11 +254,6 @@ def _check_pooling(global_pool: Pool, prefix: Prefix) -> None:
         raise UsageError("a distilled model pools its class and distillation tokens", help="set global_pool: token")
     if global_pool == "token" and not prefix.class_token:
         raise UsageError("pooling the class token needs one", help="set class_token: true, or global_pool: avg")
-
-
-def _has_hooks(block: nn.Module) -> bool:
-    """Whether hooks in `block` expect all tokens."""
-    return any(module._forward_hooks or module._forward_pre_hooks for module in block.modules())
 
 
 def _tokens(count: int, dim: int) -> nn.Parameter | None:

@@ -15,12 +15,10 @@ from torch import nn
 from vitcli.layers.attention import Attention, Scale
 from vitcli.layers.embed import PatchEmbedKind, build_patch_embed
 from vitcli.layers.heads import build_heads
-from vitcli.layers.patch_dropout import PatchDropMode, PatchDropout
-from vitcli.layers.regularize import DropPathMode
+from vitcli.layers.regularize import DropPathMode, PatchDropMode, PatchDropout
 from vitcli.layers.transformer import Block
 from vitcli.models.transformers import TransformerShape, build_transformer
 from vitcli.models.vision_transformer import Pool, PosEmbedKind, Prefix, VisionTransformer, patch_grid
-from vitcli.models.vit_init import initialize
 
 
 @dataclass(frozen=True)
@@ -31,30 +29,20 @@ class Variant:
     patch_size: int
 
 
-# Widths, depths and heads: ViT, table 1, for B, L, H; DeiT (arXiv 2012.12877) for Ti, S; DeiT III for M.
+# ViT, table 1, for B, L, H; DeiT (arXiv 2012.12877) for Ti, S; DeiT III for M.
 # fmt: off
-VARIANTS = {
-    #                            dim depth heads patch
-    "vit_ti_patch32": Variant(   192,  12,  3,  32),
-    "vit_ti_patch16": Variant(   192,  12,  3,  16),
-    "vit_ti_patch14": Variant(   192,  12,  3,  14),
-    "vit_s_patch32":  Variant(   384,  12,  6,  32),
-    "vit_s_patch16":  Variant(   384,  12,  6,  16),
-    "vit_s_patch14":  Variant(   384,  12,  6,  14),
-    "vit_m_patch32":  Variant(   512,  12,  8,  32),
-    "vit_m_patch16":  Variant(   512,  12,  8,  16),
-    "vit_m_patch14":  Variant(   512,  12,  8,  14),
-    "vit_b_patch32":  Variant(   768,  12, 12,  32),
-    "vit_b_patch16":  Variant(   768,  12, 12,  16),
-    "vit_b_patch14":  Variant(   768,  12, 12,  14),
-    "vit_l_patch32":  Variant(  1024,  24, 16,  32),
-    "vit_l_patch16":  Variant(  1024,  24, 16,  16),
-    "vit_l_patch14":  Variant(  1024,  24, 16,  14),
-    "vit_h_patch32":  Variant(  1280,  32, 16,  32),
-    "vit_h_patch16":  Variant(  1280,  32, 16,  16),
-    "vit_h_patch14":  Variant(  1280,  32, 16,  14),
+SIZES = {
+    #      dim depth heads
+    "ti": (192,  12,  3),
+    "s":  (384,  12,  6),
+    "m":  (512,  12,  8),
+    "b":  (768,  12, 12),
+    "l":  (1024, 24, 16),
+    "h":  (1280, 32, 16),
 }
 # fmt: on
+PATCH_SIZES = (32, 16, 14)
+VARIANTS = {f"vit_{name}_patch{p}": Variant(*sizes, patch_size=p) for name, sizes in SIZES.items() for p in PATCH_SIZES}
 
 
 def create(
@@ -126,3 +114,38 @@ def create(
     initialize(model, head_bias_init=head_bias_init)
     model.hidden_options |= {"num_heads": num_heads, "attn_scale": attn_scale, "norm_eps": norm_eps}
     return model
+
+
+def initialize(model: VisionTransformer, *, head_bias_init: float = 0.0) -> None:
+    """First values as in the ViT authors' JAX code: uniform by fan, small positions, a head of zeros.
+
+    Another `transformer` keeps its own.
+
+    Args:
+        head_bias_init: value of the head's bias.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and not name.startswith("transformer."):
+            _init_linear(module, name)
+    for conv in (module for module in model.patch_embed.modules() if isinstance(module, nn.Conv2d)):
+        fan_in = conv.weight[0].numel()
+        nn.init.trunc_normal_(conv.weight, std=math.sqrt(1 / fan_in) / 0.87962566103423978)
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
+    for tokens in (model.pos_embed, model.dist_token, model.reg_token):
+        if tokens is not None:
+            nn.init.trunc_normal_(tokens, std=0.02)
+    if model.num_classes:
+        for last in map(model.get_submodule, model.classifiers):
+            assert isinstance(last, nn.Linear)
+            nn.init.zeros_(last.weight)
+            nn.init.constant_(last.bias, head_bias_init)
+
+
+def _init_linear(linear: nn.Linear, name: str) -> None:
+    """Xavier's uniform; queries, keys and values count as three layers; biases of the MLP close to zero."""
+    fan_out = linear.out_features // 3 if name.endswith(".qkv") else linear.out_features
+    bound = math.sqrt(6 / (linear.in_features + fan_out))
+    nn.init.uniform_(linear.weight, -bound, bound)
+    if linear.bias is not None:
+        nn.init.normal_(linear.bias, std=1e-6) if ".mlp." in name else nn.init.zeros_(linear.bias)

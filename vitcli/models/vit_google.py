@@ -42,7 +42,6 @@ TABLE: Table = (
 
 
 def is_google(names: Iterable[str]) -> bool:
-    """Whether these are names of a ViT in such a file."""
     return _prefix(set(names)) is not None
 
 

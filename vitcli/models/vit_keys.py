@@ -119,17 +119,18 @@ def from_any(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Positions without rows for the class and register tokens (DeiT III, timm's `no_embed_class`) get rows of zeros,
     which does not change the sum.
     """
-    family = family_of(tensors)
-    if family == "google":
-        converted = from_google(tensors)
-    elif family == "vit-pytorch":
-        converted = from_vit_pytorch(tensors)
-    elif family == "hf":
-        converted = _from_hf(tensors)
-    elif family is None:
-        return dict(tensors)
-    else:
-        converted = _renamed(tensors, {"torchvision": TORCHVISION, "mindcv": MINDCV, "timm": TIMM}[family])
+    match family_of(tensors):
+        case None:
+            return dict(tensors)
+        case "google":
+            converted = from_google(tensors)
+        case "vit-pytorch":
+            converted = from_vit_pytorch(tensors)
+        case "hf":
+            plain = {name.removeprefix("deit.").removeprefix("vit."): tensor for name, tensor in tensors.items()}
+            converted = join_qkv(_renamed(plain, HF + HF_HEADS))
+        case family:
+            converted = _renamed(tensors, {"torchvision": TORCHVISION, "mindcv": MINDCV, "timm": TIMM}[family])
     return _with_prefix_rows(converted)
 
 
@@ -157,11 +158,6 @@ def is_square(number: int) -> bool:
 def _renamed(tensors: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
     rename = to_ours(table)
     return {rename(name) or name: tensor for name, tensor in tensors.items()}
-
-
-def _from_hf(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    plain = {name.removeprefix("deit.").removeprefix("vit."): tensor for name, tensor in tensors.items()}
-    return join_qkv(_renamed(plain, HF + HF_HEADS))
 
 
 def _exported(tensors: Mapping[str, Tensor], table: Table, target: str) -> dict[str, Tensor]:

@@ -101,11 +101,13 @@ def options_of(tensors: Mapping[str, Tensor], known: Mapping[str, Any] | None = 
     }
     found |= {"pos_embed": "none", "attn_scale": "head", **(known or {}), **hidden_of(tensors)}
     usual_head_dim = 64 if family == "vit-pytorch" and found["attn_scale"] == "head" else None  # at any width
-    found |= _patches(own) | _head(own) | _positions(own)
+    found |= _patches(own) | _head(own)
+    if "pos_embed" in own:
+        num_positions = own["pos_embed"].shape[1] - num_prefix_tokens(own)
+        found["pos_embed"] = "learned" if is_square(num_positions) else None
+        if is_square(num_positions):
+            found["img_size"] = math.isqrt(num_positions) * found.get("patch_size", 0) or None
     found |= _heads(own, found.get("num_heads"), usual_head_dim)
-    if "pos_embed" in own and found.get("pos_embed") == "learned":
-        side = math.isqrt(own["pos_embed"].shape[1] - num_prefix_tokens(own))
-        found["img_size"] = side * found.get("patch_size", 0) or None
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -161,9 +163,3 @@ def _head(own: Mapping[str, Tensor]) -> dict[str, Any]:
         "pre_logits": len(own["pre_logits.fc.weight"]) if "pre_logits.fc.weight" in own else None,
         "fine_tune_from": stacked.shape[1] if stacked is not None else None,
     }
-
-
-def _positions(own: Mapping[str, Tensor]) -> dict[str, Any]:
-    if "pos_embed" not in own:
-        return {}
-    return {"pos_embed": "learned" if is_square(own["pos_embed"].shape[1] - num_prefix_tokens(own)) else None}

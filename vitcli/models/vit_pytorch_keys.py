@@ -49,7 +49,6 @@ HEAD_OF_TWO: Table = (("mlp_head.0", "head.0"), ("mlp_head.2", "head.2"))
 
 
 def is_vit_pytorch(names: Iterable[str]) -> bool:
-    """Whether these are names of a ViT of vit-pytorch."""
     return any(name.startswith(("to_patch_embedding.", "patch_to_embedding.")) for name in names)
 
 

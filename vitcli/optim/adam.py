@@ -17,31 +17,20 @@ MOMENTUM_DECAY = 4e-3
 
 
 class Adam(DeviceOptimizer):
-    """For devices without torch's fused kernels.
-
-    Args:
-        decoupled: AdamW's decay (p -= lr * weight_decay * p) instead of L2 in the gradient.
-    """
-
-    def __init__(self, groups: list[dict], *, betas: tuple[float, float], eps: float, decoupled: bool) -> None:
-        super().__init__(groups, betas=betas, eps=eps)
-        self.decoupled = decoupled
+    """For devices without torch's fused kernels: `betas`, `eps`, and `decoupled` for AdamW's decay instead of L2."""
 
     def state_layout(self, group: dict[str, Any]) -> dict[str, float | None]:
         return ADAM_STATE
 
     def update_part(self, part: Part) -> None:
-        if self.decoupled:
+        if part.group["decoupled"]:
             adamw_update(part)
         else:
             _adam_update(part._replace(gradients=part.decayed()))
 
 
 class NAdam(DeviceOptimizer):
-    """Adam with Nesterov momentum (Dozat 2016), L2 decay, as `torch.optim.NAdam`."""
-
-    def __init__(self, groups: list[dict], *, betas: tuple[float, float], eps: float) -> None:
-        super().__init__(groups, betas=betas, eps=eps)
+    """Adam with Nesterov momentum (Dozat 2016), L2 decay, as `torch.optim.NAdam`: `betas`, `eps`."""
 
     def state_layout(self, group: dict[str, Any]) -> dict[str, float | None]:
         return {**ADAM_STATE, "mu_product": 1.0}

@@ -11,10 +11,7 @@ from vitcli.optim.device_step import DeviceOptimizer, Part
 
 
 class SGD(DeviceOptimizer):
-    """As `torch.optim.SGD`, for devices without its fused kernel."""
-
-    def __init__(self, groups: list[dict], *, momentum: float, nesterov: bool) -> None:
-        super().__init__(groups, momentum=momentum, nesterov=nesterov)
+    """As `torch.optim.SGD`, for devices without its fused kernel: `momentum`, `nesterov`."""
 
     def state_layout(self, group: dict[str, Any]) -> dict[str, float | None]:
         return momentum_layout(group)
@@ -25,9 +22,6 @@ class SGD(DeviceOptimizer):
 
 class RMSprop(DeviceOptimizer):
     """As `torch.optim.RMSprop`: the gradient divided by the root of its mean square (Hinton 2012), then momentum."""
-
-    def __init__(self, groups: list[dict], *, alpha: float, eps: float, momentum: float) -> None:
-        super().__init__(groups, alpha=alpha, eps=eps, momentum=momentum, nesterov=False)
 
     def state_layout(self, group: dict[str, Any]) -> dict[str, float | None]:
         return {"square_avg": None, **momentum_layout(group)}
@@ -42,16 +36,14 @@ class RMSprop(DeviceOptimizer):
 class Adagrad(DeviceOptimizer):
     """As `torch.optim.Adagrad`: the gradient divided by the root of the sum of all squares (Duchi et al. 2011)."""
 
-    def __init__(self, groups: list[dict], *, eps: float) -> None:
-        super().__init__(groups, eps=eps, momentum=0.0, nesterov=False)
-
     def state_layout(self, group: dict[str, Any]) -> dict[str, float | None]:
         return {"sum": None}
 
     def update_part(self, part: Part) -> None:
         gradients, sums = part.decayed(), part.state["sum"]
         torch._foreach_addcmul_(sums, gradients, gradients)
-        descend(part, _divided_by_root(gradients, sums, part.group["eps"]))
+        updates = _divided_by_root(gradients, sums, part.group["eps"])
+        torch._foreach_add_(part.params, updates, alpha=-part.group["lr"])
 
 
 def momentum_layout(group: dict[str, Any]) -> dict[str, float | None]:

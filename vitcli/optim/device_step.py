@@ -65,11 +65,10 @@ class DeviceOptimizer(Optimizer):
         assert getattr(self, "grad_scale", None) is None, "gradients are unscaled before the step"
         parts = [part for group in self.param_groups if (part := self._part(group)).params]
         found_inf = getattr(self, "found_inf", None)
-        if found_inf is None or is_on_host(found_inf):
-            if found_inf is None or not found_inf:
-                self.update(parts)
-            return
-        self._update_unless(found_inf.view(()) != 0, parts)
+        if found_inf is not None and not is_on_host(found_inf):
+            self._update_unless(found_inf.view(()) != 0, parts)
+        elif not found_inf:
+            self.update(parts)
 
     def _update_unless(self, bad: Tensor, parts: list[Part]) -> None:
         """Update, then take the old bits where `bad` () is true and the new ones elsewhere.

@@ -33,7 +33,6 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move towards the model after its `step`-th step."""
         weight = 1 - self.decay_at(step)
         torch._foreach_lerp_(self._averages, self._values, weight)  # pyright: ignore[reportPrivateImportUsage]
         for average, value in self._copied:

@@ -23,30 +23,25 @@ def freeze(model: nn.Module, what: str | Sequence[str]) -> str:
     Raises:
         UsageError: a regex matches no name, there is no attention, or nothing is left to train.
     """
-    frozen = {"backbone": _backbone, "all_but_attention": _all_but_attention}[what] if isinstance(what, str) else None
-    is_frozen = frozen(model) if frozen else _matching(model, what)
+    if what == "backbone":
+        is_frozen = lambda name: not name.startswith(_heads(model))  # noqa: E731
+    elif what == "all_but_attention":
+        attention = tuple(f"{name}." for name, module in model.named_modules() if hasattr(module, "qkv"))
+        if not attention:
+            raise UsageError("freeze: all_but_attention, but the model has no attention", help="use freeze: backbone")
+        is_frozen = lambda name: not name.startswith((*attention, *_heads(model), "pos_embed"))  # noqa: E731
+    else:
+        is_frozen = _matching(model, what)
     for name, p in model.named_parameters():
         p.requires_grad_(p.requires_grad and not is_frozen(name))
     if not any(p.requires_grad for p in model.parameters()):
         raise UsageError("`freeze` leaves nothing to train", help="freeze less: the classifier should train at least")
     for module in model.modules():
         if isinstance(module, BatchNorm) and module.affine and not module.weight.requires_grad:
-            _hold_statistics(module)
+            module.eval()
+            vars(module)["train"] = MethodType(_stay, module)  # deepcopy binds it to the copy
     total, trained = (sum(p.numel() for p in model.parameters() if p.requires_grad or all_) for all_ in (True, False))
     return f"freeze   {trained:,} of {total:,} parameters train"
-
-
-def _backbone(model: nn.Module) -> Callable[[str], bool]:
-    heads = _heads(model)
-    return lambda name: not name.startswith(heads)
-
-
-def _all_but_attention(model: nn.Module) -> Callable[[str], bool]:
-    attention = tuple(f"{name}." for name, module in model.named_modules() if hasattr(module, "qkv"))
-    if not attention:
-        raise UsageError("freeze: all_but_attention, but the model has no attention", help="use freeze: backbone")
-    trained = (*attention, *_heads(model), "pos_embed")
-    return lambda name: not name.startswith(trained)
 
 
 def _heads(model: nn.Module) -> tuple[str, ...]:
@@ -64,11 +59,6 @@ def _matching(model: nn.Module, patterns: Sequence[str]) -> Callable[[str], bool
     return lambda name: any(re.search(pattern, name) for pattern in patterns)
 
 
-def _hold_statistics(norm: BatchNorm) -> None:
-    """Keep `norm` in eval mode, even when the model is put into training mode."""
-    norm.eval()
-    vars(norm)["train"] = MethodType(_stay, norm)  # deepcopy binds it to the copy
-
-
 def _stay(norm: BatchNorm, mode: bool = True) -> BatchNorm:
+    """In place of `train`: the norm stays in eval mode when the model is put into training mode."""
     return norm

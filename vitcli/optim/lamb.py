@@ -1,7 +1,7 @@
 """LAMB: Adam with each tensor's step scaled to the size of its weights, for large batches (used by DeiT III).
 
 Source: You et al. 2019 (arXiv 1904.00962) in the variant of NVIDIA's FusedLAMB, which timm follows: the gradient is
-first scaled down to a norm of at most `max_grad_norm` over all tensors, decay is part of the step, and the trust ratio
+first scaled down to a norm of at most 1 over all tensors, decay is part of the step, and the trust ratio
 |weights| / |step| is applied to decayed tensors only.
 """
 
@@ -17,25 +17,14 @@ from vitcli.optim.device_step import DeviceOptimizer, Part
 
 
 class Lamb(DeviceOptimizer):
-    """LAMB over param groups.
-
-    Args:
-        groups: param groups with `params` and `weight_decay`.
-        max_grad_norm: norm above which all gradients are scaled down, 1 in FusedLAMB and timm.
-    """
-
-    def __init__(
-        self, groups: list[dict], *, betas: tuple[float, float], eps: float, max_grad_norm: float = 1.0
-    ) -> None:
-        super().__init__(groups, betas=betas, eps=eps)
-        self.max_grad_norm = max_grad_norm
+    """LAMB over param groups with `betas` and `eps`; it clips gradients in addition to the recipe's `clip_grad`."""
 
     def state_layout(self, group: dict[str, Any]) -> dict[str, float | None]:
         return ADAM_STATE
 
     def update(self, parts: list[Part]) -> None:
         norms = torch._foreach_norm([gradient for part in parts for gradient in part.gradients])
-        shrink = (torch.linalg.vector_norm(torch.stack(norms)) / self.max_grad_norm).clamp(min=1.0)
+        shrink = torch.linalg.vector_norm(torch.stack(norms)).clamp(min=1.0)
         for part in parts:
             self.update_part(part._replace(gradients=list(torch._foreach_div(part.gradients, shrink))))
 

@@ -41,12 +41,11 @@ class MuonWithAdamW(DeviceOptimizer):
 
     def describe(self) -> str:
         """Which share of the trained parameters each of the two has."""
-        sizes = {muon: self._num_parameters(muon) for muon in (True, False)}
+        sizes = {True: 0, False: 0}
+        for group in self.param_groups:
+            sizes[group["muon"]] += sum(p.numel() for p in group["params"])
         share = 100 * sizes[True] / sum(sizes.values())
         return f"muon trains {share:.1f} % of the parameters, adamw the rest"
-
-    def _num_parameters(self, muon: bool) -> int:
-        return sum(p.numel() for group in self.param_groups if group["muon"] == muon for p in group["params"])
 
     def state_layout(self, group: dict[str, Any]) -> dict[str, float | None]:
         return {"momentum_buffer": None} if group["muon"] else ADAM_STATE

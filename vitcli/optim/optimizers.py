@@ -1,7 +1,5 @@
 """The optimizers a recipe can name. Each can drop a step on the device: torch's fused kernels, or our own classes."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -13,38 +11,43 @@ from vitcli.optim.lars import Lars
 from vitcli.optim.muon import MuonWithAdamW
 from vitcli.recipe.schema import Optimizer as Section
 
-Groups = list[dict]
-
 #: where the fused kernels of torch's Adam, AdamW and SGD take `found_inf`
 FUSED_DEVICES = ("cpu", "cuda")
 
 
-def _adamw(groups: Groups, s: Section, module: nn.Module, fused: bool) -> Optimizer:
-    if not fused:
-        return Adam(groups, betas=s.betas, eps=s.eps or 1e-8, decoupled=True)
-    return torch.optim.AdamW(groups, betas=s.betas, eps=s.eps or 1e-8, fused=True)
+def build_optimizer(section: Section, groups: list[dict], device: torch.device, module: nn.Module) -> Optimizer:
+    """The recipe's optimizer for the `param_groups` of `module`; the loop sets its learning rate before each step."""
+    fused = device.type in FUSED_DEVICES
+    betas, momentum = section.betas, section.momentum
+    nesterov = section.use_nesterov and momentum > 0
+    eps = section.eps or {"lamb": 1e-6, "adagrad": 1e-10}.get(section.opt, 1e-8)
+    match section.opt:
+        case "adamw" | "adam" if fused:
+            kind = torch.optim.AdamW if section.opt == "adamw" else torch.optim.Adam
+            return kind(groups, betas=betas, eps=eps, fused=True)
+        case "adamw" | "adam":
+            return Adam(groups, betas=betas, eps=eps, decoupled=section.opt == "adamw")
+        case "nadam":
+            return NAdam(groups, betas=betas, eps=eps)
+        case "sgd" | "momentum":
+            return _sgd(groups, momentum, nesterov, fused)
+        case "nesterov":
+            return _sgd(groups, momentum or 0.9, True, fused)
+        case "rmsprop":
+            return RMSprop(groups, alpha=0.9, eps=eps, momentum=momentum, nesterov=False)
+        case "adagrad":
+            return Adagrad(groups, eps=eps)
+        case "lamb":
+            return Lamb(groups, betas=betas, eps=eps)
+        case "lars":
+            options = {"trust": section.lars_trust, "exclude": section.lars_exclude, "clip_lr": section.lars_clip_lr}
+            return Lars(groups, momentum=momentum, nesterov=nesterov, **options)
+        case "muon":
+            return MuonWithAdamW(groups, module, momentum=momentum, betas=betas, eps=eps)
+    raise ValueError(f"there is no optimizer {section.opt}")
 
 
-def _adam(groups: Groups, s: Section, module: nn.Module, fused: bool) -> Optimizer:
-    """Decay is added to the gradient (L2), unlike AdamW's."""
-    if not fused:
-        return Adam(groups, betas=s.betas, eps=s.eps or 1e-8, decoupled=False)
-    return torch.optim.Adam(groups, betas=s.betas, eps=s.eps or 1e-8, fused=True)
-
-
-def _nadam(groups: Groups, s: Section, module: nn.Module, fused: bool) -> Optimizer:
-    return NAdam(groups, betas=s.betas, eps=s.eps or 1e-8)
-
-
-def _sgd(groups: Groups, s: Section, module: nn.Module, fused: bool) -> Optimizer:
-    return _descent(groups, s.momentum, s.use_nesterov and s.momentum > 0, fused)
-
-
-def _nesterov(groups: Groups, s: Section, module: nn.Module, fused: bool) -> Optimizer:
-    return _descent(groups, s.momentum or 0.9, True, fused)
-
-
-def _descent(groups: Groups, momentum: float, nesterov: bool, fused: bool) -> Optimizer:
+def _sgd(groups: list[dict], momentum: float, nesterov: bool, fused: bool) -> Optimizer:
     """Momentum starts at zero, which gives the same first step as torch's start with the gradient.
 
     torch's fused kernel leaves a new buffer uninitialized when the first step is dropped.
@@ -56,54 +59,6 @@ def _descent(groups: Groups, momentum: float, nesterov: bool, fused: bool) -> Op
         for p in group["params"] if momentum else ():
             optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
     return optimizer
-
-
-def _rmsprop(groups: Groups, s: Section, module: nn.Module, fused: bool) -> Optimizer:
-    return RMSprop(groups, alpha=0.9, eps=s.eps or 1e-8, momentum=s.momentum)
-
-
-def _adagrad(groups: Groups, s: Section, module: nn.Module, fused: bool) -> Optimizer:
-    return Adagrad(groups, eps=s.eps or 1e-10)
-
-
-def _lamb(groups: Groups, s: Section, module: nn.Module, fused: bool) -> Optimizer:
-    """Clips the norm of all gradients at 1 by itself, before the step and in addition to `clip_grad`."""
-    return Lamb(groups, betas=s.betas, eps=s.eps or 1e-6)
-
-
-def _lars(groups: Groups, s: Section, module: nn.Module, fused: bool) -> Optimizer:
-    nesterov = s.use_nesterov and s.momentum > 0
-    options = {"trust": s.lars_trust, "exclude": s.lars_exclude, "clip_lr": s.lars_clip_lr}
-    return Lars(groups, momentum=s.momentum, nesterov=nesterov, **options)
-
-
-def _muon(groups: Groups, s: Section, module: nn.Module, fused: bool) -> Optimizer:
-    return MuonWithAdamW(groups, module, momentum=s.momentum, betas=s.betas, eps=s.eps or 1e-8)
-
-
-OPTIMIZERS: dict[str, Callable[[Groups, Section, nn.Module, bool], Optimizer]] = {
-    "adamw": _adamw,
-    "adam": _adam,
-    "nadam": _nadam,
-    "sgd": _sgd,
-    "momentum": _sgd,
-    "nesterov": _nesterov,
-    "rmsprop": _rmsprop,
-    "adagrad": _adagrad,
-    "lamb": _lamb,
-    "lars": _lars,
-    "muon": _muon,
-}
-
-
-def build_optimizer(section: Section, groups: Groups, device: torch.device, module: nn.Module) -> Optimizer:
-    """The optimizer of the recipe; the loop sets its learning rate before each step.
-
-    Args:
-        groups: from `param_groups`.
-        module: the task, or a network, that owns the parameters.
-    """
-    return OPTIMIZERS[section.opt](groups, section, module, device.type in FUSED_DEVICES)
 
 
 def drop_step_if(optimizer: Optimizer, bad: Tensor) -> None:

@@ -1,7 +1,6 @@
 """The learning rate as a pure function of the step: nothing to save, nothing to restore."""
 
 import math
-from collections.abc import Callable
 
 from vitcli.errors import Problem, RecipeError
 from vitcli.recipe.schema import Scheduler as Section
@@ -18,7 +17,8 @@ def scaled_lr(section: Section, global_batch: int) -> tuple[float, str]:
     ratio = global_batch / section.lr_base_batch
     factor = ratio if section.lr_scale == "linear" else math.sqrt(ratio)
     shown = f"{global_batch}/{section.lr_base_batch}"
-    shown = shown if section.lr_scale == "linear" else f"sqrt({shown})"
+    if section.lr_scale == "sqrt":
+        shown = f"sqrt({shown})"
     return factor, f"lr {section.lr * factor:g} = {section.lr:g} x {shown} (global batch / lr_base_batch)"
 
 
@@ -31,57 +31,34 @@ def learning_rate(step: int, steps_per_epoch: int, section: Section, factor: flo
         start = section.warmup_lr if section.warmup_lr is not None else section.lr * section.warmup_factor
         return factor * (start + (section.lr - start) * epoch / section.warmup_epochs)
     since = epoch - section.warmup_epochs if section.warmup_prefix else epoch
-    return factor * max(section.min_lr, SCHEDULES[section.scheduler](since, section))
+    return factor * max(section.min_lr, _decayed(since, section))
 
 
-def decay_epochs(section: Section) -> float:
-    """Epochs of the decay: as given, or what warm-up and cool-down leave (shared by the cosine cycles)."""
-    if section.decay_epochs is not None:
-        return section.decay_epochs
-    warmup = section.warmup_epochs if section.warmup_prefix else 0
-    return max(1, section.epoch_size - warmup - section.cooldown_epochs) / section.num_cycles
-
-
-def _between(section: Section, share: float) -> float:
-    """From lr (share 1) to min_lr (share 0)."""
-    return section.min_lr + (section.lr - section.min_lr) * share
-
-
-def _cosine_decay(epoch: float, s: Section) -> float:
-    """Half a cosine from lr to min_lr, `num_cycles` times (SGDR, arXiv 1608.03983)."""
-    cycle, length = divmod(epoch, decay_epochs(s))
-    if cycle >= s.num_cycles:
-        return s.min_lr
-    peak = s.lr * s.cycle_decay**cycle
-    return s.min_lr + (peak - s.min_lr) * 0.5 * (1 + math.cos(math.pi * length / decay_epochs(s)))
-
-
-def _linear_decay(epoch: float, s: Section) -> float:
-    return _between(s, max(0.0, 1 - epoch / decay_epochs(s)))
-
-
-def _polynomial_decay(epoch: float, s: Section) -> float:
-    """The power is `decay_rate`, as in MindCV."""
-    return _between(s, max(0.0, 1 - epoch / decay_epochs(s)) ** s.decay_rate)
-
-
-def _exponential_decay(epoch: float, s: Section) -> float:
-    """x decay_rate each epoch, smoothly."""
-    return s.lr * s.decay_rate**epoch
-
-
-def _step_decay(epoch: float, s: Section) -> float:
-    """x decay_rate at every multiple of decay_epochs."""
-    return s.lr * s.decay_rate ** (epoch // decay_epochs(s))
-
-
-def _multi_step_decay(epoch: float, s: Section) -> float:
-    """x decay_rate at each milestone; milestones count from the start of training when the warm-up is inside."""
-    return s.lr * s.decay_rate ** sum(epoch >= milestone for milestone in s.multi_step_decay_milestones)
-
-
-def _constant(epoch: float, s: Section) -> float:
-    return s.lr
+def _decayed(epoch: float, s: Section) -> float:
+    """The rate `epoch` epochs after the start of the decay."""
+    warmup = s.warmup_epochs if s.warmup_prefix else 0
+    length = s.decay_epochs or max(1, s.epoch_size - warmup - s.cooldown_epochs) / s.num_cycles
+    left = max(0.0, 1 - epoch / length)
+    match s.scheduler:
+        case "cosine_decay":  # half a cosine from lr to min_lr, `num_cycles` times (SGDR, arXiv 1608.03983)
+            cycle, since = divmod(epoch, length)
+            if cycle >= s.num_cycles:
+                return s.min_lr
+            peak = s.lr * s.cycle_decay**cycle
+            return s.min_lr + (peak - s.min_lr) * 0.5 * (1 + math.cos(math.pi * since / length))
+        case "linear_decay":
+            return s.min_lr + (s.lr - s.min_lr) * left
+        case "polynomial_decay":  # the power is `decay_rate`, as in MindCV
+            return s.min_lr + (s.lr - s.min_lr) * left**s.decay_rate
+        case "exponential_decay":  # x decay_rate each epoch, smoothly
+            return s.lr * s.decay_rate**epoch
+        case "step_decay":  # x decay_rate at every multiple of decay_epochs
+            return s.lr * s.decay_rate ** (epoch // length)
+        case "multi_step_decay":  # milestones count from the start of training when the warm-up is inside
+            return s.lr * s.decay_rate ** sum(epoch >= milestone for milestone in s.multi_step_decay_milestones)
+        case "constant":
+            return s.lr
+    raise ValueError(f"there is no schedule {s.scheduler}")
 
 
 def _one_cycle(step: float, total_steps: int, s: Section) -> float:
@@ -91,18 +68,6 @@ def _one_cycle(step: float, total_steps: int, s: Section) -> float:
         return s.lr + (start - s.lr) * 0.5 * (1 + math.cos(math.pi * step / up))
     down = (step - up) / (total_steps - 1 - up)
     return end + (s.lr - end) * 0.5 * (1 + math.cos(math.pi * min(1.0, down)))
-
-
-SCHEDULES: dict[str, Callable[[float, Section], float]] = {
-    "cosine_decay": _cosine_decay,
-    "linear_decay": _linear_decay,
-    "polynomial_decay": _polynomial_decay,
-    "exponential_decay": _exponential_decay,
-    "step_decay": _step_decay,
-    "multi_step_decay": _multi_step_decay,
-    "constant": _constant,
-    "one_cycle": _constant,  # its shape covers the warm-up too: `learning_rate` asks `_one_cycle`
-}
 
 
 def accumulation_steps(batch_size: int, world_size: int, accumulation: int, global_batch: int | None) -> int:

@@ -17,19 +17,11 @@ The notation is timm's: the policy, then parts of a letter code and a value, joi
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 #: policies that are tables of sub-policies
 TABLES = ("original", "originalr", "autoaug", "autoaugr", "3a")
-
-
-@dataclass(frozen=True)
-class PolicyText:
-    """The name of a policy and its parts: "rand-m9-inc1" is ("rand", {"m": 9.0, "inc": True})."""
-
-    name: str
-    values: dict[str, Any] = field(default_factory=dict)
 
 
 def check_policy(text: str) -> str | None:
@@ -41,51 +33,37 @@ def check_policy(text: str) -> str | None:
     return None
 
 
-def read_policy(text: str) -> PolicyText:
-    """The parts of the policy `text`. Raises a ValueError that names the wrong part and what is allowed instead."""
+def read_policy(text: str) -> tuple[str, dict[str, Any]]:
+    """The name of a policy and its parts: "rand-m9-inc1" is ("rand", {"m": 9.0, "inc": True}).
+
+    Raises a ValueError that names the wrong part and what is allowed instead.
+    """
     name, *parts = text.split("-")
     if name not in _GRAMMARS:
         raise ValueError(f"unknown policy {name!r} in {text!r}; there are {', '.join(_GRAMMARS)}")
-    return PolicyText(name, _read_parts(text, parts, _GRAMMARS[name]))
-
-
-def _read_parts(text: str, parts: list[str], grammar: dict[str, Callable[[str], Any]]) -> dict[str, Any]:
-    """Parts such as "mstd0.5" -> {"mstd": 0.5}; `grammar`: letter code -> parser of its value."""
-    values: dict[str, Any] = {}
+    grammar, values = _GRAMMARS[name], dict[str, Any]()
     for part in parts:
         code = "t" if part.startswith("t") else part.rstrip("0123456789.")
         if code not in grammar:
             allowed = "takes " + ", ".join(grammar) if grammar else "takes no parts"
-            raise ValueError(f"unknown part {part!r} in {text!r}; {text.split('-')[0]} {allowed}")
+            raise ValueError(f"unknown part {part!r} in {text!r}; {name} {allowed}")
         if code in values:
             raise ValueError(f"{code!r} is given twice in {text!r}")
         try:
             values[code] = grammar[code](part.removeprefix(code))
         except ValueError as error:
             raise ValueError(f"part {part!r} in {text!r}: {error}") from None
-    return values
+    return name, values
 
 
-def _number(text: str, low: float, high: float, what: str) -> float:
+def _number(low: float, high: float, what: str, text: str) -> float:
     if not re.fullmatch(r"\d+(\.\d*)?", text) or not low <= float(text) <= high:
         raise ValueError(f"{what} is expected, not {text!r}")
     return float(text)
 
 
-def _magnitude(text: str) -> float:
-    return _number(text, 0, 100, "a magnitude of 0 or more")
-
-
-def _positive(text: str) -> float:
-    return _number(text, 1e-9, 1000, "a number above 0")
-
-
-def _share(text: str) -> float:
-    return _number(text, 0, 1, "a probability")
-
-
 def _noise_std(text: str) -> float:
-    std = _number(text, 0, math.inf, "a standard deviation")
+    std = _number(0, math.inf, "a standard deviation", text)
     return math.inf if std > 100 else std
 
 
@@ -107,21 +85,20 @@ def _op_set(text: str) -> str:
     return text
 
 
-_RAND: dict[str, Callable[[str], Any]] = {
-    "m": _magnitude, "n": _count, "p": _share, "mstd": _noise_std, "mmax": _positive, "inc": _switch, "t": _op_set,
-}  # fmt: skip
-_AUGMIX: dict[str, Callable[[str], Any]] = {
-    "m": _magnitude,
-    "w": _count,
-    "d": _count,
-    "a": _positive,
-    "mstd": _noise_std,
-}
+_magnitude = partial(_number, 0, 100, "a magnitude of 0 or more")
+_positive = partial(_number, 1e-9, 1000, "a number above 0")
+_share = partial(_number, 0, 1, "a probability")
+
 #: policy -> letter code -> parser of its value
 _GRAMMARS: dict[str, dict[str, Callable[[str], Any]]] = {
-    "rand": _RAND,
-    "randaug": _RAND,
+    **{
+        rand: {
+            "m": _magnitude, "n": _count, "p": _share, "mstd": _noise_std, "mmax": _positive, "inc": _switch,
+            "t": _op_set,
+        }
+        for rand in ("rand", "randaug")
+    },
     **{table: {"mstd": _noise_std} for table in TABLES},
-    "augmix": _AUGMIX,
+    "augmix": {"m": _magnitude, "w": _count, "d": _count, "a": _positive, "mstd": _noise_std},
     "trivialaugwide": {},
-}
+}  # fmt: skip

@@ -12,8 +12,13 @@ def _properties(section: str) -> dict[str, Any]:
     return SECTIONS[section].model_json_schema()["properties"]
 
 
+def _kinds(name: str) -> list[dict[str, Any]]:
+    """The JSON schema of each kind of value that the key takes."""
+    schema = _properties(SECTION_OF[name])[name]
+    return schema.get("anyOf", [schema])
+
+
 def help_of(name: str) -> str:
-    """The sentence that explains the key."""
     return SECTIONS[SECTION_OF[name]].model_fields[name].description or ""
 
 
@@ -21,15 +26,12 @@ def allowed_values(name: str) -> list[str]:
     """The words that are allowed as the key's value, or in its list; empty if it is not a choice of words."""
     if registry := extra(name)["registry"]:
         return list(catalog.names(registry))
-    schema = _properties(SECTION_OF[name])[name]
-    parts = schema.get("anyOf", [schema])
-    return [str(word) for part in parts for word in part.get("enum", [part["const"]] if "const" in part else [])]
+    return [str(word) for part in _kinds(name) for word in part.get("enum", [part["const"]] if "const" in part else [])]
 
 
 def accepts(name: str, kind: str) -> bool:
     """Whether the key takes values of the JSON type `kind` (boolean, integer, number, string, array, null)."""
-    schema = _properties(SECTION_OF[name])[name]
-    return any(part.get("type") == kind for part in schema.get("anyOf", [schema]))
+    return any(part.get("type") == kind for part in _kinds(name))
 
 
 def expectation(name: str) -> str:
@@ -37,9 +39,7 @@ def expectation(name: str) -> str:
     if extra(name)["registry"]:
         start = "a list of names from" if accepts(name, "array") else "one of"
         return f"{start} {', '.join(allowed_values(name))}" + (" or null" if accepts(name, "null") else "")
-    schema = _properties(SECTION_OF[name])[name]
-    words = [text for part in schema.get("anyOf", [schema]) if (text := _words(part))]
-    return " or ".join(words)
+    return " or ".join(text for part in _kinds(name) if (text := _words(part)))
 
 
 def metavar(name: str) -> str:
@@ -47,12 +47,9 @@ def metavar(name: str) -> str:
     if extra(name)["registry"]:
         return "NAMES" if accepts(name, "array") else "NAME"
     if choices := allowed_values(name):
-        return "|".join(
-            ["BOOL"] * accepts(name, "boolean")
-            + choices
-            + ["LIST"] * accepts(name, "array")
-            + ["null"] * accepts(name, "null")
-        )
+        before = ["BOOL"] if accepts(name, "boolean") else []
+        after = [word for word, kind in (("LIST", "array"), ("null", "null")) if accepts(name, kind)]
+        return "|".join(before + choices + after)
     kinds = {"boolean": "BOOL", "integer": "INT", "number": "FLOAT", "array": "LIST", "string": "TEXT"}
     return "|".join(short for kind, short in kinds.items() if accepts(name, kind))
 

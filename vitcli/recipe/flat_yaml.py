@@ -38,11 +38,7 @@ def scalar(text: str) -> Any:
     if _INT.fullmatch(text) and len(text) < 100:  # Python refuses to read numbers of thousands of digits
         return int(text, 0) if text.startswith(("0o", "0x")) else int(text)
     if _FLOAT.fullmatch(text):
-        return float(
-            text.replace(".inf", "inf").replace(".Inf", "inf").replace(".INF", "inf").lstrip(".")
-            if "n" in text.lower()
-            else text
-        )
+        return float(text.replace(".", "") if "n" in text.lower() else text)  # ".inf", ".nan"
     return text
 
 
@@ -74,17 +70,15 @@ def read_flat_yaml(path: Path) -> tuple[list[Entry], list[Problem]]:
     if node is None:
         return [], []
     if not isinstance(node, yaml.MappingNode):
-        raise RecipeError([Problem("a recipe is a list of `key: value` lines", _place(node, path, lines))])
+        raise RecipeError([Problem("a recipe is a list of `key: value` lines", _place_of(node, path, lines))])
     entries, problems = [], []
     seen: dict[str, Place] = {}
     for key_node, value_node in node.value:
-        key_place, value_place = _place(key_node, path, lines), _place(value_node, path, lines)
+        key_place, value_place = _place_of(key_node, path, lines), _place_of(value_node, path, lines)
         key = str(key_node.value)
         if key in seen:
-            first = seen[key].line
-            problems.append(
-                Problem(f"the key `{key}` is given twice", key_place, f"it is already set on line {first}; remove one")
-            )
+            help = f"it is already set on line {seen[key].line}; remove one"
+            problems.append(Problem(f"the key `{key}` is given twice", key_place, help))
             continue
         seen[key] = key_place
         try:
@@ -103,9 +97,8 @@ def _read_text(path: Path) -> str:
             raise refuse(f"the file is larger than {MAX_BYTES:,} bytes and is not a recipe")
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise refuse(
-            f"cannot read the recipe: {error.strerror}", "`vitcli recipes ls` lists the recipes that are shipped"
-        ) from None
+        help = "`vitcli recipes ls` lists the recipes that are shipped"
+        raise refuse(f"cannot read the recipe: {error.strerror}", help) from None
     except UnicodeDecodeError as error:
         raise refuse(f"the file is not UTF-8 text (byte {error.start})", "save it as UTF-8") from None
     if bad := next((c for c in text if c < " " and c not in "\t\n\r"), None):
@@ -115,6 +108,7 @@ def _read_text(path: Path) -> str:
 
 def _compose(text: str, path: Path, lines: list[str]) -> yaml.Node | None:
     """The node tree of the text. No values are built yet, so nothing in it can run."""
+    too_deep = RecipeError([Problem("the values are nested too deep", str(path), "recipes are flat")])
     try:
         depth = 0
         for event in yaml.parse(text):
@@ -123,19 +117,17 @@ def _compose(text: str, path: Path, lines: list[str]) -> yaml.Node | None:
                 raise RecipeError([Problem(message, str(path), "write the value out")])
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
-                raise RecipeError([Problem("the values are nested too deep", str(path), "recipes are flat")])
+                raise too_deep
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        message = " ".join(part for part in (getattr(error, "context", None), getattr(error, "problem", None)) if part)
+        parts = (getattr(error, "context", None), getattr(error, "problem", None))
+        message = " ".join(part for part in parts if part) if mark else str(error)
+        place = _place(path, lines, mark, width=1) if mark else str(path)
         help = "indent with spaces; a value with `: ` or `#` needs quotes"
-        if mark is None:
-            raise RecipeError([Problem(f"this is not YAML: {error}", str(path), help)]) from None
-        raise RecipeError(
-            [Problem(f"this is not YAML: {message}", _at(path, lines, mark.line, mark.column, 1), help)]
-        ) from None
+        raise RecipeError([Problem(f"this is not YAML: {message}", place, help)]) from None
     except RecursionError:
-        raise RecipeError([Problem("the values are nested too deep", str(path), "recipes are flat")]) from None
+        raise too_deep from None
 
 
 def _value(node: yaml.Node) -> Any:
@@ -148,12 +140,12 @@ def _value(node: yaml.Node) -> Any:
     raise ValueError("nested keys are not allowed: a recipe is flat; move these keys to the left margin")
 
 
-def _place(node: yaml.Node, path: Path, lines: list[str]) -> Place:
+def _place_of(node: yaml.Node, path: Path, lines: list[str]) -> Place:
     start, end = node.start_mark, node.end_mark
     width = end.column - start.column if end.line == start.line else len(lines[start.line]) - start.column
-    return _at(path, lines, start.line, start.column, width)
+    return _place(path, lines, start, width)
 
 
-def _at(path: Path, lines: list[str], line: int, column: int, width: int) -> Place:
-    text = lines[line] if line < len(lines) else ""
-    return Place(str(path), line + 1, column + 1, text, width)
+def _place(path: Path, lines: list[str], mark: yaml.Mark, width: int) -> Place:
+    text = lines[mark.line] if mark.line < len(lines) else ""
+    return Place(str(path), mark.line + 1, mark.column + 1, text, width)

@@ -1,5 +1,6 @@
 """Finds recipes: by a path, or by the name of a recipe that is shipped with vitcli."""
 
+from itertools import takewhile
 from pathlib import Path
 
 from vitcli.catalog import nearest
@@ -7,9 +8,8 @@ from vitcli.errors import Problem, RecipeError
 
 _PACKAGE = Path(__file__).parent.parent
 #: next to the package in a checkout, inside it when installed
-LIBRARY = next(
-    (folder for folder in (_PACKAGE / "shipped_recipes", _PACKAGE.parent / "recipes") if folder.is_dir()), _PACKAGE
-)
+_FOLDERS = (_PACKAGE / "shipped_recipes", _PACKAGE.parent / "recipes")
+LIBRARY = next((folder for folder in _FOLDERS if folder.is_dir()), _PACKAGE)
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -26,9 +26,9 @@ def find_recipe(source: str | Path) -> Path:
     path = Path(source)
     if path.is_file():
         return path
-    shipped = shipped_recipes()
-    if path.parent == Path() and path.name.removesuffix(".yaml") in shipped:
-        return shipped[path.name.removesuffix(".yaml")]
+    shipped, name = shipped_recipes(), path.name.removesuffix(".yaml")
+    if path.parent == Path() and name in shipped:
+        return shipped[name]
     what = "a folder, not a recipe file" if path.is_dir() else "no such recipe file"
     likely = nearest(path.stem, list(shipped))
     help = f"did you mean `{likely}`? " if likely else ""
@@ -37,9 +37,5 @@ def find_recipe(source: str | Path) -> Path:
 
 def header(path: Path) -> list[str]:
     """The comment lines at the top of a recipe, without their `#`."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.lstrip("#").strip())
-    return lines
+    lines = takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    return [line.lstrip("#").strip() for line in lines]

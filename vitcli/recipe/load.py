@@ -41,7 +41,6 @@ class Recipe:
 
     @property
     def from_file(self) -> bool:
-        """Whether any value comes from a YAML file."""
         return any(isinstance(origin, Place) for origin in self.origins.values())
 
     def flat(self) -> dict[str, Any]:
@@ -49,7 +48,6 @@ class Recipe:
         return {k: v for name in schema.SECTIONS for k, v in getattr(self, name).model_dump(mode="json").items()}
 
     def get(self, name: str) -> Any:
-        """The value of one flat key."""
         return getattr(getattr(self, schema.SECTION_OF[name]), name)
 
     def sets(self, *names: str) -> list[str]:
@@ -122,37 +120,29 @@ class _Given:
             return {"re_mode": "pixel"}
         if isinstance(value, str | int | None) and (key, value) in mindcv.VALUES:
             return {key: mindcv.VALUES[key, value]}
-        if key in ("mean", "std") and isinstance(value, list) and _beyond_one(value):
+        numbers = value if isinstance(value, list) and all(isinstance(x, int | float) for x in value) else []
+        if key in ("mean", "std") and any(x > 1 for x in numbers):
             self.notes.append(f"`{key}` is given in units of 0..255 and was divided by 255")
-            return {key: [x / 255 for x in value]}
+            return {key: [x / 255 for x in numbers]}
         return {key: value}
-
-
-def _beyond_one(values: list[Any]) -> bool:
-    return all(isinstance(x, int | float) for x in values) and any(x > 1 for x in values)
 
 
 def _parsed(name: str, text: Any) -> Any:
     """A value from the command line; a key that takes text keeps it as it is."""
     if not isinstance(text, str):
         return text
-    if text.lower() in ("null", "none") and not _is_a_value(name, text):
+    if name not in schema.SECTION_OF:
+        return None if text.lower() in ("null", "none") else command_line_value(text)
+    if text.lower() in ("null", "none") and text not in allowed_values(name):  # unlike `pos_embed: none`
         return None
-    if name in schema.SECTION_OF and schema.extra(name)["registry"] and accepts(name, "array"):
+    takes_list = accepts(name, "array")
+    if takes_list and schema.extra(name)["registry"]:
         return [word.strip() for word in text.strip().removeprefix("[").removesuffix("]").split(",")]
-    takes_numbers = name not in schema.SECTION_OF or any(
-        accepts(name, kind) for kind in ("boolean", "integer", "number", "array")
-    )
-    if not takes_numbers:
+    if not takes_list and not any(accepts(name, kind) for kind in ("boolean", "integer", "number")):
         return text
     value = command_line_value(text)
-    only_list = name in schema.SECTION_OF and accepts(name, "array") and not accepts(name, "number")
+    only_list = takes_list and not accepts(name, "number")
     return [value] if only_list and isinstance(value, int | float) else value
-
-
-def _is_a_value(name: str, text: str) -> bool:
-    """Whether this word is one of the key's values (`pos_embed: none`)."""
-    return name in schema.SECTION_OF and text in allowed_values(name)
 
 
 def _unknown(name: str, place: Place | str) -> Problem:

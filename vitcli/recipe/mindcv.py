@@ -36,20 +36,22 @@ def _only(harmless: Any, otherwise: str) -> Callable[[Any], Translation]:
     return lambda value: ({}, "is off, as it is here" if value in (harmless, None) else f"is ignored: {otherwise}")
 
 
-_SCALER = "fp16 always uses PyTorch's dynamic loss scaler, bf16 and fp32 need none"
+_PREFETCH = _nothing("batches are prefetched and copied asynchronously")
+_SCALER = _nothing("fp16 always uses PyTorch's dynamic loss scaler, bf16 and fp32 need none")
+_CLOUD = _nothing("it belongs to a cloud service")
 
 TRANSLATIONS: dict[str, Callable[[Any], Translation]] = {
     "mode": _nothing("PyTorch runs eagerly; `--compile True` comes closest to MindSpore's graph mode"),
-    "dataset_sink_mode": _nothing("batches are prefetched and copied asynchronously"),
-    "dataset_sink_size": _nothing("batches are prefetched and copied asynchronously"),
+    "dataset_sink_mode": _PREFETCH,
+    "dataset_sink_size": _PREFETCH,
     "max_call_depth": _nothing("it bounds MindSpore's graph compiler"),
     "device_target": _device,
     "amp_level": _amp,
     "val_amp_level": _nothing("evaluation uses the same amp as training"),
     "amp_cast_list": _only("", "autocast chooses the operations"),
-    "loss_scale_type": _nothing(_SCALER),
-    "loss_scale": _nothing(_SCALER),
-    "dynamic_loss_scale": _nothing(_SCALER),
+    "loss_scale_type": _SCALER,
+    "loss_scale": _SCALER,
+    "dynamic_loss_scale": _SCALER,
     "drop_overflow_update": _nothing("a step with infinite gradients is always dropped"),
     "filter_bias_and_bn": _filter,
     "ckpt_save_dir": _nothing("checkpoints are in the folder of the run; `--run_dir` sets it"),
@@ -57,11 +59,11 @@ TRANSLATIONS: dict[str, Callable[[Any], Translation]] = {
     "aux_factor": _only(0.0, "no model here has an auxiliary classifier"),
     "aug_splits": _only(0, "augmentation splits are not implemented"),
     "eval_shuffle": _only(False, "evaluation is never shuffled"),
-    "enable_modelarts": _nothing("it belongs to a cloud service"),
-    "multi_data_url": _nothing("it belongs to a cloud service"),
-    "data_url": _nothing("it belongs to a cloud service"),
-    "ckpt_url": _nothing("it belongs to a cloud service"),
-    "train_url": _nothing("it belongs to a cloud service"),
+    "enable_modelarts": _CLOUD,
+    "multi_data_url": _CLOUD,
+    "data_url": _CLOUD,
+    "ckpt_url": _CLOUD,
+    "train_url": _CLOUD,
 }
 
 #: MindCV's defaults where they differ from ours (mindcv config.py)

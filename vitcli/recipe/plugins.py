@@ -60,7 +60,6 @@ def forget_plugins() -> None:
 
 
 def plugin_files() -> tuple[Path, ...]:
-    """The plugin files that were given."""
     return tuple(_given)
 
 

@@ -61,10 +61,6 @@ class Byol(Task):
     def num_outputs(class_names: list[str] | None) -> int:
         return 0
 
-    def prepare(self, batch: Batch, seed: int) -> Batch:
-        """Normalize and erase, each view by numbers of its own."""
-        return self.preparer(batch, seed)
-
     def forward(self, batch: Batch) -> TaskOutput:
         first, second = batch.views
         # one pass per view, as in the paper: batch normalization sees each view alone

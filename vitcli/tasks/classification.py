@@ -20,10 +20,6 @@ class Classification(Task):
         self.section = recipe.loss
         self.preparer = BatchPreparer(recipe.augmentation, len(class_names or ()), in_channels=recipe.model.in_channels)
 
-    def prepare(self, batch: Batch, seed: int) -> Batch:
-        """Normalize, erase, mix."""
-        return self.preparer(batch, seed)
-
     def forward(self, batch: Batch) -> TaskOutput:
         logits = self.network(batch.images).float()  # (B, num_classes)
         assert batch.targets is not None

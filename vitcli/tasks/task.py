@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from vitcli.data.batch import Batch
+from vitcli.data.mixing import BatchPreparer
 from vitcli.recipe.load import Recipe
 
 #: how the names of the network's parameters and buffers begin in those of a task
@@ -30,7 +31,7 @@ class Measurement(NamedTuple):
 class Task(nn.Module):
     """Owns all that training changes. DDP and torch.compile wrap it; optimizer, checkpoint and resume take its state.
 
-    A subclass sets the class attributes, adds modules of its own, and defines `prepare` and `forward`.
+    A subclass sets the class attributes, adds modules of its own, defines `forward`, and has `prepare` or a `preparer`.
 
     Args:
         recipe: of the run.
@@ -41,6 +42,7 @@ class Task(nn.Module):
     num_views: int = 1  #: independently augmented views of each sample
     needs_labels: bool = True
     evaluators: tuple[str, ...] = ()  #: those that measure the network alone, for `vitcli validate`
+    preparer: BatchPreparer  #: normalizes, erases and mixes in `prepare`
     primary: str | None = None  #: the number of its evaluators that chooses the best checkpoint; larger is better
 
     def __init__(self, recipe: Recipe, network: nn.Module, class_names: list[str] | None) -> None:
@@ -54,7 +56,7 @@ class Task(nn.Module):
 
     def prepare(self, batch: Batch, seed: int) -> Batch:
         """The batch on its device, as the loader made it (uint8) -> what `forward` takes; a function of its place."""
-        raise NotImplementedError
+        return self.preparer(batch, seed)
 
     def forward(self, batch: Batch) -> TaskOutput:
         """The loss of one micro-batch, in float32."""

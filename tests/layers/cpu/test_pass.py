@@ -9,9 +9,8 @@ from torch import nn
 
 from tests.models.oracle import images, pair
 from tests.support.tensors import randomized
-from vitcli.layers.cpu import use_cpu_kernels
+from vitcli.layers.cpu import CpuRepMixer, use_cpu_kernels
 from vitcli.layers.cpu.depthwise import CpuDepthwiseConv2d
-from vitcli.layers.cpu.repmixer import CpuRepMixer
 from vitcli.layers.fake_quant import simulate_int8
 from vitcli.layers.reparam import reparameterize
 from vitcli.layers.repmixer import RepMixer

@@ -12,6 +12,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,12 @@ class FolderImages(Source):
     def __init__(
         self, root: Path, classes: dict[str, list[str]] | list[str], *, max_image_pixels: int, notes: list[str]
     ) -> None:
+        paths, targets, class_names = classes, None, None
         if isinstance(classes, dict):
-            paths = [path for of_class in classes.values() for path in of_class]
+            paths, class_names = list(chain(*classes.values())), list(classes)
             targets = np.repeat(np.arange(len(classes)), [len(of_class) for of_class in classes.values()])
-            super().__init__(len(paths), targets, list(classes), notes)
-        else:
-            paths = classes
-            super().__init__(len(paths), notes=notes)
-        self.root = root
-        self.max_image_pixels = max_image_pixels
-        self.paths = PackedNames(paths)
+        super().__init__(len(paths), targets, class_names, notes)
+        self.root, self.max_image_pixels, self.paths = root, max_image_pixels, PackedNames(paths)
 
     def _load(self, row: int) -> Image.Image:
         return open_image(self.root / self.paths[row], max_image_pixels=self.max_image_pixels)
@@ -99,7 +96,7 @@ def open_folder(section: Dataset, split: str, needs_labels: bool = True) -> Fold
             raise
         return _open_unlabeled(section, _data_dir(section), [], error.message)
     folders, files = _list(root)
-    if not needs_labels and (not folders or any(_extension(name) in EXTENSIONS for name in files)):
+    if not needs_labels and (not folders or any(map(named_like_image, files))):
         return _open_unlabeled(section, root, notes, f"no class folders in {root}")
     return _open_labeled(section, root, split, notes)
 
@@ -176,9 +173,8 @@ def _layout_advice(data_dir: Path, split: str) -> str:
         return f"it holds no folders, only {_count(files, 'file')}; {_LAYOUT}"
     there = f"it holds {_some(folders, 'folder')}"
     if any(_is_image(entry) for folder in folders[:3] for entry in _entries(data_dir / folder)):
-        return (
-            f"{there}, which hold images: these look like class folders; move them into {data_dir / split}/. {_LAYOUT}"
-        )
+        cure = f"these look like class folders; move them into {data_dir / split}/"
+        return f"{there}, which hold images: {cure}. {_LAYOUT}"
     return f"{there}; name the right one with --{split}_split. {_LAYOUT}"
 
 
@@ -187,16 +183,17 @@ def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise DataError(
-            f"cannot list the folder {os.fspath(folder)!r}: {error.strerror}", help="check its permissions"
-        ) from None
+        message = f"cannot list the folder {os.fspath(folder)!r}: {error.strerror}"
+        raise DataError(message, help="check its permissions") from None
 
 
 def _list(folder: Path) -> tuple[list[str], list[str]]:
     """Names of the visible folders in `folder`, and of everything else that is visible."""
-    visible = [entry for entry in _entries(folder) if not entry.name.startswith(".")]
-    folders = [entry.name for entry in visible if _is(entry, "is_dir")]
-    return folders, [entry.name for entry in visible if not _is(entry, "is_dir")]
+    folders, others = [], []
+    for entry in _entries(folder):
+        if not entry.name.startswith("."):
+            (folders if _is(entry, "is_dir") else others).append(entry.name)
+    return folders, others
 
 
 def _images_below(root: Path, folder: str, ignored: Counter[str]) -> list[str]:
@@ -214,7 +211,7 @@ def _images_below(root: Path, folder: str, ignored: Counter[str]) -> list[str]:
             path = os.path.join(current, entry.name)
             if entry.name.startswith("."):
                 ignored["hidden"] += 1
-            elif _is(entry, "is_dir") and _extension(entry.name) not in EXTENSIONS:
+            elif _is(entry, "is_dir") and not named_like_image(entry.name):
                 waiting.append(path)
             elif _is_image(entry):
                 paths.append(path)
@@ -231,7 +228,7 @@ def _is(entry: os.DirEntry[str], what: str) -> bool:
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
-    return _extension(entry.name) in EXTENSIONS and _is(entry, "is_file")
+    return named_like_image(entry.name) and _is(entry, "is_file")
 
 
 def _why_not(entry: os.DirEntry[str]) -> str:
@@ -244,6 +241,10 @@ def _why_not(entry: os.DirEntry[str]) -> str:
 
 def _extension(name: str) -> str:
     return os.path.splitext(name)[1].lower()
+
+
+def named_like_image(name: str) -> bool:
+    return _extension(name) in EXTENSIONS
 
 
 def _count(things: list[Any], noun: str) -> str:

@@ -58,16 +58,12 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, s
         out = _dense(x, weight, stride)
     else:
         kernels = weight.unflatten(0, (channels, -1)).unbind(1)  # M of (C, 1, k, k)
-        outs = [_single(x, kernel.contiguous(), stride) for kernel in kernels]
+        if kernel_size > FAST_COLUMNS:
+            outs = [_WideKernel.apply(x, kernel.contiguous(), stride) for kernel in kernels]
+        else:
+            outs = [F.conv2d(x, k.contiguous(), None, stride, kernel_size // 2, groups=channels) for k in kernels]
         out = outs[0] if len(outs) == 1 else torch.stack(outs, 2).flatten(1, 2)
     return out if bias is None else out + bias.to(out.dtype).view(-1, 1, 1)
-
-
-def _single(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """One output per channel."""
-    if weight.shape[-1] <= FAST_COLUMNS:
-        return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2, groups=x.shape[1])
-    return _WideKernel.apply(x, weight, stride)
 
 
 def _dense(x: Tensor, weight: Tensor, stride: int) -> Tensor:
@@ -100,17 +96,11 @@ class _WideKernel(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_x = _backward(grad, x, weight, ctx.stride, padding, (True, False, False))[0]
         if ctx.needs_input_grad[1]:
-            grad_weight = _grad_of_wide_kernel(_undo_stride(grad, x, ctx.stride), x, weight)
+            if ctx.stride > 1:  # the same convolution with stride 1, from which the strided one takes pixels
+                strided, grad = grad, torch.zeros_like(x)
+                grad[..., :: ctx.stride, :: ctx.stride] = strided
+            grad_weight = _grad_of_wide_kernel(grad, x, weight)
         return grad_x, grad_weight, None
-
-
-def _undo_stride(grad: Tensor, x: Tensor, stride: int) -> Tensor:
-    """The gradient (B, C, H, W) of the same convolution with stride 1, from which the strided one takes pixels."""
-    if stride == 1:
-        return grad
-    full = torch.zeros_like(x)
-    full[..., ::stride, ::stride] = grad
-    return full
 
 
 def _grad_of_wide_kernel(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from vitcli.layers.sync_norm import track_statistics
+
 FEW_PIXELS = 16  # maps up to this size are not faster
 
 
@@ -51,7 +53,7 @@ def is_fast(x: Tensor, norms: Sequence[nn.Module | None]) -> bool:
 def normalize(x: Tensor, norm: nn.BatchNorm2d, gain: Tensor | None = None) -> Tensor:
     """gain * norm(x) in training mode, including the update of the running statistics; only if `is_fast`."""
     mean, var = channel_statistics(x)
-    update_statistics(norm, mean, var, x)
+    track_statistics(norm, mean, unbiased(var, x))
     weight, bias = (norm.weight, norm.bias) if gain is None else (gain * norm.weight, gain * norm.bias)
     return _Norm.apply(x, weight, bias, mean, var, norm.eps)
 
@@ -64,9 +66,8 @@ def sum_of_norms(x: Tensor, terms: Sequence[Term]) -> Tensor:
     weights = torch.stack([one if term.weight is None else term.weight for term in terms])  # (K, C)
     gains = torch.stack([term.gain * term.norm.weight for term in terms])  # (K, C)
     shift = torch.stack([term.gain * term.norm.bias for term in terms]).sum(0)  # (C,)
-    with torch.no_grad():
-        for term, weight in zip(terms, weights, strict=True):
-            update_statistics(term.norm, weight * mean, weight**2 * var, x)
+    for term, weight in zip(terms, weights.detach(), strict=True):
+        track_statistics(term.norm, weight * mean, weight**2 * unbiased(var, x))
     return _SumOfNorms.apply(x, gains, weights, shift, mean, var, terms[0].norm.eps)
 
 
@@ -79,16 +80,9 @@ def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.linalg.vector_norm(centered, dim=(2, 3)).square().sum(0) / count
 
 
-@torch.no_grad()
-def update_statistics(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, x: Tensor) -> None:
-    """Update the running statistics of `norm` as its own forward does."""
-    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
-        return
-    assert norm.momentum is not None
+def unbiased(var: Tensor, x: Tensor) -> Tensor:
     count = x.numel() // x.shape[1]
-    norm.num_batches_tracked.add_(1)
-    norm.running_mean.lerp_(mean, norm.momentum)
-    norm.running_var.lerp_(var * (count / max(count - 1, 1)), norm.momentum)
+    return var * (count / max(count - 1, 1))
 
 
 class _Norm(torch.autograd.Function):

@@ -1,23 +1,20 @@
 """Every key a recipe may hold: its type, range, unit, default and one sentence of help. The names are MindCV's.
 
 In a file the keys are flat; in code they are grouped: `recipe.dataset.batch_size`, `recipe.optimizer.weight_decay`.
-One file of this folder is one section: its keys and the rules between them. Nothing here imports torch, so that a
+A section is its keys and the rules between them. Nothing here imports torch, so that a
 recipe is checked in a few milliseconds.
 """
 
 from typing import Any
 
 from vitcli.recipe.schema.augmentation import Augmentation
-from vitcli.recipe.schema.checkpoint import Checkpoint
 from vitcli.recipe.schema.dataset import Dataset
-from vitcli.recipe.schema.evaluation import Evaluation
 from vitcli.recipe.schema.key import Section, key
-from vitcli.recipe.schema.learning import Learning
-from vitcli.recipe.schema.loss import Loss
+from vitcli.recipe.schema.learning import Evaluation, Learning, Loss
 from vitcli.recipe.schema.model import Model
 from vitcli.recipe.schema.optimizer import Optimizer
 from vitcli.recipe.schema.scheduler import Scheduler
-from vitcli.recipe.schema.system import System
+from vitcli.recipe.schema.system import Checkpoint, System
 
 __all__ = [
     "OWN_KEYS", "SECTIONS", "SECTION_OF", "Augmentation", "Checkpoint", "Dataset", "Evaluation", "Learning", "Loss",
@@ -47,7 +44,6 @@ def extra(name: str) -> dict[str, Any]:
 
 
 def default(name: str) -> Any:
-    """The schema's default of the key `name`."""
     return SECTIONS[SECTION_OF[name]].model_fields[name].default
 
 

@@ -83,19 +83,14 @@ class Augmentation(Section):
                 yield name, f"`{name}` is a share of the image's area and cannot be above 1", None
 
     def notes(self, recipe: Recipe) -> Iterator[str]:
-        if recipe.sets("color_jitter") and self.color_jitter and self.auto_augment and "3a" not in self.auto_augment:
-            yield "`color_jitter` has no effect with `auto_augment`"
-        switches = {
-            "color_jitter_prob": "color_jitter",
-            "blur_sigma": "blur_prob",
-            "solarize_threshold": "solarize_prob",
-        }
-        for name, switch in switches.items():
-            if recipe.sets(name) and not getattr(self, switch):
-                yield f"`{name}` has no effect without `{switch}`"
-        ignored = recipe.sets("cutmix_prob", "mixup_switch_prob", "mixup_off_epoch")
-        if ignored and not (self.mixup or self.cutmix):
-            yield f"{without_effect(ignored)}: mixup and cutmix are both 0"
-        ignored = recipe.sets("scale", "ratio")
-        if ignored and self.train_crop == "padded":
-            yield f"{without_effect(ignored)} with `train_crop: padded`"
+        if self.color_jitter and self.auto_augment and "3a" not in self.auto_augment:
+            yield from without_effect(recipe, "color_jitter", why=" with `auto_augment`")
+        names = ("color_jitter_prob", "blur_sigma", "solarize_threshold")
+        for name, switch in zip(names, ("color_jitter", "blur_prob", "solarize_prob"), strict=True):
+            if not getattr(self, switch):
+                yield from without_effect(recipe, name, why=f" without `{switch}`")
+        if not (self.mixup or self.cutmix):
+            names = ("cutmix_prob", "mixup_switch_prob", "mixup_off_epoch")
+            yield from without_effect(recipe, *names, why=": mixup and cutmix are both 0")
+        if self.train_crop == "padded":
+            yield from without_effect(recipe, "scale", "ratio", why=" with `train_crop: padded`")

@@ -32,11 +32,15 @@ def key(
     Args:
         free: the value may change when a run is resumed.
         registry: the value, or each of a list of values, must be a name of this kind in the catalog.
-        own: an argument of some models only, under the name that it has in their `create`. None stands for the
-            model's own default.
+        own: see `option`.
     """
     noted = {"free": free, "registry": registry, "own": own}
     return Field(default, description=help, json_schema_extra=noted, **limits)
+
+
+def option(help: str, *, registry: str | None = None, **limits: Any) -> Any:
+    """An argument of some models only, with its name in their `create`; None stands for the model's own default."""
+    return key(None, help, registry=registry, own=True, **limits)
 
 
 class Section(BaseModel):
@@ -62,6 +66,7 @@ class Section(BaseModel):
         yield from ()
 
 
-def without_effect(names: list[str]) -> str:
-    """The sentence "`a`, `b` have no effect"."""
-    return f"{', '.join(f'`{name}`' for name in names)} {'has' if len(names) == 1 else 'have'} no effect"
+def without_effect(recipe: Recipe, *names: str, why: str) -> Iterator[str]:
+    """The sentence "`a`, `b` have no effect ..." for those of the keys that are set, if any is."""
+    if given := recipe.sets(*names):
+        yield f"{', '.join(f'`{name}`' for name in given)} {'has' if len(given) == 1 else 'have'} no effect{why}"

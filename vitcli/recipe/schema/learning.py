@@ -1,9 +1,9 @@
-"""What is learned."""
+"""What is learned, by which loss, and how the network is measured."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from vitcli.recipe.schema.key import Finding, Name, Probability, Section, key, without_effect
 
@@ -39,9 +39,35 @@ class Learning(Section):
 
     def notes(self, recipe: Recipe) -> Iterator[str]:
         names = ("projector_hidden_dim", "projector_dim", "predictor_hidden_dim", "target_decay", "target_decay_end")
-        ignored = recipe.sets(*names, "online_probe_lr")
-        if ignored and self.task == "classification":
-            yield f"{without_effect(ignored)} with `task: classification`"
-        ignored = recipe.sets(*type(recipe.loss).model_fields)
-        if ignored and self.task == "byol":
-            yield f"{without_effect(ignored)} with `task: byol`, which has its own loss"
+        if self.task == "classification":
+            yield from without_effect(recipe, *names, "online_probe_lr", why=" with `task: classification`")
+        if self.task == "byol":
+            yield from without_effect(recipe, *Loss.model_fields, why=" with `task: byol`, which has its own loss")
+
+
+class Loss(Section):
+    loss: Literal["CE", "BCE"] = key("CE", "Cross entropy, or binary cross entropy per class.")
+    label_smoothing: float = key(0.0, "Share of the target that is spread over all classes.", ge=0, lt=1)
+    bce_target_thresh: Probability | None = key(
+        None, "BCE: after mixing and smoothing, set targets above this to 1 and all others to 0. null: keep them."
+    )
+    bce_sum: bool = key(False, "BCE: sum over the classes instead of their mean.")
+    reduction: Literal["mean"] = key("mean", "The loss is the mean over the batch.")
+
+    def notes(self, recipe: Recipe) -> Iterator[str]:
+        if self.loss != "BCE":
+            yield from without_effect(recipe, "bce_target_thresh", "bce_sum", why=" without `loss: BCE`")
+
+
+class Evaluation(Section):
+    evaluate: tuple[Name, ...] | None = key(
+        None, "Evaluators that measure the network. Default: those of the task.", free=True, registry="evaluators"
+    )
+    knn_k: int = key(20, "Neighbors that vote in the kNN evaluation.", ge=1, free=True)
+    knn_temperature: float = key(0.07, "A neighbor's vote has the weight exp(cosine / this).", gt=0, free=True)
+    knn_num_samples: int | None = key(
+        None, "Training images among which kNN looks for neighbors. Default: all.", ge=1, free=True
+    )
+    probe_epochs: int = key(100, "Epochs of the linear probe.", ge=1, free=True)
+    probe_lr: float = key(0.3, "Learning rate of the linear probe for 256 images.", gt=0, free=True)
+    probe_batch_size: int = key(256, "Features per step of the linear probe.", ge=1, free=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from vitcli import catalog
-from vitcli.recipe.schema.key import Finding, Name, PathOrAddress, Probability, Section, key, without_effect
+from vitcli.recipe.schema.key import Finding, Name, PathOrAddress, Probability, Section, key, option, without_effect
 
 if TYPE_CHECKING:
     from vitcli.recipe.load import Recipe
@@ -48,56 +48,54 @@ class Model(Section):
     )
 
     # of some models only
-    embed_dim: int | None = key(None, "Width of the tokens.", own=True, ge=1)
-    depth: int | None = key(None, "Number of blocks.", own=True, ge=1)
-    num_heads: int | None = key(None, "Attention heads of each block.", own=True, ge=1)
-    mlp_ratio: float | None = key(None, "Hidden width of a block's MLP, divided by embed_dim.", own=True, gt=0)
-    patch_size: int | None = key(None, "Side of a patch in pixels.", own=True, ge=1)
-    grid_size: int | None = key(None, "Number of patches along each side of the image.", own=True, ge=1)
-    patch_embed: Literal["linear", "conv", "spt", "hmlp"] | None = key(
-        None, "Patch embedding: one linear layer, a stem of convolutions, shifted patches, or hMLP.", own=True
+    embed_dim: int | None = option("Width of the tokens.", ge=1)
+    depth: int | None = option("Number of blocks.", ge=1)
+    num_heads: int | None = option("Attention heads of each block.", ge=1)
+    mlp_ratio: float | None = option("Hidden width of a block's MLP, divided by embed_dim.", gt=0)
+    patch_size: int | None = option("Side of a patch in pixels.", ge=1)
+    grid_size: int | None = option("Number of patches along each side of the image.", ge=1)
+    patch_embed: Literal["linear", "conv", "spt", "hmlp"] | None = option(
+        "Patch embedding: one linear layer, a stem of convolutions, shifted patches, or hMLP."
     )
-    patch_norm: bool | None = key(None, "LayerNorm before and after a linear patch embedding.", own=True)
-    pos_embed: Literal["learned", "sincos2d", "none"] | None = key(None, "Position embeddings.", own=True)
-    global_pool: Literal["token", "avg"] | None = key(
-        None, "Input of the head: the class token, or the mean of the patches.", own=True
+    patch_norm: bool | None = option("LayerNorm before and after a linear patch embedding.")
+    pos_embed: Literal["learned", "sincos2d", "none"] | None = option("Position embeddings.")
+    global_pool: Literal["token", "avg"] | None = option(
+        "Input of the head: the class token, or the mean of the patches."
     )
-    class_token: bool | None = key(None, "Use a class token. Default: only with global_pool token.", own=True)
-    distilled: bool | None = key(None, "Add a distillation token with its own head (DeiT).", own=True)
-    reg_tokens: int | None = key(None, "Number of register tokens.", own=True, ge=0)
-    qkv_bias: bool | None = key(None, "Bias of queries, keys and values.", own=True)
-    attn_scale: Literal["head", "full", "learned"] | None = key(
-        None,
+    class_token: bool | None = option("Use a class token. Default: only with global_pool token.")
+    distilled: bool | None = option("Add a distillation token with its own head (DeiT).")
+    reg_tokens: int | None = option("Number of register tokens.", ge=0)
+    qkv_bias: bool | None = option("Bias of queries, keys and values.")
+    attn_scale: Literal["head", "full", "learned"] | None = option(
         "Scale of the attention scores: from the width of a head, from the full width, or learned (LSA, where a token "
         "does not attend to itself).",
-        own=True,
     )
-    head_dim: int | None = key(None, "Width of an attention head. Default: embed_dim / num_heads.", own=True, ge=1)
-    norm_eps: float | None = key(None, "Epsilon of the LayerNorms.", own=True, gt=0)
-    final_norm: bool | None = key(None, "LayerNorm after the last block.", own=True)
-    pre_logits: int | None = key(None, "Width of a tanh layer before the head. 0: none.", own=True, ge=0)
-    head_hidden: int | None = key(None, "Hidden width of a two-layer head. 0: one layer.", own=True, ge=0)
-    head_bias_init: float | None = key(
-        None, "Initial value of the head's bias (for BCE about -log of the number of classes).", own=True
+    head_dim: int | None = option("Width of an attention head. Default: embed_dim / num_heads.", ge=1)
+    norm_eps: float | None = option("Epsilon of the LayerNorms.", gt=0)
+    final_norm: bool | None = option("LayerNorm after the last block.")
+    pre_logits: int | None = option("Width of a tanh layer before the head. 0: none.", ge=0)
+    head_hidden: int | None = option("Hidden width of a two-layer head. 0: one layer.", ge=0)
+    head_bias_init: float | None = option(
+        "Initial value of the head's bias (for BCE about -log of the number of classes)."
     )
-    fine_tune_from: int | None = key(
-        None, "Keep a classifier with this many classes and add a linear layer from its logits to the classes of the "
-        "data.", own=True, ge=1,
-    )  # fmt: skip
-    pos_drop_rate: Probability | None = key(None, "Dropout after the position embeddings.", own=True)
-    proj_drop_rate: Probability | None = key(
-        None, "Dropout after each linear layer of a block, except queries, keys and values.", own=True
+    fine_tune_from: int | None = option(
+        "Keep a classifier with this many classes and add a linear layer from its logits to the classes of the data.",
+        ge=1,
     )
-    attn_drop_rate: Probability | None = key(None, "Dropout of the attention weights.", own=True)
-    drop_path_mode: Literal["zero", "skip"] | None = key(
-        None, "Stochastic depth. zero: compute a dropped branch and zero it; skip: do not compute it.", own=True
+    pos_drop_rate: Probability | None = option("Dropout after the position embeddings.")
+    proj_drop_rate: Probability | None = option(
+        "Dropout after each linear layer of a block, except queries, keys and values."
     )
-    patch_drop_rate: float | None = key(None, "Share of the patches to drop in training.", own=True, ge=0, lt=1)
-    patch_drop_mode: Literal["drop", "zero"] | None = key(
-        None, "Remove dropped patches, which is faster, or set them to zero.", own=True
+    attn_drop_rate: Probability | None = option("Dropout of the attention weights.")
+    drop_path_mode: Literal["zero", "skip"] | None = option(
+        "Stochastic depth. zero: compute a dropped branch and zero it; skip: do not compute it."
     )
-    transformer: Name | None = key(
-        None, "Blocks of another kind, such as linformer or those of a plugin.", own=True, registry="transformers"
+    patch_drop_rate: float | None = option("Share of the patches to drop in training.", ge=0, lt=1)
+    patch_drop_mode: Literal["drop", "zero"] | None = option(
+        "Remove dropped patches, which is faster, or set them to zero."
+    )
+    transformer: Name | None = option(
+        "Blocks of another kind, such as linformer or those of a plugin.", registry="transformers"
     )
 
     def problems(self, recipe: Recipe) -> Iterator[Finding]:
@@ -119,6 +117,5 @@ class Model(Section):
                 yield name, f"{self.model} has no `{name}`", f"it has {taken}" if taken else f"remove `{name}`"
 
     def notes(self, recipe: Recipe) -> Iterator[str]:
-        ignored = recipe.sets(*OF_THE_BLOCKS)
-        if ignored and self.transformer:
-            yield f"{without_effect(ignored)}: `transformer` replaces the blocks"
+        if self.transformer:
+            yield from without_effect(recipe, *OF_THE_BLOCKS, why=": `transformer` replaces the blocks")

@@ -60,10 +60,10 @@ class Optimizer(Section):
                 yield "freeze", f"{pattern!r} is not a regular expression: {error}", help
 
     def notes(self, recipe: Recipe) -> Iterator[str]:
-        if recipe.sets("ema_decay") and not self.ema:
-            yield "`ema_decay` has no effect without `ema: true`: no average is kept"
-        if recipe.sets("clip_value") and not self.clip_grad:
-            yield "`clip_value` has no effect without `clip_grad: true`: gradients are not clipped"
-        ignored = recipe.sets("lars_trust", "lars_exclude", "lars_clip_lr")
-        if ignored and self.opt != "lars":
-            yield f"{without_effect(ignored)} without `opt: lars`"
+        if not self.ema:
+            yield from without_effect(recipe, "ema_decay", why=" without `ema: true`: no average is kept")
+        if not self.clip_grad:
+            yield from without_effect(recipe, "clip_value", why=" without `clip_grad: true`: gradients are not clipped")
+        if self.opt != "lars":
+            names = ("lars_trust", "lars_exclude", "lars_clip_lr")
+            yield from without_effect(recipe, *names, why=" without `opt: lars`")

@@ -55,8 +55,8 @@ class Scheduler(Section):
         if self.decay_epochs and self.num_cycles == 1 and before + self.decay_epochs > self.epoch_size:
             length = f"({before:g} + {self.decay_epochs})"
             yield f"warm-up and decay_epochs {length} exceed epoch_size {self.epoch_size}: min_lr is not reached"
-        ignored = recipe.sets("warmup_epochs", "min_lr", "decay_epochs", "cooldown_epochs")
-        if ignored and self.scheduler == "one_cycle":
-            yield f"{without_effect(ignored)}: one_cycle has its own warm-up and lower bound"
-        if recipe.sets("lr_scale") and self.lr_base_batch is None:
-            yield "`lr_scale` has no effect without `lr_base_batch`: lr is used as given"
+        if self.scheduler == "one_cycle":
+            names = ("warmup_epochs", "min_lr", "decay_epochs", "cooldown_epochs")
+            yield from without_effect(recipe, *names, why=": one_cycle has its own warm-up and lower bound")
+        if self.lr_base_batch is None:
+            yield from without_effect(recipe, "lr_scale", why=" without `lr_base_batch`: lr is used as given")

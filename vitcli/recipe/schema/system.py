@@ -1,10 +1,15 @@
-"""Where and how to compute, and how often to report."""
+"""Where and how to compute, how often to report, and what the folder of the run keeps."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from vitcli.recipe.schema.key import Section, key
+from vitcli.recipe.schema.key import Finding, Section, key
+
+if TYPE_CHECKING:
+    from vitcli.recipe.load import Recipe
 
 
 class System(Section):
@@ -27,3 +32,23 @@ class System(Section):
     val_while_train: bool = key(True, "Evaluate on the validation split during training.", free=True)
     val_interval: int = key(1, "Epochs between two evaluations. The last epoch is always evaluated.", ge=1, free=True)
     log_interval: int = key(100, "Steps between two log lines.", ge=1, free=True)
+
+
+class Checkpoint(Section):
+    run_dir: Path | None = key(None, "Folder of the run. Default: runs/<recipe>-<time>-<hex>.", free=True)
+    resume: str | None = key(
+        None, "Continue a run: its folder, or auto for the newest checkpoint in run_dir.", free=True
+    )
+    ckpt_save_interval: int = key(1, "Epochs between two checkpoints. The last epoch is always saved.", ge=1, free=True)
+    ckpt_save_steps: int | None = key(None, "Steps between additional checkpoints. Default: none.", ge=1, free=True)
+    ckpt_save_policy: Literal["latest_k", "top_k"] | None = key(
+        "latest_k", "Which checkpoints to keep besides the best and the last. null: all.", free=True
+    )
+    keep_checkpoint_max: int = key(10, "Number of checkpoints that ckpt_save_policy keeps.", ge=1, free=True)
+
+    def problems(self, recipe: Recipe) -> Iterator[Finding]:
+        if self.ckpt_save_policy == "top_k" and not recipe.system.val_while_train:
+            help = "set `val_while_train: true`, or `ckpt_save_policy: latest_k`"
+            yield "ckpt_save_policy", "top_k ranks checkpoints by a metric, but nothing is evaluated", help
+        if self.resume == "auto" and self.run_dir is None:
+            yield "resume", "`resume: auto` searches run_dir, which is not given", "add --run_dir DIR, or --resume RUN"
