@@ -34,7 +34,7 @@ quickstart: $(VENV)/.installed  ## train FastViT-T8 on the embedded digits, vali
 	echo "  vitcli validate --ckpt_path $$run --fold full"
 
 test: setup  ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not soak" -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not soak" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder tests/e2e tests
 
 soak: setup  ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak
