@@ -44,7 +44,7 @@ lint: setup  ## ruff and pyright
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 
-bench: setup  ## our training step beside timm's
+bench: setup  ## our training step compared with timm's
 	$(BIN)/python benchmarks/train_step.py
 
 clean:  ## remove what was made here, except runs/

@@ -51,11 +51,11 @@ def read_weights(source: str | Path, *, use_ema: bool = False) -> Weights:
         UsageError: the address cannot be fetched here.
     """
     path = fetch(source)
-    beside: dict[str, Any] = {}
+    config: dict[str, Any] = {}
     if path.is_dir():
         if not is_hub_folder(path):
             return _read_checkpoint(path, use_ema=use_ema)
-        beside, path = read_meta(path), weights_in(path) or path
+        config, path = read_meta(path), weights_in(path) or path
     try:
         tensors, meta = _read_file(path, use_ema=use_ema)
     except DataError:
@@ -66,7 +66,7 @@ def read_weights(source: str | Path, *, use_ema: bool = False) -> Weights:
     tensors = {_without_prefixes(key): tensor for key, tensor in tensors.items()}
     if of_learner := {key.removeprefix(LEARNER): tensors[key] for key in tensors if key.startswith(LEARNER)}:
         tensors, meta = of_learner, meta | {"learner": LEARNER}
-    return Weights(tensors, meta | beside, name)
+    return Weights(tensors, meta | config, name)
 
 
 def _read_file(path: Path, *, use_ema: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
