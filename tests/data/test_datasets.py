@@ -185,7 +185,7 @@ def test_names_of_all_kinds(tmp_path):
             with open(os.path.join(folder, b"\xfa.png"), "wb") as file:
                 file.write(encoded(photo(), "PNG"))
     splits = build_splits(section(tmp_path))
-    assert sorted(map(os.fsencode, splits.class_names)) == sorted(names)
+    assert sorted(splits.class_names) == sorted(name.decode("utf-8", "backslashreplace") for name in names)
     assert splits.train.load(0).size == (48, 32)
     assert len(splits.train.fingerprint()["sha256"]) == 64
 

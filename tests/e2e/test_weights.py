@@ -1,6 +1,7 @@
 """Weights of other projects, from the file to an evaluated run, with the commands a user types."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,10 @@ import yaml
 
 import vitcli
 from tests.models.vit_oracles import hf_vit, torchvision_vit
+from tests.support.commands import options
 from vitcli.errors import ResumeError, WeightsError
+from vitcli.networks.opened import open_weights
+from vitcli.weights.convert import convert_weights
 
 #: recipe keys of the tiny ViT of the oracles
 TINY_VIT = {
@@ -65,3 +69,50 @@ def test_the_commands(tmp_path: Path, vitcli):
     assert again.returncode == 2
     assert "timm exists" in again.stderr
     assert "Traceback" not in again.stderr
+
+
+def test_a_file_names_the_outputs(tmp_path: Path, image_folder: Path, vitcli):
+    """Weights without names: predict, validate and export take them from a file, and the artifact keeps them."""
+    keys = options(TINY_VIT | {"epoch_size": 1, "data_dir": image_folder})
+    assert vitcli("train", *keys, "--run_dir", "run").returncode == 0
+    weights = open_weights(tmp_path / "run")
+    nameless = replace(weights, meta={name: value for name, value in weights.meta.items() if name != "class_names"})
+    convert_weights(nameless, "vitcli", tmp_path / "w.safetensors")
+    picture = image_folder / "val" / "cat" / "0.png"
+    assert "class 0" in vitcli("predict", "w.safetensors", picture).stdout
+    (tmp_path / "names.txt").write_text("dog\ncat\n")
+    named = ["--class_names", "names.txt"]
+    assert "cat" in vitcli("predict", "w.safetensors", picture, *named).stdout
+
+    data = ["--data_dir", image_folder]
+    orders = [vitcli("validate", "--ckpt_path", "w.safetensors", *data, "--json", name, *words)
+              for name, words in (("assumed.json", []), ("named.json", named))]  # fmt: skip
+    assert [done.returncode for done in orders] == [0, 0]
+    assert "no names: those of the data are taken in sorted order" in orders[0].stdout
+    assert "no names" not in orders[1].stdout
+    correct = [json.loads((tmp_path / f"{name}.json").read_text())["correct1"] for name in ("assumed", "named")]
+    assert sum(correct) == 12, "with two classes, every image is right in one of the two orders"
+
+    done = vitcli("export", "w.safetensors", "--to", "torch_export", "-o", "exported", *data, *named)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "exported" / "labels.txt").read_text() == "dog\ncat\n"
+    (tmp_path / "names.txt").write_text("a dog\na cat\nmore\n")
+    for words in (["predict", "w.safetensors", picture], ["predict", "exported", picture]):
+        refused = vitcli(*words, *named)
+        assert refused.returncode == 3
+        assert "names 3 classes, the network has 2" in refused.stderr
+
+
+def test_fine_tuning_on_classes_of_which_some_are_known(tmp_path: Path, image_folder: Path, vitcli):
+    keys = options(TINY_VIT | {"epoch_size": 1, "data_dir": image_folder})
+    assert vitcli("train", *keys, "--run_dir", "first").returncode == 0
+    for split in ("train", "val"):
+        (image_folder / split / "cat").rename(image_folder / split / "emu")
+    done = vitcli("train", *keys, "--ckpt_path", "first", "--run_dir", "second")
+    assert done.returncode == 0, done.stderr
+    assert "2 loaded in part (head.weight, head.bias)" in done.stdout
+    assert "head: 1 of 2 classes start from the file's rows of that name; 1 start from random values" in done.stdout
+    for split in ("train", "val"):
+        (image_folder / split / "dog").rename(image_folder / split / "fox")
+    done = vitcli("train", *keys, "--ckpt_path", "first", "--run_dir", "third")
+    assert "head not loaded: none of its 2 classes has the name of one of the 2 of the data" in done.stdout

@@ -8,19 +8,19 @@ from PIL import Image
 from torch import nn
 
 from vitcli.errors import DataError, WeightsError
-from vitcli.networks.classes import numbered
+from vitcli.networks.classes import called_by_number, numbered
 from vitcli.networks.opened import Opened
 from vitcli.recipe.load import load_recipe
 from vitcli.recipe.schema import Dataset
 from vitcli.weights.read import Weights
 
 
-def data(root: Path, *names: str) -> Dataset:
+def data(root: Path, *names: str, split: str = "val", **keys) -> Dataset:
     """One image in each of the folders `names`."""
     for name in names:
-        (root / "val" / name).mkdir(parents=True)
-        Image.new("RGB", (8, 8)).save(root / "val" / name / "0.png")
-    return Dataset(data_dir=root)
+        (root / split / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(root / split / name / "0.png")
+    return Dataset(data_dir=root, **keys)
 
 
 def targets(images) -> list[int]:
@@ -61,6 +61,27 @@ def test_outputs_without_names_need_an_equal_count(tmp_path: Path):
     assert ["no names" in note for note in images.notes] == [True]
     with pytest.raises(WeightsError, match="3 classes, the data has 2 classes"):
         numbered(data(tmp_path / "b", "bee", "ant"), ["class 0", "class 1", "class 2"], "number")
+
+
+def test_numbers_in_names_make_two_orders(tmp_path: Path):
+    """Users of timm and torch hub number the folders 1 to 12 by value."""
+    section = data(tmp_path, *map(str, range(1, 13)))
+    outputs = called_by_number(12)
+    images = numbered(section, outputs, "number")
+    assert targets(images) == [*range(12)]
+    assert [images.name(index).split("/")[0] for index in range(3)] == ["1", "10", "11"]
+    assert ["'10' before '2'; --class_order natural" in note for note in images.notes] == [True]
+    natural = numbered(section.model_copy(update={"class_order": "natural"}), outputs, "number")
+    by_name = {natural.name(index).split("/")[0]: target for index, target in enumerate(targets(natural))}
+    assert by_name == {str(number): number - 1 for number in range(1, 13)}
+    assert ["in natural order" in note for note in natural.notes] == [True]
+
+
+def test_a_split_without_all_classes_is_numbered_by_the_training_split(tmp_path: Path):
+    data(tmp_path, "ant", "bee", "cat", split="train")
+    images = numbered(data(tmp_path, "cat", "ant"), called_by_number(3), "number")
+    assert targets(images) == [0, 2]
+    assert "1 of 3 classes have no validation images: 'bee'" in images.notes
 
 
 def test_the_kind_of_names():

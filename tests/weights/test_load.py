@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from tests.models.oracle import images, pair
+from tests.models.vit_oracles import ours
+from tests.support.tensors import randomized
 from vitcli.errors import WeightsError
 from vitcli.layers.reparam import reparameterize
 from vitcli.models.fastvit_keys import to_apple
@@ -55,6 +57,39 @@ def test_another_number_of_classes():
     assert torch.equal(model.stem[0].conv_kxk[0].conv.weight, source.stem[0].conv_kxk[0].conv.weight)
     assert report.missing == report.unexpected == ["head.fc.weight", "head.fc.bias"]
     assert "10 classes, the model 5" in report.lines()[1]
+
+
+@pytest.mark.parametrize("build", [t8, lambda **keys: ours(distilled=True, **keys)])
+def test_rows_of_a_head_follow_the_names_of_their_classes(build):
+    """12 classes in both, 11 of them the same, in another order; the new class keeps its initial row."""
+    before, after = [*"abcdefghijkl"], [*"lkzjihgfedcb"]
+    source, model = randomized(build(num_classes=12), seed=1), randomized(build(num_classes=12), seed=2)
+    first = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    report = load_weights(model, Weights(source.state_dict(), {"class_names": before}), class_names=after)
+    heads = [name for name in first if name.startswith("head")]
+    assert report.partial == heads
+    for name in heads:
+        for row, label in enumerate(after):
+            expected = first[name][row] if label == "z" else source.state_dict()[name][before.index(label)]
+            assert torch.equal(model.state_dict()[name][row], expected), (name, label)
+    note = "head: 11 of 12 classes start from the file's rows of that name; 1 start from random values"
+    assert note in report.notes
+
+
+def test_an_equal_number_of_other_classes_proves_nothing():
+    source, model = t8(num_classes=3), t8(num_classes=3)
+    head = model.head.fc.weight.clone()
+    weights = Weights(source.state_dict(), {"class_names": ["ant", "bee", "cat"]})
+    report = load_weights(model, weights, class_names=["oak", "elm", "fir"])
+    assert torch.equal(model.head.fc.weight, head)
+    assert report.notes == ["head not loaded: none of its 3 classes has the name of one of the 3 of the data"]
+    report = load_weights(model, Weights(source.state_dict()), class_names=["oak", "elm", "fir"])
+    assert torch.equal(model.head.fc.weight, source.head.fc.weight)
+    assert report.notes == ["head: the file does not name its 3 classes; the order of the data is assumed"]
+    assert load_weights(model, weights, class_names=["ant", "bee", "cat"]).notes == []
+    decomposed, composed = "e\u0301lan", "\u00e9lan"  # two spellings of one name
+    weights = Weights(source.state_dict(), {"class_names": [decomposed, "bee", "cat"]})
+    assert load_weights(model, weights, class_names=[composed, "bee", "cat"]).notes == []
 
 
 def test_reset_head_and_models_without_one():

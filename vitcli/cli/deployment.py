@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from typer import Argument, BadParameter, Context, Option, Typer
 
-from vitcli.cli.options import ANY_SOURCE, JsonOption, PluginOption, SourceArgument, UseEmaOption
+from vitcli.cli.options import ANY_SOURCE, ClassNamesOption, JsonOption, PluginOption, SourceArgument, UseEmaOption
 from vitcli.errors import UsageError
 
 deployment_app = Typer()
@@ -50,6 +50,7 @@ def export(
     num_calibration: Annotated[
         int, Option("--num_calibration", min=1, metavar="N", help="Images for the calibration of int8.")
     ] = 300,
+    class_names: ClassNamesOption = None,
     use_ema: UseEmaOption = None,
     fold: Annotated[
         Literal["standard", "full"],
@@ -66,8 +67,8 @@ def export(
     from vitcli.deploy.plan import ExportPlan
 
     if to == "fused":
-        _refuse_others(ctx, "source", "to", "out", "fold", "use_ema", "plugin")
-        story.export_fused(source, out, fold=fold, use_ema=use_ema)
+        _refuse_others(ctx, "source", "to", "out", "class_names", "fold", "use_ema", "plugin")
+        story.export_fused(source, out, fold=fold, use_ema=use_ema, class_names=class_names)
         return
     _refuse_others(ctx, *(name for name in ctx.params if name != "fold"))
     plan = ExportPlan(
@@ -82,7 +83,7 @@ def export(
         num_calibration=num_calibration,
         accept=accept,
     )
-    story.export(source, out, plan, use_ema=use_ema)
+    story.export(source, out, plan, use_ema=use_ema, class_names=class_names)
 
 
 def _refuse_others(ctx: Context, *allowed: str) -> None:
@@ -103,6 +104,7 @@ def predict(
         Path | None, Option("--csv", metavar="FILE", help="Also write path, rank, class, probability to this file.")
     ] = None,
     json: JsonOption = None,
+    class_names: ClassNamesOption = None,
     batch_size: Annotated[
         int, Option("--batch_size", min=1, metavar="N", help="Images that are classified together.")
     ] = 16,
@@ -138,6 +140,7 @@ def predict(
         top=top,
         csv=csv,
         json=json,
+        class_names=class_names,
         batch_size=batch_size,
         threads=threads,
         device=device,

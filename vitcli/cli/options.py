@@ -36,6 +36,13 @@ UseEmaOption = Annotated[
     Option("--use_ema/--no_use_ema", help="Use the moving average of the weights. [default: yes if there is one]"),
 ]
 
+ClassNamesOption = Annotated[
+    Path | None,
+    Option(
+        "--class_names", metavar="FILE", help="Text file with the name of each output, one per line, in their order."
+    ),
+]
+
 
 def unknown_options(words: list[str]) -> dict[str, str]:
     """`--key value` pairs that no option took; any other word is an argument too many."""

@@ -25,8 +25,12 @@ MANY = 334
 _console = Console(highlight=False, emoji=False, soft_wrap=True)
 
 
-def export(source: str | Path, out: Path, plan: ExportPlan, *, use_ema: bool | None = None) -> Artifact:
+def export(
+    source: str | Path, out: Path, plan: ExportPlan, *, use_ema: bool | None = None, class_names: Path | None = None
+) -> Artifact:
     """Write the network of `source` (as `--ckpt_path`) as an artifact into the new folder `out`.
+
+    class_names: a file that names the outputs; None: the names in the weights, if they have any.
 
     Raises:
         UsageError: the format, precision or device is not available; `out` exists; or the artifact is out of
@@ -36,7 +40,7 @@ def export(source: str | Path, out: Path, plan: ExportPlan, *, use_ema: bool | N
     form = open_format(plan.to, to="export")
     plan = checked(plan, form)
     with NewArtifact(out) as new:
-        opened = open_model(source, use_ema=use_ema)
+        opened = open_model(source, use_ema=use_ema, class_names=class_names)
         images = ComparisonImages(opened, plan)
         for note in dict.fromkeys([*opened.notes, *images.notes]):
             _console.print(f"note: {note}")
@@ -60,17 +64,23 @@ def export(source: str | Path, out: Path, plan: ExportPlan, *, use_ema: bool | N
 
 
 def export_fused(
-    source: str | Path, out: Path, *, fold: Literal["standard", "full"] = "full", use_ema: bool | None = None
+    source: str | Path,
+    out: Path,
+    *,
+    fold: Literal["standard", "full"] = "full",
+    use_ema: bool | None = None,
+    class_names: Path | None = None,
 ) -> None:
     """Write the reparameterized weights of `source`, with class names and preprocessing, into `out` (.safetensors).
 
     fold: "standard" is the form in which timm and Apple publish; see `reparameterize`.
     """
     check_out("vitcli", out)
-    opened = open_model(source, use_ema=use_ema)
+    opened = open_model(source, use_ema=use_ema, class_names=class_names)
     fused = reparameterize(opened.model, fold=fold)
     tensors = {name: tensor.detach().contiguous() for name, tensor in fused.state_dict().items()}
-    for note in [*opened.notes, *convert_weights(replace(opened.weights, tensors=tensors), "vitcli", out)]:
+    meta = opened.weights.meta | ({"class_names": opened.class_names} if class_names else {})
+    for note in [*opened.notes, *convert_weights(replace(opened.weights, tensors=tensors, meta=meta), "vitcli", out)]:
         _console.print(f"note: {note}")
     before = sum(p.numel() for p in opened.model.parameters())
     after = sum(p.numel() for p in fused.parameters())

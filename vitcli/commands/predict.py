@@ -35,6 +35,7 @@ def predict(
     top: int = 5,
     csv: Path | None = None,
     json: Path | None = None,
+    class_names: Path | None = None,
     batch_size: int = 16,
     threads: int | None = None,
     device: str | None = None,
@@ -51,7 +52,7 @@ def predict(
     messages = _console(stderr=True)
     for note in notes:
         messages.print(f"note: {note}")
-    classifier = _open_classifier(source, threads, device, messages)
+    classifier = _open_classifier(source, class_names, threads, device, messages)
     num_bad = 0
     quiet = sys.stdout.isatty() or not sys.stderr.isatty()  # a bar must not mix with the answers
     progress = Progress(console=messages, redirect_stdout=False, transient=True, disable=quiet)
@@ -69,13 +70,15 @@ def predict(
         raise DataError(f"{num_bad:,} of {len(paths):,} images could not be read; the others are classified", help=help)
 
 
-def _open_classifier(source: str, threads: int | None, device: str | None, messages: Console) -> ImageClassifier:
+def _open_classifier(
+    source: str, class_names: Path | None, threads: int | None, device: str | None, messages: Console
+) -> ImageClassifier:
     if is_artifact(source):
-        return Classifier(open_artifact(source), threads=threads, device=device)
+        return Classifier(open_artifact(source, class_names=class_names), threads=threads, device=device)
     from vitcli.deploy.bridges import ModelClassifier
     from vitcli.networks.opened import open_model
 
-    opened = open_model(source)
+    opened = open_model(source, class_names=class_names)
     for note in opened.notes:
         messages.print(f"note: {note}")
     return ModelClassifier(opened, threads=threads, device=device or "auto")

@@ -27,7 +27,7 @@ from vitcli.layers.fake_quant import simulate_int8
 from vitcli.layers.reparam import reparameterize
 from vitcli.log import Reporter
 from vitcli.networks.build import float_layers
-from vitcli.networks.classes import NamedBy, check_num_classes, numbered
+from vitcli.networks.classes import NamedBy, called_by_number, check_num_classes, numbered
 from vitcli.networks.opened import no_classifier, open_network
 from vitcli.networks.precedence import DATA, overlaid
 from vitcli.recipe.check import COMMAND_LINE
@@ -39,8 +39,8 @@ Fold = Literal["none", "standard", "full"]
 
 #: the keys that apply to an exported network: which images, and how they are read
 OF_AN_ARTIFACT = (
-    "dataset", "data_dir", "val_split", "dataset_download", "batch_size", "val_batch_size", "num_parallel_workers",
-    "max_image_pixels", "device", "evaluate",
+    "dataset", "data_dir", "val_split", "class_names", "class_order", "dataset_download", "batch_size",
+    "val_batch_size", "num_parallel_workers", "max_image_pixels", "device", "evaluate",
 )  # fmt: skip
 
 
@@ -175,16 +175,19 @@ def _checkpoint(recipe: Recipe, fold: Fold, use_ema: bool | None, device: torch.
 
 def _artifact(recipe: Recipe) -> Subject:
     """An exported network in its own runtime; the recipe it holds supplies the data unless the user gives another."""
-    artifact = open_artifact(str(recipe.model.ckpt_path))
+    artifact = open_artifact(str(recipe.model.ckpt_path), class_names=recipe.dataset.class_names)
     device = None if recipe.system.device == "auto" else recipe.system.device
     known = {} if recipe.from_file else _data_of(artifact)
     recipe, _ = overlaid(recipe, known, str(artifact.folder), over_file=True)
+    named_by: NamedBy = "data" if recipe.dataset.class_names or (artifact.folder / RECIPE).is_file() else "description"
+    if artifact.class_names == called_by_number(len(artifact.class_names)):
+        named_by = "number"
     return Subject(
         fed_pixels(recipe, artifact),
         ExportedNetwork(artifact, device=device).eval(),
         str(artifact.folder),
         artifact.class_names,
-        "data" if (artifact.folder / RECIPE).is_file() else "description",
+        named_by,
         rows=[("artifact", str(artifact.folder)), ("format", f"{artifact.format}, {artifact.precision}")],
         facts={"artifact": str(artifact.folder), "format": artifact.format, "precision": artifact.precision},
         notes=[],

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from vitcli import catalog
+from vitcli.data.class_names import in_natural_order, read_class_names
 from vitcli.data.source import MissingSplit, Source
 from vitcli.data.streams import stream_seed
 from vitcli.errors import DataError, UsageError
@@ -29,7 +31,7 @@ class Splits:
 
 
 def build_splits(section: Dataset, needs_labels: bool = True, *, seed: int = 0) -> Splits:
-    """Both splits. The training split defines the classes (folder names in sorted order).
+    """Both splits. The file `class_names` defines the classes, else the training split, in the order `class_order`.
 
     Args:
         needs_labels: False: images without labels are accepted, and the validation split may be missing.
@@ -41,6 +43,8 @@ def build_splits(section: Dataset, needs_labels: bool = True, *, seed: int = 0) 
         UsageError: a key that this data set needs is not given, or one that it cannot use.
     """
     train = build_split(section, "train", needs_labels)
+    if section.class_names and train.class_names is not None:
+        train = named_in_file(train, section.class_names)
     val = build_split(section, "val") if needs_labels else _val_if_any(section, train)
     if val is not None and train.class_names is not None:
         val = _renumber(val, train.class_names, train.class_counts())
@@ -50,8 +54,10 @@ def build_splits(section: Dataset, needs_labels: bool = True, *, seed: int = 0) 
 
 
 def build_split(section: Dataset, split: Literal["train", "val"], needs_labels: bool = True) -> Source:
-    """One split alone, numbered by its own sorted classes."""
+    """One split alone, numbered by its own classes in the order `class_order`."""
     source: Source = catalog.load("sources", section.dataset)(section, split, needs_labels)
+    if section.class_order == "natural" and source.class_names is not None:
+        source = source.relabel(in_natural_order(source.class_names))
     if needs_labels and source.targets is None:
         raise DataError(f"the images of the data set {section.dataset!r} have no labels", help="choose another task")
     return source
@@ -64,6 +70,19 @@ def build_named(section: Dataset, split: Literal["train", "val"], class_names: l
         DataError: it has a class that is not among them.
     """
     return _renumber(build_split(section, split), class_names, dict.fromkeys(class_names))
+
+
+def named_in_file(source: Source, file: Path) -> Source:
+    """`source`, numbered by the classes in `file`; DataError if it has a class that the file does not name."""
+    names = read_class_names(file)
+    if unknown := [name for name in source.class_counts() if name not in names]:
+        shown = ", ".join(map(repr, unknown[:5])) + (", …" if len(unknown) > 5 else "")
+        message = f"{len(unknown)} of {len(source.class_counts())} classes of the data are not in {file}: {shown}"
+        raise DataError(message, help="write the name of each class folder on a line of its own")
+    source = source.relabel(names)
+    if num_absent := sum(count == 0 for count in source.class_counts().values()):
+        source.notes.append(f"{num_absent} of {len(names)} classes in {file} have no images here")
+    return source
 
 
 def _val_if_any(section: Dataset, train: Source) -> Source | None:

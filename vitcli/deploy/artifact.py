@@ -21,9 +21,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from unicodedata import normalize
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
+from vitcli.data.class_names import named_outputs
 from vitcli.errors import DataError, UsageError
 from vitcli.recipe.schema import Augmentation
 from vitcli.weights.json_file import read_json
@@ -82,10 +84,11 @@ def is_artifact(path: str | Path) -> bool:
     return any((Path(path) / name).is_file() for name in (FACTS, OLD_FACTS))
 
 
-def open_artifact(folder: str | Path) -> Artifact:
+def open_artifact(folder: str | Path, *, class_names: Path | None = None) -> Artifact:
     """The artifact in `folder`, after every file was found to have the size and SHA-256 that the manifest lists.
 
-    Some formats contain native code, so nothing of an artifact is used before that.
+    Some formats contain native code, so nothing of an artifact is used before that. A file `class_names` names the
+    outputs instead of labels.txt.
 
     Raises:
         DataError: a file is missing, cut off or changed; artifact.json is not valid; or an earlier version of this
@@ -103,14 +106,14 @@ def open_artifact(folder: str | Path) -> Artifact:
         found = _checked(facts, network)
         in_channels = found.preprocessing.pop("in_channels")
         preprocessing = Augmentation(**found.preprocessing)
-        class_names = (folder / LABELS).read_text(encoding="utf-8").splitlines()
+        labels = normalize("NFC", (folder / LABELS).read_text(encoding="utf-8")).splitlines()
     except (OSError, ValueError) as error:
         reason = "; ".join(str(error).splitlines()[:3])
         raise DataError(f"{folder / FACTS} is not valid ({reason})", help=AGAIN) from None
     return Artifact(
         folder,
         facts,
-        class_names,
+        named_outputs(class_names, len(labels)) if class_names else labels,
         format=found.format,
         precision=found.precision,
         file=folder / found.file,

@@ -146,7 +146,13 @@ def build_task(
         network = build_network(recipe, kind.num_outputs(class_names))
     if weights:
         section = recipe.model
-        report = load_weights(network, weights, reset_head=section.reset_head, pos_resample=section.pos_resample)
+        report = load_weights(
+            network,
+            weights,
+            class_names=class_names,
+            reset_head=section.reset_head,
+            pos_resample=section.pos_resample,
+        )
         reporter.say(f"weights  {weights.source}: {report.lines()[0]}")
         reporter.notes(report.lines()[1:])
     if recipe.model.quantize == "int8_qat":

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from vitcli.data.class_names import named_outputs
 from vitcli.errors import DataError, WeightsError
 from vitcli.layers.reparam import reparameterize
 from vitcli.networks.build import build_network
-from vitcli.networks.classes import NamedBy
+from vitcli.networks.classes import NamedBy, called_by_number
 from vitcli.networks.precedence import settled
 from vitcli.recipe.load import Recipe, load_recipe
 from vitcli.weights.checkpoint_folders import newest_valid
@@ -40,7 +41,9 @@ class Opened:
     @property
     def named_by(self) -> NamedBy:
         """What the class names are."""
-        if not self.weights.meta.get("class_names"):
+        if self.recipe.dataset.class_names:
+            return "data"
+        if not self.weights.class_names:
             return "number"
         return "data" if "recipe" in self.weights.meta else "description"
 
@@ -73,9 +76,9 @@ def _checkpoint_of(folder: Path) -> Path:
     return newest
 
 
-def open_model(source: str | Path, *, use_ema: bool | None = None) -> Opened:
+def open_model(source: str | Path, *, use_ema: bool | None = None, class_names: Path | None = None) -> Opened:
     """As `open_network`, and a WeightsError if it is no classifier: images (B, C, H, W) -> logits (B, num_classes)."""
-    opened = open_network(source, use_ema=use_ema)
+    opened = open_network(source, use_ema=use_ema, recipe=load_recipe(class_names=class_names))
     if not opened.class_names:
         raise no_classifier(opened.weights.source)
     return opened
@@ -103,11 +106,13 @@ def open_network(source: str | Path, *, use_ema: bool | None = None, recipe: Rec
     """
     weights = open_weights(source, use_ema=use_ema)
     recipe, notes = settled(recipe or load_recipe(), weights)
-    names: list[str] = weights.meta.get("class_names") or []
+    names = weights.class_names
     num_classes = len(names) or _num_outputs(recipe, weights)
+    if num_classes and recipe.dataset.class_names:
+        names = named_outputs(recipe.dataset.class_names, num_classes)
     model, loading = _load_whole(recipe, num_classes, weights)
     if num_classes and not names:
-        names = [f"class {number}" for number in range(num_classes)]
+        names = called_by_number(num_classes)
         notes = [*notes, "the weights do not name their classes: the classes are numbered"]
     return Opened(model.eval(), recipe, names, weights, [*notes, *loading])
 

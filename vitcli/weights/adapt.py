@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,13 +29,19 @@ class LoadReport:
 
     matched: list[str] = field(default_factory=list)  # copied unchanged
     resized: list[str] = field(default_factory=list)  # copied after resizing
+    partial: list[str] = field(default_factory=list)  # of a head: copied for the classes that both sides have
     missing: list[str] = field(default_factory=list)  # of the model, left at their initial values
     unexpected: list[str] = field(default_factory=list)  # of the file, not used
-    notes: list[str] = field(default_factory=list)  # reasons for the last three
+    notes: list[str] = field(default_factory=list)  # reasons for the last four
 
     def lines(self) -> list[str]:
         """The report as text."""
-        changes = {"resized": self.resized, "missing": self.missing, "unexpected": self.unexpected}
+        changes = {
+            "resized": self.resized,
+            "loaded in part": self.partial,
+            "missing": self.missing,
+            "unexpected": self.unexpected,
+        }
         counts = [
             f"{len(names)} {word} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
             for word, names in changes.items()
@@ -44,8 +50,33 @@ class LoadReport:
         return ["; ".join([f"{len(self.matched)} tensors loaded", *counts]), *self.notes]
 
 
+@dataclass(frozen=True)
+class Classes:
+    """The names of the outputs of a file's head and of the model's; None or empty: they are not known."""
+
+    of_file: Sequence[str] | None
+    of_model: Sequence[str] | None
+
+    def shared(self, num_in_file: int, num_in_model: int) -> list[tuple[int, int]] | None:
+        """(row in the model, row in the file) of the classes that both heads have; None: their order is the same.
+
+        So it is taken to be if only one of the heads has names.
+        """
+        names, wanted = self.of_file or (), self.of_model or ()
+        if (len(names), len(wanted)) != (num_in_file, num_in_model) or [*names] == [*wanted]:
+            return None
+        rows = {name: row for row, name in enumerate(names)}
+        return [(row, rows[name]) for row, name in enumerate(wanted) if name in rows]
+
+
 def adapt(
-    tensors: Tensors, model: nn.Module, report: LoadReport, *, reset_head: bool, pos_resample: PosResample
+    tensors: Tensors,
+    model: nn.Module,
+    report: LoadReport,
+    *,
+    classes: Classes,
+    reset_head: bool,
+    pos_resample: PosResample,
 ) -> None:
     """Make every change that `model` needs, in place."""
     own = model.state_dict()
@@ -53,7 +84,7 @@ def adapt(
     _drop_distillation(tensors, own, report)
     _rename_norm(tensors, own, report)
     heads = ("fine_tune",) if "fine_tune.weight" in own else classifiers  # a head before it must come from the file
-    _settle_heads(tensors, own, heads, report, reset=reset_head)
+    _settle_heads(tensors, own, heads, report, classes, reset=reset_head)
     if not any(f"{name}.weight" in tensors for name in classifiers):
         _settle_pre_logits(tensors, own, report)
     _convert_channels(tensors, own, getattr(model, "first_convs", ()), report)
@@ -62,9 +93,15 @@ def adapt(
 
 
 def _settle_heads(
-    tensors: Tensors, own: Mapping[str, Tensor], heads: tuple[str, ...], report: LoadReport, *, reset: bool
+    tensors: Tensors,
+    own: Mapping[str, Tensor],
+    heads: tuple[str, ...],
+    report: LoadReport,
+    classes: Classes,
+    *,
+    reset: bool,
 ) -> None:
-    """Drop the last layers of the file if they are not wanted or have another size, or the head that one side lacks."""
+    """Take from the last layers of the file what belongs to classes of the model; drop the rest, with a note."""
     # "head.2" is the last layer of "head"
     whole = tuple(name.rpartition(".")[0] if name[-1].isdigit() else name for name in heads)
     label = "fine_tune" if heads == ("fine_tune",) else "head"
@@ -78,12 +115,40 @@ def _settle_heads(
         heads, reason = whole, "the file has none"
     else:
         before, after = _num_classes(tensors, heads), _num_classes(own, heads)
-        if not reset and before in (0, after):
+        shared = classes.shared(before, after) if before else None
+        if reset:
+            reason = "reset_head is set"
+        elif shared:
+            _copy_rows(tensors, own, heads, shared, report)
+            new = f"; {after - len(shared)} start from random values" if after > len(shared) else ""
+            report.notes.append(
+                f"{label}: {len(shared)} of {after} classes start from the file's rows of that name{new}"
+            )
             return
-        reason = "reset_head is set" if reset else f"the file has {before} classes, the model {after}"
+        elif shared is not None:
+            reason = f"none of its {before} classes has the name of one of the {after} of the data"
+        elif before in (0, after):
+            if before and classes.of_model and not classes.of_file:
+                report.notes.append(
+                    f"{label}: the file does not name its {before} classes; the order of the data is assumed"
+                )
+            return
+        else:
+            reason = f"the file has {before} classes, the model {after}"
     report.notes.append(f"{label} not loaded: {reason}")
     _drop(tensors, _under(tensors, heads), report)
     report.missing += _under(own, heads)
+
+
+def _copy_rows(
+    tensors: Tensors, own: Mapping[str, Tensor], heads: Iterable[str], rows: list[tuple[int, int]], report: LoadReport
+) -> None:
+    """Replace the heads of the file by those of the model with the given rows (in the model, in the file) copied."""
+    to, of = (torch.tensor(indices) for indices in zip(*rows, strict=True))
+    for name in _under(own, heads):
+        if name in tensors:
+            tensors[name] = own[name].clone().index_copy_(0, to, tensors[name][of].to(own[name].dtype))
+            report.partial.append(name)
 
 
 def _under(tensors: Mapping[str, Tensor], modules: Iterable[str]) -> list[str]:

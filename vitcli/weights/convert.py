@@ -137,7 +137,7 @@ def _not_kept(out: Path, weights: Weights) -> list[str]:
     if out.is_dir() or out.suffix == ".safetensors":
         return []
     notes = []
-    if names := weights.meta.get("class_names"):
+    if names := weights.class_names:
         notes.append(f"{out.name} cannot hold the {len(names)} class names")
     if known := preprocessing_of(weights):
         lists = {name: list(value) for name, value in known.items() if isinstance(value, tuple)}
@@ -172,7 +172,7 @@ def _write(to: Target, out: Path, tensors: Tensors, fit: Fit, weights: Weights) 
 def _facts(fit: Fit, weights: Weights) -> dict[str, Any]:
     """What the tensors do not show, for the metadata of a safetensors file."""
     hidden = {name: fit.seen[name] for name in HIDDEN if fit.seen.get(name) is not None}
-    facts = {"model": fit.name, "class_names": weights.meta.get("class_names"), "options": hidden}
+    facts = {"model": fit.name, "class_names": weights.class_names or None, "options": hidden}
     known = weights.meta.get("preprocessing", weights.meta.get("recipe", {}))
     size = {"image_resize": known["image_resize"]} if known.get("image_resize") else {}  # not in the tensors
     facts["preprocessing"] = (preprocessing_of(weights) or {}) | size

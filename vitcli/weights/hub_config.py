@@ -30,7 +30,7 @@ def timm_config(fit: Fit, tensors: Mapping[str, Tensor], weights: Weights) -> di
         "model_args": args,
         "pretrained_cfg": {"input_size": (seen["in_chans"], side, side), **preprocessing},
     }
-    names = weights.meta.get("class_names")
+    names = weights.class_names
     return config | ({"label_names": names} if names else {})
 
 
@@ -56,7 +56,7 @@ def hf_config(fit: Fit, weights: Weights) -> dict[str, Any]:
     """Content of config.json for transformers' ViT and DeiT classifiers, without a head for their plain models."""
     seen, classes = fit.seen, fit.seen["num_classes"]
     base, teacher = ("DeiT", "WithTeacher") if seen["distilled"] else ("ViT", "")
-    names = weights.meta.get("class_names") or [f"LABEL_{i}" for i in range(classes)]
+    names = weights.class_names or [f"LABEL_{i}" for i in range(classes)]
     config = {
         "architectures": [f"{base}ForImageClassification{teacher}" if classes else f"{base}Model"],
         "model_type": base.lower(),

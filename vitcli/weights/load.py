@@ -1,6 +1,6 @@
 """Loads weights into a model, all of them or none, and reports what happened to each tensor."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vitcli.errors import WeightsError
 from vitcli.models.vit_options import options_of
-from vitcli.weights.adapt import LoadReport, PosResample, adapt
+from vitcli.weights.adapt import Classes, LoadReport, PosResample, adapt
 from vitcli.weights.fit import converted, find_fit, fold_of, known_options
 from vitcli.weights.read import Weights, read_weights
 
@@ -17,6 +17,7 @@ def load_weights(
     model: nn.Module,
     weights: str | Path | Weights,
     *,
+    class_names: Sequence[str] | None = None,
     reset_head: bool = False,
     use_ema: bool = False,
     pos_resample: PosResample = "timm",
@@ -24,13 +25,16 @@ def load_weights(
     """Copy `weights` into `model` and return a report.
 
     Names of other projects are converted by the model's own `convert_keys`. Some differences are resolved, each with a
-    note: another number of classes (the head keeps its initial values, and the pre_logits before it are dropped), a
-    head or a `fine_tune` layer that only one side has, 1 instead of 3 image channels or the reverse, and for ViTs
-    another image or patch size, another pooling, and DeiT's distillation token, which a plain model does not have.
+    note: other classes (see `class_names`; pre_logits before a new head are new too), a head or `fine_tune` layer that
+    only one side has, 1 instead of 3 image channels or the reverse, and for ViTs another image or patch size, another
+    pooling, and DeiT's distillation token, which a plain model does not have.
 
     Args:
         model: a model of the registry, in training form or fused; the file must have the same form, by the same fold.
         weights: a source for `read_weights`, or its result.
+        class_names: of the outputs of `model`, if it is to learn these classes. Where the weights name theirs too, the
+            head takes the rows of the classes that both have, and its other rows keep their initial values; an equal
+            number proves nothing. Where one side has no names, a head of the right size is taken in the order it has.
         reset_head: do not load the head (with `fine_tune`: that layer) even if it fits.
         use_ema: passed to `read_weights`.
         pos_resample: whose rule resizes position embeddings; see `adapt.INTERPOLATIONS`.
@@ -48,11 +52,14 @@ def load_weights(
     report = LoadReport()
     if learner := weights.meta.get("learner"):
         report.notes.append(f"only {learner}* loaded, without its head, which did not train there")
-    adapt(tensors, model, report, reset_head=reset_head or learner is not None, pos_resample=pos_resample)
+    classes = Classes(weights.class_names, class_names)
+    reset_head = reset_head or learner is not None
+    adapt(tensors, model, report, classes=classes, reset_head=reset_head, pos_resample=pos_resample)
     _check_all(tensors, own, report, weights)
     _check_hidden(model, report, weights)
 
-    report.matched = [name for name in own if name in tensors and name not in report.resized]
+    changed = {*report.resized, *report.partial}
+    report.matched = [name for name in own if name in tensors and name not in changed]
     model.load_state_dict({**own, **tensors})
     return report
 

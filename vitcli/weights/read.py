@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import safetensors
 from torch import Tensor
@@ -34,6 +35,11 @@ class Weights:
     tensors: dict[str, Tensor]
     meta: dict[str, Any] = field(default_factory=dict)
     source: str = "memory"
+
+    @property
+    def class_names(self) -> list[str]:
+        """The name of each output, in one spelling of accents (NFC); empty: they have none."""
+        return [normalize("NFC", name) for name in self.meta.get("class_names") or ()]
 
 
 def read_weights(source: str | Path, *, use_ema: bool = False) -> Weights:

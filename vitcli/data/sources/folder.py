@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vitcli.data.class_names import class_name
 from vitcli.data.decode import open_image
 from vitcli.data.source import MissingSplit, Source
 from vitcli.errors import DataError, UsageError
@@ -115,7 +116,10 @@ def _open_labeled(section: Dataset, root: Path, split: str, notes: list[str]) ->
         raise _no_images(f"in {_some(empty, 'class folder')} of {root}", ignored, "or remove the empty folders")
     if ignored:
         notes.append(f"{root}: ignored {_tally(ignored)}")
-    classes = {folder: paths for folder, paths in classes.items() if paths}
+    classes = {class_name(folder): paths for folder, paths in classes.items() if paths}
+    if len(classes) < len(folders) - len(empty):
+        twice = [folder for folder in folders if folder not in classes]
+        raise DataError(f"two folders in {root} have the name of one class: {twice[0]!r}", help="merge or rename them")
     return FolderImages(root, classes, max_image_pixels=section.max_image_pixels, notes=notes)
 
 

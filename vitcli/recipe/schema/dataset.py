@@ -19,6 +19,14 @@ class Dataset(Section):
     )
     train_split: Name = key("train", "Folder or name of the training split.")
     val_split: Name = key("val", "Folder or name of the validation split. A folder named validation is found too.")
+    class_names: Path | None = key(
+        None,
+        "Text file with one class per line; line n is output n. Default: the classes of the weights, else the class "
+        "folders of the training split.",
+    )
+    class_order: Literal["sorted", "natural"] = key(
+        "sorted", "Order of the class folders. sorted: by characters, 10 before 2; natural: 2 before 10."
+    )
     dataset_download: bool = key(
         False, "Download the data set into data_dir (torchvision's data sets only).", free=True
     )

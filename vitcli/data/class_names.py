@@ -1,0 +1,51 @@
+"""Names of classes: as folders spell them, in natural order, and from a file."""
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+from vitcli.errors import DataError
+
+
+def class_name(folder: str) -> str:
+    r"""The class of a folder: one spelling of accents (NFC), and bytes that are no UTF-8 as `\xff`."""
+    return unicodedata.normalize("NFC", os.fsencode(folder).decode("utf-8", "backslashreplace"))
+
+
+def in_natural_order(names: Iterable[str]) -> list[str]:
+    """Sorted, with numbers by value: 2 before 10."""
+
+    def parts(name: str) -> list[tuple[int, int | str]]:
+        return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part]
+
+    return sorted(names, key=lambda name: (parts(name), name))
+
+
+def named_outputs(file: Path, num_outputs: int) -> list[str]:
+    """The classes in `file`, one for each output of a network; DataError if their number differs."""
+    names = read_class_names(file)
+    if len(names) != num_outputs:
+        message = f"class_names {os.fspath(file)!r} names {len(names)} classes, the network has {num_outputs} outputs"
+        raise DataError(message, help="write one line for each output, in their order")
+    return names
+
+
+def read_class_names(file: Path) -> list[str]:
+    """The classes in a text file, one per line; line n is output n of the network. Empty lines do not count.
+
+    Raises:
+        DataError: the file cannot be read, is empty, or has a name twice.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not a text file in UTF-8"
+        raise DataError(f"class_names {os.fspath(file)!r} cannot be read: {reason}") from None
+    names = [class_name(line.strip()) for line in lines if line.strip()]
+    if not names:
+        raise DataError(f"class_names {os.fspath(file)!r} is empty", help="write one class per line")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"class_names {os.fspath(file)!r} has {twice[0]!r} twice", help="give each class its own name")
+    return names
