@@ -52,7 +52,7 @@ def test_fine_tuning_story(tmp_path: Path, vitcli, image_folder: Path):
         "--ckpt_path", "pretrained", "--run_dir", "tuned", cwd=tmp_path,
     )  # fmt: skip
     assert second.returncode == 0, second.stderr
-    assert "the file has 10 classes, the model 2" in second.stdout
+    assert "the file has 10 classes, and none of them is one of the 2 of the data" in second.stdout
     assert "8/1024" in second.stdout, "the scaled learning rate is printed with its factors"
     for fold in ("none", "standard", "full"):
         done = door("validate.py", "--ckpt_path", "tuned", "--fold", fold, "--json", f"{fold}.json", cwd=tmp_path)

@@ -115,4 +115,4 @@ def test_fine_tuning_on_classes_of_which_some_are_known(tmp_path: Path, image_fo
     for split in ("train", "val"):
         (image_folder / split / "dog").rename(image_folder / split / "fox")
     done = vitcli("train", *keys, "--ckpt_path", "first", "--run_dir", "third")
-    assert "head not loaded: none of its 2 classes has the name of one of the 2 of the data" in done.stdout
+    assert "the file has 2 classes, and none of them is one of the 2 of the data" in done.stdout

@@ -82,7 +82,7 @@ def test_an_equal_number_of_other_classes_proves_nothing():
     weights = Weights(source.state_dict(), {"class_names": ["ant", "bee", "cat"]})
     report = load_weights(model, weights, class_names=["oak", "elm", "fir"])
     assert torch.equal(model.head.fc.weight, head)
-    assert report.notes == ["head not loaded: none of its 3 classes has the name of one of the 3 of the data"]
+    assert report.notes == ["head not loaded: the file has 3 classes, and none of them is one of the 3 of the data"]
     report = load_weights(model, Weights(source.state_dict()), class_names=["oak", "elm", "fir"])
     assert torch.equal(model.head.fc.weight, source.head.fc.weight)
     assert report.notes == ["head: the file does not name its 3 classes; the order of the data is assumed"]

@@ -126,7 +126,7 @@ def _settle_heads(
             )
             return
         elif shared is not None:
-            reason = f"none of its {before} classes has the name of one of the {after} of the data"
+            reason = f"the file has {before} classes, and none of them is one of the {after} of the data"
         elif before in (0, after):
             if before and classes.of_model and not classes.of_file:
                 report.notes.append(
