@@ -103,6 +103,18 @@ def test_a_file_names_the_outputs(tmp_path: Path, image_folder: Path, vitcli):
         assert "names 3 classes, the network has 2" in refused.stderr
 
 
+def test_a_run_remembers_where_the_file_of_its_classes_is(tmp_path: Path, image_folder: Path, vitcli):
+    (tmp_path / "names.txt").write_text("emu\ndog\ncat\n")
+    keys = options(TINY_VIT | {"epoch_size": 1, "data_dir": image_folder, "class_names": "names.txt"})
+    done = vitcli("train", *keys, "--run_dir", "run")
+    assert done.returncode == 0, done.stderr
+    assert "1 of 3 classes in" in done.stdout
+    written = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    assert written["class_names"] == str(tmp_path / "names.txt")
+    state = json.loads((tmp_path / "run/checkpoints/best/state.json").read_text())
+    assert state["class_names"] == ["emu", "dog", "cat"]
+
+
 def test_fine_tuning_on_classes_of_which_some_are_known(tmp_path: Path, image_folder: Path, vitcli):
     keys = options(TINY_VIT | {"epoch_size": 1, "data_dir": image_folder})
     assert vitcli("train", *keys, "--run_dir", "first").returncode == 0

@@ -63,7 +63,8 @@ def train(recipe: Recipe) -> TrainResult:
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:
     """So that a checkpoint finds its data from wherever it is used."""
-    paths: dict[str, str | Path | None] = {"data_dir": recipe.dataset.data_dir, "ckpt_path": recipe.model.ckpt_path}
+    section, ckpt_path = recipe.dataset, recipe.model.ckpt_path
+    paths = {"data_dir": section.data_dir, "class_names": section.class_names, "ckpt_path": ckpt_path}
     local = {name: Path(path).absolute() for name, path in paths.items() if path and not is_remote(path)}
     return recipe.changed(**local)
 
