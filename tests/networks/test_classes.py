@@ -8,7 +8,7 @@ from PIL import Image
 from torch import nn
 
 from vitcli.errors import DataError, WeightsError
-from vitcli.networks.classes import called_by_number, numbered
+from vitcli.networks.classes import numbered
 from vitcli.networks.opened import Opened
 from vitcli.recipe.load import load_recipe
 from vitcli.recipe.schema import Dataset
@@ -66,7 +66,7 @@ def test_outputs_without_names_need_an_equal_count(tmp_path: Path):
 def test_numbers_in_names_make_two_orders(tmp_path: Path):
     """Users of timm and torch hub number the folders 1 to 12 by value."""
     section = data(tmp_path, *map(str, range(1, 13)))
-    outputs = called_by_number(12)
+    outputs = [f"class {number}" for number in range(12)]
     images = numbered(section, outputs, "number")
     assert targets(images) == [*range(12)]
     assert [images.name(index).split("/")[0] for index in range(3)] == ["1", "10", "11"]
@@ -79,9 +79,18 @@ def test_numbers_in_names_make_two_orders(tmp_path: Path):
 
 def test_a_split_without_all_classes_is_numbered_by_the_training_split(tmp_path: Path):
     data(tmp_path, "ant", "bee", "cat", split="train")
-    images = numbered(data(tmp_path, "cat", "ant"), called_by_number(3), "number")
+    images = numbered(data(tmp_path, "cat", "ant"), ["class 0", "class 1", "class 2"], "number")
     assert targets(images) == [0, 2]
     assert "1 of 3 classes have no validation images: 'bee'" in images.notes
+
+
+def test_folders_that_are_called_class_and_a_number_are_names(tmp_path: Path):
+    """Sorted, `class 10` would come before `class 2`."""
+    names = [f"class {number}" for number in range(12)]
+    section = data(tmp_path, *names)
+    for named_by in ("data", "description"):
+        images = numbered(section, names, named_by)
+        assert targets(images) == [int(images.name(index).split("/")[0].split()[1]) for index in range(12)]
 
 
 def test_the_kind_of_names():

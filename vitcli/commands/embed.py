@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
+from vitcli.data.class_names import class_name, valid_text
 from vitcli.data.find_images import find_images
 from vitcli.data.sources.folder import FolderImages
 from vitcli.deploy.predictions import check_writable
@@ -55,9 +56,9 @@ def embed(
             network = opened.model.to(world.device)
             found = all_features(evaluated, network, answers=lambda batch, _: progress.advance(task, len(batch)))
             features = found.cpu().numpy()
-    names = [_readable(images.name(index)) for index in range(len(images))]
+    names = [valid_text(images.name(index)) for index in range(len(images))]
     arrays: dict[str, Any] = {"features": features, "names": np.array(names)}
-    classes = [_readable(name) for name in images.class_names or ()]
+    classes = images.class_names or []
     if labeled:
         arrays |= {"labels": images.targets, "class_names": np.array(classes)}
     with atomic(out) as file:
@@ -113,7 +114,7 @@ def _images(folder: Path, max_image_pixels: int) -> tuple[FolderImages, bool]:
     classes: dict[str, list[str]] = {}
     for path in (os.path.relpath(path, folder) for path in paths):
         first, inside, _ = path.partition(os.sep)
-        classes.setdefault(first if inside else "", []).append(path)
+        classes.setdefault(class_name(first) if inside else "", []).append(path)
     labeled = "" not in classes
     if not labeled:
         classes = {"": [path for some in classes.values() for path in some]}
@@ -128,8 +129,3 @@ def _provenance(opened: Opened, folder: Path) -> dict[str, Any]:
         "images": str(folder.resolve()),
         "versions": versions("vitcli", "torch"),
     }
-
-
-def _readable(name: str) -> str:
-    """A file name as valid Unicode; bytes that are not UTF-8 as escape sequences."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -27,7 +27,7 @@ from vitcli.layers.fake_quant import simulate_int8
 from vitcli.layers.reparam import reparameterize
 from vitcli.log import Reporter
 from vitcli.networks.build import float_layers
-from vitcli.networks.classes import NamedBy, called_by_number, check_num_classes, numbered
+from vitcli.networks.classes import NamedBy, check_num_classes, numbered
 from vitcli.networks.opened import no_classifier, open_network
 from vitcli.networks.precedence import DATA, overlaid
 from vitcli.recipe.check import COMMAND_LINE
@@ -179,15 +179,13 @@ def _artifact(recipe: Recipe) -> Subject:
     device = None if recipe.system.device == "auto" else recipe.system.device
     known = {} if recipe.from_file else _data_of(artifact)
     recipe, _ = overlaid(recipe, known, str(artifact.folder), over_file=True)
-    named_by: NamedBy = "data" if recipe.dataset.class_names or (artifact.folder / RECIPE).is_file() else "description"
-    if artifact.class_names == called_by_number(len(artifact.class_names)):
-        named_by = "number"
+    of_data = recipe.dataset.class_names is not None or (artifact.folder / RECIPE).is_file()
     return Subject(
         fed_pixels(recipe, artifact),
         ExportedNetwork(artifact, device=device).eval(),
         str(artifact.folder),
         artifact.class_names,
-        named_by,
+        "data" if of_data else "description",
         rows=[("artifact", str(artifact.folder)), ("format", f"{artifact.format}, {artifact.precision}")],
         facts={"artifact": str(artifact.folder), "format": artifact.format, "precision": artifact.precision},
         notes=[],

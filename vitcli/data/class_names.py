@@ -10,8 +10,13 @@ from vitcli.errors import DataError
 
 
 def class_name(folder: str) -> str:
-    r"""The class of a folder: one spelling of accents (NFC), and bytes that are no UTF-8 as `\xff`."""
-    return unicodedata.normalize("NFC", os.fsencode(folder).decode("utf-8", "backslashreplace"))
+    """The class of a folder: valid text, in one spelling of accents (NFC)."""
+    return unicodedata.normalize("NFC", valid_text(folder))
+
+
+def valid_text(name: str) -> str:
+    r"""The name of a file or folder as text that can be written anywhere: bytes that are not UTF-8 become `\xff`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def in_natural_order(names: Iterable[str]) -> list[str]:

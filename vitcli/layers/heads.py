@@ -1,5 +1,6 @@
 """From features (B, D), which can be observed, to logits (B, num_classes): the parts of a classifier."""
 
+from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ def build_heads(
         before.add_module("fc", nn.Linear(dim, pre_logits))
         before.add_module("act", nn.Tanh())
     kept = fine_tune_from if num_classes else None
-    build = lambda: _head(pre_logits or dim, hidden_dim, kept or num_classes)  # noqa: E731
+    build = partial(_head, pre_logits or dim, hidden_dim, kept or num_classes)
     names = ("head", "head_dist") if distilled else ("head",)
     return Heads(
         num_classes=num_classes,

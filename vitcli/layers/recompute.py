@@ -19,8 +19,9 @@ def recompute(block: nn.Module, x: Tensor, *args: Any) -> Tensor:
         return block(x, *args)
     if torch.compiler.is_compiling():
         return checkpoint(block, x, *args, use_reentrant=False)
-    contexts = lambda: (nullcontext(), frozen_statistics(block))  # noqa: E731
-    return checkpoint(block, x, *args, use_reentrant=False, context_fn=contexts)
+    return checkpoint(
+        block, x, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), frozen_statistics(block))
+    )
 
 
 @contextmanager

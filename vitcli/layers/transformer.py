@@ -61,7 +61,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, visible: Tensor | None = None, num_queries: int | None = None) -> Tensor:
         """x (B, N, D), visible (B, N) bool -> (B, N, D), or (B, num_queries, D) for the first tokens only."""
-        attend = lambda x, visible: self.ls1(self.attn(self.norm1(x), visible, num_queries))  # noqa: E731
+
+        def attend(x: Tensor, visible: Tensor | None) -> Tensor:
+            return self.ls1(self.attn(self.norm1(x), visible, num_queries))
+
         x = self.drop_path1(x, attend, visible, num_queries)
         return self.drop_path2(x, lambda x, _: self.ls2(self.mlp(self.norm2(x))))
 

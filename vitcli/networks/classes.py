@@ -14,11 +14,6 @@ from vitcli.recipe.schema import Dataset
 NamedBy = Literal["data", "description", "number"]
 
 
-def called_by_number(num_classes: int) -> list[str]:
-    """What classes without names are called."""
-    return [f"class {number}" for number in range(num_classes)]
-
-
 def numbered(
     section: Dataset, class_names: list[str], named_by: NamedBy, split: Literal["train", "val"] = "val"
 ) -> Source:
@@ -33,34 +28,47 @@ def numbered(
         WeightsError: the outputs have no names, and the data has another number of classes.
     """
     if named_by == "number":
-        return _by_number(section, class_names, split)
-    try:
-        return build_named(section, split, class_names)
-    except DataError:
-        if named_by != "description":
-            raise
-        images = build_split(section, split)
-        found = images.class_names or []
-        if len(found) != len(class_names) or {*found} & {*class_names}:
-            raise
-        reason = "the folders are not named as the classes of the weights"
-        return _in_order(images, class_names, reason, section.class_order)
-
-
-def _by_number(section: Dataset, class_names: list[str], split: Literal["train", "val"]) -> Source:
-    """The split with the indices that its classes have in the training split, if need be."""
-    images = build_split(section, split)
-    num_found = len(images.class_names or ())
-    if num_found != len(class_names):
-        of_train = _names_in_training(section)
-        if len(of_train) != len(class_names):
+        images = _in_order(section, class_names, split, "the classes of the weights have no names")
+        if images is None:
+            num_found = len(build_split(section, split).class_names or ())
             raise WeightsError(
                 f"the network has {len(class_names)} classes, the data has {num_found} classes",
                 help="use the data that it was trained for, name its classes with --class_names FILE, or fine-tune it: "
                 "`vitcli train … --ckpt_path FILE`",
             )
-        images = build_named(section, split, of_train)
-    return _in_order(images, class_names, "the classes of the weights have no names", section.class_order)
+        return images
+    try:
+        return build_named(section, split, class_names)
+    except DataError:
+        found = build_split(section, split).class_names or ()
+        if named_by != "description" or {*found} & {*class_names}:
+            raise
+        images = _in_order(section, class_names, split, "the folders are not named as the classes of the weights")
+        if images is None:
+            raise
+        return images
+
+
+def _in_order(section: Dataset, class_names: list[str], split: Literal["train", "val"], reason: str) -> Source | None:
+    """The split, whose classes, or those of the training split, are taken to be `class_names` in their order.
+
+    reason: why, for the note. None: neither has this number of classes.
+    """
+    images = build_split(section, split)
+    names = images.class_names or []
+    if len(names) != len(class_names):
+        names = _names_in_training(section)
+        if len(names) != len(class_names):
+            return None
+        images = build_named(section, split, names)
+    note = f"{reason}: those of the data are taken in {section.class_order} order"
+    natural = in_natural_order(names)
+    if section.class_order == "sorted" and natural != names:
+        first, second = next(pair for pair in zip(names, natural, strict=True) if pair[0] != pair[1])
+        note += f", {first!r} before {second!r}; --class_order natural sorts numbers by value"
+    images.notes = [*images.notes, note]
+    images.class_names = list(class_names)
+    return images
 
 
 def _names_in_training(section: Dataset) -> list[str]:
@@ -68,18 +76,6 @@ def _names_in_training(section: Dataset) -> list[str]:
         return build_split(section, "train").class_names or []
     except DataError:
         return []
-
-
-def _in_order(images: Source, class_names: list[str], reason: str, order: str) -> Source:
-    names = images.class_names or []
-    note = f"{reason}: those of the data are taken in {order} order"
-    if order == "sorted" and in_natural_order(names) != names:
-        pairs = zip(names, in_natural_order(names), strict=True)
-        first, second = next(pair for pair in pairs if pair[0] != pair[1])
-        note += f", {first!r} before {second!r}; --class_order natural sorts numbers by value"
-    images.notes = [*images.notes, note]
-    images.class_names = list(class_names)
-    return images
 
 
 def check_num_classes(recipe: Recipe, class_names: list[str]) -> None:

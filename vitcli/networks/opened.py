@@ -17,7 +17,7 @@ from vitcli.data.class_names import named_outputs
 from vitcli.errors import DataError, WeightsError
 from vitcli.layers.reparam import reparameterize
 from vitcli.networks.build import build_network
-from vitcli.networks.classes import NamedBy, called_by_number
+from vitcli.networks.classes import NamedBy
 from vitcli.networks.precedence import settled
 from vitcli.recipe.load import Recipe, load_recipe
 from vitcli.weights.checkpoint_folders import newest_valid
@@ -112,7 +112,7 @@ def open_network(source: str | Path, *, use_ema: bool | None = None, recipe: Rec
         names = named_outputs(recipe.dataset.class_names, num_classes)
     model, loading = _load_whole(recipe, num_classes, weights)
     if num_classes and not names:
-        names = called_by_number(num_classes)
+        names = [f"class {number}" for number in range(num_classes)]
         notes = [*notes, "the weights do not name their classes: the classes are numbered"]
     return Opened(model.eval(), recipe, names, weights, [*notes, *loading])
 

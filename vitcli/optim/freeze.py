@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import MethodType
 
 from torch import nn
@@ -23,17 +23,9 @@ def freeze(model: nn.Module, what: str | Sequence[str]) -> str:
     Raises:
         UsageError: a regex matches no name, there is no attention, or nothing is left to train.
     """
-    if what == "backbone":
-        is_frozen = lambda name: not name.startswith(_heads(model))  # noqa: E731
-    elif what == "all_but_attention":
-        attention = tuple(f"{name}." for name, module in model.named_modules() if hasattr(module, "qkv"))
-        if not attention:
-            raise UsageError("freeze: all_but_attention, but the model has no attention", help="use freeze: backbone")
-        is_frozen = lambda name: not name.startswith((*attention, *_heads(model), "pos_embed"))  # noqa: E731
-    else:
-        is_frozen = _matching(model, what)
+    frozen = _matching(model, what) if not isinstance(what, str) else _all_but(model, attention=what != "backbone")
     for name, p in model.named_parameters():
-        p.requires_grad_(p.requires_grad and not is_frozen(name))
+        p.requires_grad_(p.requires_grad and name not in frozen)
     if not any(p.requires_grad for p in model.parameters()):
         raise UsageError("`freeze` leaves nothing to train", help="freeze less: the classifier should train at least")
     for module in model.modules():
@@ -44,19 +36,26 @@ def freeze(model: nn.Module, what: str | Sequence[str]) -> str:
     return f"freeze   {trained:,} of {total:,} parameters train"
 
 
-def _heads(model: nn.Module) -> tuple[str, ...]:
-    """Prefixes of the names of the parameters after the features."""
-    return (*(f"{name.split('.')[0]}." for name in model.classifiers), "fine_tune.")  # type: ignore[union-attr]
+def _all_but(model: nn.Module, *, attention: bool) -> set[str]:
+    """Names of the parameters before the head; without those of attention and of learned positions, if `attention`."""
+    trained = [f"{name.split('.')[0]}." for name in (*model.classifiers, "fine_tune")]  # type: ignore[misc]
+    if attention:
+        layers = [f"{name}." for name, module in model.named_modules() if hasattr(module, "qkv")]
+        if not layers:
+            raise UsageError("freeze: all_but_attention, but the model has no attention", help="use freeze: backbone")
+        trained += [*layers, "pos_embed"]
+    return {name for name, _ in model.named_parameters() if not name.startswith(tuple(trained))}
 
 
-def _matching(model: nn.Module, patterns: Sequence[str]) -> Callable[[str], bool]:
+def _matching(model: nn.Module, patterns: Sequence[str]) -> set[str]:
+    """Names of the parameters that one of `patterns` matches."""
     names = [name for name, _ in model.named_parameters()]
     for pattern in patterns:
         if not any(re.search(pattern, name) for name in names):
             plain = re.sub(r"[^\w.]", "", pattern.replace("\\", ""))
             near = difflib.get_close_matches(plain, names, n=3, cutoff=0.0)
             raise UsageError(f"freeze: {pattern!r} matches no parameter name", help=f"nearest names: {', '.join(near)}")
-    return lambda name: any(re.search(pattern, name) for pattern in patterns)
+    return {name for name in names if any(re.search(pattern, name) for pattern in patterns)}
 
 
 def _stay(norm: BatchNorm, mode: bool = True) -> BatchNorm:
