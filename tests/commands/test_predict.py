@@ -110,7 +110,7 @@ def test_every_way_to_name_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert find_images(["-"])[0] == ["a.jpg", "nowhere.jpg", *below]
     with pytest.raises(DataError, match="no images in 'empty'; no images in 'b/n\\*'"):
         find_images(["empty", "b/n*"])
-    with pytest.raises(DataError, match="there is no 'photos' and no 'x\\*'"):
+    with pytest.raises(DataError, match=r"'photos' and 'x\*' do not exist"):
         find_images(["photos", "a.jpg", "x*"])
 
 

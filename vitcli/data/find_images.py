@@ -21,7 +21,10 @@ def find_images(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """
     found = [(word, _images_of(word)) for word in words]
     if missing := [word for word, paths in found if paths is None]:
-        raise DataError(f"there is no {' and no '.join(map(repr, missing))}", help="give image files, folders, or '-'")
+        raise DataError(
+            f"{' and '.join(map(repr, missing))} {'does' if len(missing) == 1 else 'do'} not exist",
+            help="give image files, folders, or '-'",
+        )
     paths = [path for _, some in found for path in some or ()]
     empty_words = [word for word, some in found if not some]
     empty = [f"no images in {'the lines of standard input' if word == '-' else repr(word)}" for word in empty_words]

@@ -107,6 +107,9 @@ def _kind_of(path: Path) -> str:
     try:
         with open(path, "rb") as file:
             head = file.read(1024)
+    except FileNotFoundError:
+        help = "give a run, a checkpoint, a file of weights, an exported folder, or an address"
+        raise DataError(f"{path} does not exist", help=help) from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     if not head:
