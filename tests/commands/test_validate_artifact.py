@@ -132,7 +132,7 @@ def test_what_cannot_be_changed_about_an_artifact(words: list[str], message: str
 @pytest.mark.parametrize("words", [["nowhere"], ["--ckpt_path", "nowhere"], ["--batch_size", "2", "nowhere"]])
 def test_anything_else_is_opened_as_ckpt_path(words: list[str], capsys):
     assert run("validate", "--dataset", "synthetic", *words) == 3
-    assert "nowhere cannot be read" in capsys.readouterr().err
+    assert "nowhere does not exist" in capsys.readouterr().err
 
 
 def test_unknown_options_keep_their_values(capsys):
