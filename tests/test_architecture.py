@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: a module imports from strictly lower floors, or from its own folder
 FLOORS = {
-    "errors": 0,
+    "errors": 0, "image_size": 0,
     "catalog": 1, "log": 1,
     "recipe": 2, "layers": 2, "distributed": 2,
     "models": 3, "data": 3, "optim": 3,

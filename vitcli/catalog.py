@@ -48,9 +48,10 @@ FASTVIT = Family("vitcli.models.fastvit:create")
 # fmt: off
 VIT = Family("vitcli.models.vit:create", options=(
     "embed_dim", "depth", "num_heads", "mlp_ratio", "patch_size", "patch_embed", "patch_norm", "pos_embed",
-    "global_pool", "class_token", "distilled", "reg_tokens", "qkv_bias", "attn_scale", "head_dim", "norm_eps",
-    "final_norm", "pre_logits", "head_hidden", "head_bias_init", "fine_tune_from", "pos_drop_rate", "proj_drop_rate",
-    "attn_drop_rate", "drop_path_mode", "patch_drop_rate", "patch_drop_mode", "transformer",
+    "global_pool", "fc_norm", "pre_norm", "class_token", "distilled", "reg_tokens", "qkv_bias", "attn_scale",
+    "head_dim", "norm_eps", "act_layer", "final_norm", "pre_logits", "head_hidden", "head_bias_init", "fine_tune_from",
+    "pos_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_mode", "patch_drop_rate", "patch_drop_mode",
+    "transformer",
 ))
 FVIT = Family("vitcli.models.fvit:create", options=(
     "grid_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "head_hidden", "patch_drop_rate", "patch_drop_mode",

@@ -155,6 +155,6 @@ def test_hmlp_does_not_mix_patches(patch_size: int):
 
 @pytest.mark.parametrize("kind", ["linear", "conv", "spt", "hmlp"])
 def test_every_stem_gives_one_token_per_patch(kind: str):
-    stem = build_patch_embed(kind, 1, 32, 8, False, 1e-6)
+    stem = build_patch_embed(kind, 1, 32, 8, patch_norm=False, norm_eps=1e-6, bias=True)
     assert stem(torch.randn(2, 1, 24, 16)).shape == (2, 6, 32)
     assert isinstance(stem.get_submodule(stem.first_conv), nn.Conv2d)

@@ -240,7 +240,6 @@ def test_the_eps_and_unknown_heads_are_said():
 def test_invalid_configuration_next_to_the_tensors(meta, reason):
     with pytest.raises(DataError, match=reason):
         find_fit(Weights(ours().state_dict(), meta, "w.pth"))
-    assert find_fit(Weights(ours().state_dict(), {"config": {"model_args": "vit"}})).options["num_heads"] is None
 
 
 @pytest.mark.parametrize("rename", [dict, to_torchvision, to_hf, lambda tensors: to_google(tensors, 3)])

@@ -27,6 +27,7 @@ class PatchEmbed(nn.Module):
     Args:
         norm_in: LayerNorm of the pixels of a patch, before the map.
         norm: LayerNorm of the tokens, after it. (vit-pytorch has both.)
+        bias: of the map.
         norm_eps: epsilon of both.
     """
 
@@ -41,11 +42,12 @@ class PatchEmbed(nn.Module):
         norm_in: bool = False,
         norm: bool = False,
         norm_eps: float = 1e-6,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.in_chans, self.dim, self.patch_size = in_chans, dim, patch_size
         self.norm_in = nn.LayerNorm(in_chans * patch_size**2, eps=norm_eps) if norm_in else nn.Identity()
-        self.proj = nn.Conv2d(in_chans, dim, patch_size, stride=patch_size)
+        self.proj = nn.Conv2d(in_chans, dim, patch_size, stride=patch_size, bias=bias)
         self.norm = nn.LayerNorm(dim, eps=norm_eps) if norm else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -132,17 +134,19 @@ def hmlp_stem(in_chans: int, dim: int, patch_size: int) -> Stem:
 
 
 def build_patch_embed(
-    kind: PatchEmbedKind, in_chans: int, dim: int, patch_size: int, patch_norm: bool, norm_eps: float
+    kind: PatchEmbedKind, in_chans: int, dim: int, patch_size: int, *, patch_norm: bool, norm_eps: float, bias: bool
 ) -> PatchEmbed | Stem:
     """The patch embedding for the recipe key `patch_embed`.
 
     Raises:
-        UsageError: `patch_norm` with an embedding that is not linear, or a patch size it cannot make.
+        UsageError: `patch_norm` or no bias with an embedding that is not linear, or a patch size it cannot make.
     """
     if kind == "linear":
-        return PatchEmbed(in_chans, dim, patch_size, norm_in=patch_norm, norm=patch_norm, norm_eps=norm_eps)
-    if patch_norm:
-        raise UsageError(f"patch_norm does not apply to patch_embed {kind}", help="set patch_embed: linear")
+        norms = {"norm_in": patch_norm, "norm": patch_norm, "norm_eps": norm_eps}
+        return PatchEmbed(in_chans, dim, patch_size, **norms, bias=bias)
+    if patch_norm or not bias:
+        option = "patch_norm" if patch_norm else "pre_norm"
+        raise UsageError(f"{option} does not apply to patch_embed {kind}", help="set patch_embed: linear")
     return {"conv": conv_stem, "spt": ShiftedPatchEmbed, "hmlp": hmlp_stem}[kind](in_chans, dim, patch_size)
 
 

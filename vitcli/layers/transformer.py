@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
+from vitcli.layers.activation import ACTIVATIONS, Activation
 from vitcli.layers.attention import Attention
 from vitcli.layers.regularize import DropPathMode, LayerScale, Residual
 from vitcli.layers.reparam import fold_layer_norm, fold_scale, is_plain
@@ -12,10 +13,10 @@ from vitcli.layers.reparam import fold_layer_norm, fold_scale, is_plain
 class Mlp(nn.Module):
     """Two linear layers with an activation in between: (B, N, D) -> (B, N, D)."""
 
-    def __init__(self, dim: int, hidden_dim: int, *, act: type[nn.Module] = nn.GELU, drop: float = 0.0) -> None:
+    def __init__(self, dim: int, hidden_dim: int, *, act_layer: Activation = "gelu", drop: float = 0.0) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden_dim)
-        self.act = act()
+        self.act = ACTIVATIONS[act_layer]()
         self.drop1 = nn.Dropout(drop)
         self.fc2 = nn.Linear(hidden_dim, dim)
         self.drop2 = nn.Dropout(drop)
@@ -32,6 +33,7 @@ class Block(nn.Module):
         dim: D.
         mlp_ratio: hidden width of the feed-forward network / D.
         norm_eps: epsilon of both LayerNorms.
+        act_layer: the activation of the feed-forward network.
         layer_scale_init: first value of the layer scales; None: no layer scale.
         proj_drop: dropout after both layers of the feed-forward network, 0..1.
         drop_path_rate, drop_path_mode: stochastic depth, see `Residual`.
@@ -44,6 +46,7 @@ class Block(nn.Module):
         *,
         mlp_ratio: float = 4.0,
         norm_eps: float = 1e-6,
+        act_layer: Activation = "gelu",
         layer_scale_init: float | None = None,
         proj_drop: float = 0.0,
         drop_path_rate: float = 0.0,
@@ -55,7 +58,7 @@ class Block(nn.Module):
         self.ls1 = _layer_scale(dim, layer_scale_init)
         self.drop_path1 = Residual(drop_path_rate, drop_path_mode)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=proj_drop)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
         self.ls2 = _layer_scale(dim, layer_scale_init)
         self.drop_path2 = Residual(drop_path_rate, drop_path_mode)
 
@@ -91,7 +94,7 @@ class PostNormBlock(nn.Module):
         super().__init__()
         self.attn = attention
         self.norm1 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), act=nn.ReLU)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer="relu")
         self.norm2 = nn.LayerNorm(dim)
         self.drop = nn.Dropout(drop_rate)
 

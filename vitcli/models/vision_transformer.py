@@ -4,8 +4,9 @@
       patch_embed   linear, convolutions, shifted patches or hMLP       (B, N, D), N = (H/p) * (W/p)
       positions     learned, sincos2d or none; class and register tokens come first
       patch_drop    in training, some patches are dropped               (B, P+N, D)
+      norm_pre      optional LayerNorm (CLIP)                           (B, P+N, D)
       blocks        attention and MLP, or any module of the same shape  (B, P+N, D)
-      norm          then the class token, or the mean of the patches    (B, D)
+      pooling       class token, mean or maximum of the patches; norm before or after it  (B, D)
       pre_logits    optional layer with tanh                            (B, W), else W = D
       to_latent     the features, for hooks                             (B, W)
       head          linear or two layers, fine_tune                     (B, num_classes)
@@ -31,7 +32,7 @@ from vitcli.layers.reparam import has_hooks
 from vitcli.models.vit_keys import from_any
 
 PosEmbedKind = Literal["learned", "sincos2d", "none"]
-Pool = Literal["token", "avg"]
+Pool = Literal["token", "avg", "max", "avgmax"]
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,14 @@ class VisionTransformer(nn.Module):
         img_size: px, a multiple of the patch size.
         patch_embed: images -> tokens (B, N, D).
         blocks: an nn.ModuleList of blocks as `layers.transformer.Block`, or one module (B, N, D) -> (B, N, D).
-        norm: of the tokens after the last block, or of their mean.
+        norm: of the tokens after the last block, or of the pooled patches.
         heads: see `layers.heads.build_heads`.
         prefix: the tokens before the patches.
         pos_embed: "learned", fixed "sincos2d", or "none".
-        global_pool: the head sees the class token ("token"), or the mean of the patches ("avg").
+        global_pool: the head sees the class token ("token"), the mean of the patches ("avg"), their maximum ("max"),
+            or the average of both ("avgmax").
+        fc_norm: whether patches are pooled before the norm, and not after it.
+        norm_pre: of the tokens before the first block.
         pos_drop: dropout after the positions.
         patch_drop: see `PatchDropout`.
         grad_checkpointing: recompute the blocks in the backward pass.
@@ -88,6 +92,8 @@ class VisionTransformer(nn.Module):
         prefix: Prefix,
         pos_embed: PosEmbedKind,
         global_pool: Pool,
+        fc_norm: bool,
+        norm_pre: nn.Module,
         pos_drop: nn.Module,
         patch_drop: PatchDropout,
         grad_checkpointing: bool = False,
@@ -111,12 +117,13 @@ class VisionTransformer(nn.Module):
         self.pos_embed = _tokens(num_tokens if pos_embed == "learned" else 0, dim)
         fixed = sincos2d(self.grid_size, dim) if pos_embed == "sincos2d" else None
         self.register_buffer("fixed_pos_embed", fixed, persistent=False)
-        self.pos_drop, self.patch_drop = pos_drop, patch_drop
+        self.pos_drop, self.patch_drop, self.norm_pre = pos_drop, patch_drop, norm_pre
         is_list = isinstance(blocks, nn.ModuleList)
         self.transformer = None if is_list else blocks
         self.blocks = blocks if is_list else nn.ModuleList()
-        self.norm = norm if global_pool == "token" else nn.Identity()
-        self.fc_norm = norm if global_pool == "avg" else nn.Identity()  # after the mean, as in timm
+        is_last = fc_norm and global_pool != "token"
+        self.norm = nn.Identity() if is_last else norm
+        self.fc_norm = norm if is_last else nn.Identity()  # timm's name for it
         self.pre_logits = heads.pre_logits
         self.num_features = heads.pre_logits[0].out_features if heads.pre_logits else dim
         self.to_latent, self.to_cls_token = Latent(), Latent()  # (B, num_features); hooks know both names
@@ -139,7 +146,7 @@ class VisionTransformer(nn.Module):
         return self._latents(images, mask)[0]
 
     def forward_features(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
-        """All tokens after the last block, and after the norm if the class token is pooled: (B, P+N, D)."""
+        """All tokens after the last block, and after the norm unless it follows the pooling: (B, P+N, D)."""
         return self.norm(self._encode(*self._embed(images, mask)))
 
     def features(self, images: Tensor) -> list[Tensor]:
@@ -159,9 +166,9 @@ class VisionTransformer(nn.Module):
     def layer_of(self, name: str) -> int:
         """Which layer the parameter `name` belongs to, as in timm: 0 the embeddings, i+1 block i, then the head.
 
-        The norm of all tokens belongs to the last block, the norm after the mean to the head.
+        The norm of all tokens belongs to the last block, the norm after pooling to the head.
         """
-        if name.startswith(("patch_embed.", "cls_token", "dist_token", "reg_token", "pos_embed")):
+        if name.startswith(("patch_embed.", "cls_token", "dist_token", "reg_token", "pos_embed", "norm_pre.")):
             return 0
         if name.startswith("blocks."):
             return int(name.split(".")[1]) + 1
@@ -184,7 +191,8 @@ class VisionTransformer(nn.Module):
         if self.pos_embed is not None:
             x = x + self.pos_embed
         x, visible = self.pos_drop(x), self._visible(mask, x)
-        return self.patch_drop(x, visible) if drop_patches else (x, visible)
+        x, visible = self.patch_drop(x, visible) if drop_patches else (x, visible)
+        return self.norm_pre(x), visible
 
     def _visible(self, mask: Tensor | None, x: Tensor) -> Tensor | None:
         """(B, P+N) bool: the prefix always, the patches by the mask."""
@@ -220,21 +228,25 @@ class VisionTransformer(nn.Module):
     def _latents(self, images: Tensor, mask: Tensor | None) -> list[Tensor]:
         """What the heads classify, (B, D) each: one, or of a distilled model the two of its first tokens."""
         x, visible = self._embed(images, mask)
-        if self.global_pool == "avg":
-            pooled = [self.fc_norm(self._mean(self._encode(x, visible), visible))]
-        else:
+        if self.global_pool == "token":
             x = self._encode(x, visible, self.num_pooled)
             pooled = self.norm(x[:, : self.num_pooled]).unbind(1)
+        else:
+            pooled = [self.fc_norm(self._pool(self.norm(self._encode(x, visible)), visible))]
         first, *second = (self.pre_logits(token) for token in pooled)
         return [self.to_cls_token(self.to_latent(first)), *second]
 
-    def _mean(self, x: Tensor, visible: Tensor | None) -> Tensor:
-        """(B, D) mean of the patches that take part; zeros where there are none."""
+    def _pool(self, x: Tensor, visible: Tensor | None) -> Tensor:
+        """(B, D): the patches that take part, pooled; zeros where there are none."""
         x = x[:, self.num_prefix_tokens :]
-        if visible is None:
-            return x.mean(1)
-        weight = visible[:, self.num_prefix_tokens :, None].to(x.dtype)
-        return (x * weight).sum(1) / weight.sum(1).clamp(min=1)
+        takes_part = None if visible is None else visible[:, self.num_prefix_tokens :, None]
+        match self.global_pool:
+            case "max":
+                return _max(x, takes_part)
+            case "avgmax":
+                return 0.5 * (_max(x, takes_part) + _mean(x, takes_part))
+            case _:
+                return _mean(x, takes_part)
 
 
 def patch_grid(img_size: int, patch_size: int) -> tuple[int, int]:
@@ -249,11 +261,24 @@ def patch_grid(img_size: int, patch_size: int) -> tuple[int, int]:
     return img_size // patch_size, img_size // patch_size
 
 
+def _mean(x: Tensor, takes_part: Tensor | None) -> Tensor:
+    if takes_part is None:
+        return x.mean(1)
+    weight = takes_part.to(x.dtype)
+    return (x * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+def _max(x: Tensor, takes_part: Tensor | None) -> Tensor:
+    if takes_part is None:
+        return x.amax(1)
+    return x.masked_fill(~takes_part, -torch.inf).amax(1).masked_fill(~takes_part.any(1), 0)
+
+
 def _check_pooling(global_pool: Pool, prefix: Prefix) -> None:
     if prefix.distilled and global_pool != "token":
         raise UsageError("a distilled model pools its class and distillation tokens", help="set global_pool: token")
     if global_pool == "token" and not prefix.class_token:
-        raise UsageError("pooling the class token needs one", help="set class_token: true, or global_pool: avg")
+        raise UsageError("pooling the class token needs one", help="set class_token: true, or another global_pool")
 
 
 def _tokens(count: int, dim: int) -> nn.Parameter | None:

@@ -12,6 +12,7 @@ from functools import partial
 
 from torch import nn
 
+from vitcli.layers.activation import Activation
 from vitcli.layers.attention import Attention, Scale
 from vitcli.layers.embed import PatchEmbedKind, build_patch_embed
 from vitcli.layers.heads import build_heads
@@ -64,6 +65,8 @@ def create(
     patch_norm: bool = False,
     pos_embed: PosEmbedKind = "learned",
     global_pool: Pool = "token",
+    fc_norm: bool = True,
+    pre_norm: bool = False,
     class_token: bool | None = None,
     distilled: bool = False,
     reg_tokens: int = 0,
@@ -71,6 +74,7 @@ def create(
     attn_scale: Scale = "head",
     head_dim: int | None = None,
     norm_eps: float = 1e-6,
+    act_layer: Activation = "gelu",
     final_norm: bool = True,
     pre_logits: int | None = None,
     head_hidden: int | None = None,
@@ -93,26 +97,29 @@ def create(
     # fmt: off
     attention = partial(Attention, dim, num_heads, head_dim=head_dim, qkv_bias=qkv_bias, scale=attn_scale,
                         attn_drop=attn_drop_rate, proj_drop=proj_drop_rate)
-    block = partial(Block, dim=dim, mlp_ratio=mlp_ratio, norm_eps=norm_eps, proj_drop=proj_drop_rate,
-                    layer_scale_init=layer_scale_init, drop_path_mode=drop_path_mode)
+    block = partial(Block, dim=dim, mlp_ratio=mlp_ratio, norm_eps=norm_eps, act_layer=act_layer,
+                    proj_drop=proj_drop_rate, layer_scale_init=layer_scale_init, drop_path_mode=drop_path_mode)
     shape = TransformerShape(dim, depth, num_heads, num_tokens, mlp_ratio)
     rates = (drop_path_rate * i / max(depth - 1, 1) for i in range(depth))
     model = VisionTransformer(
         img_size=img_size,
-        patch_embed=build_patch_embed(patch_embed, in_chans, dim, patch_size, patch_norm, norm_eps),
+        patch_embed=build_patch_embed(patch_embed, in_chans, dim, patch_size, patch_norm=patch_norm, norm_eps=norm_eps,
+                                      bias=not pre_norm),
         blocks=build_transformer(transformer, shape) if transformer
         else nn.ModuleList(block(attention(), drop_path_rate=rate) for rate in rates),
         norm=nn.LayerNorm(dim, eps=norm_eps) if final_norm else nn.Identity(),
         heads=build_heads(dim, num_classes, pre_logits=pre_logits, hidden_dim=head_hidden,
                           fine_tune_from=fine_tune_from, distilled=distilled, drop_rate=drop_rate),
-        prefix=prefix, pos_embed=pos_embed, global_pool=global_pool,
+        prefix=prefix, pos_embed=pos_embed, global_pool=global_pool, fc_norm=fc_norm,
+        norm_pre=nn.LayerNorm(dim, eps=norm_eps) if pre_norm else nn.Identity(),
         pos_drop=nn.Dropout(pos_drop_rate),
         patch_drop=PatchDropout(patch_drop_rate, patch_drop_mode, num_prefix_tokens=prefix.num_tokens),
         grad_checkpointing=grad_checkpointing,
     )
     # fmt: on
     initialize(model, head_bias_init=head_bias_init)
-    model.hidden_options |= {"num_heads": num_heads, "attn_scale": attn_scale, "norm_eps": norm_eps}
+    model.hidden_options |= {"num_heads": num_heads, "attn_scale": attn_scale}
+    model.hidden_options |= {"norm_eps": norm_eps, "act_layer": act_layer}
     return model
 
 

@@ -9,6 +9,7 @@ timm          blocks.0.attn.qkv.weight                                       wit
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -19,6 +20,9 @@ from vitcli.errors import WeightsError
 from vitcli.models.renaming import Table, to_ours, to_theirs
 from vitcli.models.vit_google import from_google, is_google, join_qkv, split_qkv
 from vitcli.models.vit_pytorch_keys import from_vit_pytorch, is_vit_pytorch
+
+#: replaces masked patches in training without labels; a network that is used has no use for it
+MASK_TOKEN = "mask_token"
 
 Family = Literal["torchvision", "hf", "google", "vit-pytorch", "mindcv", "timm"]
 
@@ -39,7 +43,8 @@ TORCHVISION: Table = (
     ("heads.pre_logits", "pre_logits.fc"),
     ("heads.head", "head"),
 )
-#: without the beginning "vit." or "deit."; "q", "k" and "v" are the three parts of our qkv
+_HF_BASE = re.compile(r"^(vit|deit|dinov2(_with_registers)?)\.")
+#: without such a beginning; "q", "k" and "v" are the three parts of our qkv
 HF: Table = (
     ("embeddings.cls_token", "cls_token"),
     ("embeddings.distillation_token", "dist_token"),
@@ -65,6 +70,17 @@ HF: Table = (
     ("layers.{i}.mlp.fc1", "blocks.{i}.mlp.fc1"),
     ("layers.{i}.mlp.fc2", "blocks.{i}.mlp.fc2"),
 )
+#: what DINOv2 has in place of some of them; without the beginning "dinov2." or "dinov2_with_registers."
+HF_DINOV2: Table = (
+    ("embeddings.register_tokens", "reg_token"),
+    ("embeddings.mask_token", MASK_TOKEN),
+    ("encoder.layer.{i}.norm1", "blocks.{i}.norm1"),
+    ("encoder.layer.{i}.norm2", "blocks.{i}.norm2"),
+    ("encoder.layer.{i}.layer_scale1.lambda1", "blocks.{i}.ls1.gamma"),
+    ("encoder.layer.{i}.layer_scale2.lambda1", "blocks.{i}.ls2.gamma"),
+    ("encoder.layer.{i}.mlp.fc1", "blocks.{i}.mlp.fc1"),
+    ("encoder.layer.{i}.mlp.fc2", "blocks.{i}.mlp.fc2"),
+)
 HF_HEADS: Table = (
     ("classifier", "head"),
     ("cls_classifier", "head"),
@@ -87,10 +103,11 @@ MINDCV: Table = (
     ("head.classifier.1.classifier", "head"),
     ("head.classifier", "head"),
 )
-#: names that differ from timm's in the published files of DeiT III and the later ones of MindCV
+#: names that differ from timm's in the published files of DeiT III and DINOv2 and the later ones of MindCV
 TIMM: Table = (
     ("blocks.{i}.gamma_1", "blocks.{i}.ls1.gamma"),
     ("blocks.{i}.gamma_2", "blocks.{i}.ls2.gamma"),
+    ("register_tokens", "reg_token"),
     *MINDCV[-3:],
 )
 
@@ -116,8 +133,8 @@ def family_of(names: Iterable[str]) -> Family | None:
 def from_any(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`tensors` under our names and in our shapes; unknown names stay as they are.
 
-    Positions without rows for the class and register tokens (DeiT III, timm's `no_embed_class`) get rows of zeros,
-    which does not change the sum.
+    Positions without rows for the class and register tokens (DeiT III, timm's `no_embed_class`), or without those for
+    the registers (DINOv2), get rows of zeros, which does not change the sum.
     """
     match family_of(tensors):
         case None:
@@ -127,8 +144,8 @@ def from_any(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         case "vit-pytorch":
             converted = from_vit_pytorch(tensors)
         case "hf":
-            plain = {name.removeprefix("deit.").removeprefix("vit."): tensor for name, tensor in tensors.items()}
-            converted = join_qkv(_renamed(plain, HF + HF_HEADS))
+            plain = {_HF_BASE.sub("", name): tensor for name, tensor in tensors.items()}
+            converted = join_qkv(_renamed(plain, HF + HF_HEADS + HF_DINOV2))
         case family:
             converted = _renamed(tensors, {"torchvision": TORCHVISION, "mindcv": MINDCV, "timm": TIMM}[family])
     return _with_prefix_rows(converted)
@@ -172,8 +189,9 @@ def _exported(tensors: Mapping[str, Tensor], table: Table, target: str) -> dict[
 def _with_prefix_rows(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     positions, prefix = tensors.get("pos_embed"), num_prefix_tokens(tensors)
     if positions is not None and positions.ndim == 3 and prefix:
-        rows = positions.shape[1]
-        if is_square(rows) and not is_square(rows - prefix):
-            zeros = positions.new_zeros(1, prefix, positions.shape[2])
-            tensors["pos_embed"] = torch.cat([zeros, positions], dim=1)
+        rows, pooled = positions.shape[1], num_prefix_tokens({**tensors, "reg_token": positions[:, :0]})
+        if not is_square(rows - prefix):
+            kept = next((kept for kept in (0, pooled) if is_square(rows - kept)), prefix)
+            zeros = positions.new_zeros(1, prefix - kept, positions.shape[2])
+            tensors["pos_embed"] = torch.cat([positions[:, :kept], zeros, positions[:, kept:]], dim=1)
     return tensors

@@ -37,12 +37,15 @@ OPTIONS = {
     "mlp_ratio": Option(_ALL),
     "distilled": Option(("timm", "hf")),
     "qkv_bias": Option(("timm", "hf")),
-    "global_pool": Option(("timm",)),
+    "global_pool": Option(("timm",), hidden=True),
+    "fc_norm": Option(("timm",)),
+    "pre_norm": Option(("timm",)),
     "class_token": Option(("timm",)),
     "reg_tokens": Option(("timm",)),
     "layer_scale_init": Option(("timm",)),
     "pre_logits": Option(("torchvision", "google")),
     "norm_eps": Option(("hf",), hidden=True),
+    "act_layer": Option(("timm", "hf"), hidden=True),
     "pos_embed": Option(hidden=True),
     "attn_scale": Option(hidden=True),
     "patch_embed": Option(),
@@ -93,13 +96,16 @@ def options_of(tensors: Mapping[str, Tensor], known: Mapping[str, Any] | None = 
         "mlp_ratio": hidden / dim,
         "class_token": "cls_token" in own,
         "global_pool": "avg" if "fc_norm.weight" in own or "cls_token" not in own else "token",
+        "pre_norm": "norm_pre.weight" in own,
         "distilled": "dist_token" in own,
         "reg_tokens": own["reg_token"].shape[1] if "reg_token" in own else 0,
         "qkv_bias": "blocks.0.attn.qkv.bias" in own,
         "layer_scale_init": 1e-5 if "blocks.0.ls1.gamma" in own else None,
         "final_norm": "norm.weight" in own or "fc_norm.weight" in own,
     }
-    found |= {"pos_embed": "none", "attn_scale": "head", **(known or {}), **hidden_of(tensors)}
+    found |= {"pos_embed": "none", "attn_scale": "head", "act_layer": "gelu", **(known or {}), **hidden_of(tensors)}
+    if found["global_pool"] != "token" and found["final_norm"]:
+        found["fc_norm"] = "fc_norm.weight" in own
     usual_head_dim = 64 if family == "vit-pytorch" and found["attn_scale"] == "head" else None  # at any width
     found |= _patches(own) | _head(own)
     if "pos_embed" in own:

@@ -16,6 +16,7 @@ from torch import nn
 from vitcli.data.class_names import named_outputs
 from vitcli.errors import DataError, WeightsError
 from vitcli.layers.reparam import reparameterize
+from vitcli.models.vit_keys import MASK_TOKEN
 from vitcli.networks.build import build_network
 from vitcli.networks.classes import NamedBy
 from vitcli.networks.precedence import settled
@@ -132,7 +133,7 @@ def _load_whole(recipe: Recipe, num_classes: int, weights: Weights) -> tuple[nn.
         model = reparameterize(model, fold=fold)
     report = load_weights(model, weights, pos_resample=recipe.model.pos_resample)
     resized = [name for name in report.resized if name != "pos_embed"]
-    unexpected = report.unexpected if num_classes else []
+    unexpected = [name for name in report.unexpected if num_classes and name != MASK_TOKEN]
     if report.missing or unexpected or resized:
         names = ", ".join(list(dict.fromkeys([*report.missing, *unexpected, *resized]))[:3])
         message = f"{weights.source} does not fit {recipe.model.model} with {num_classes} classes: {names}"

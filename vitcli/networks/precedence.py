@@ -18,9 +18,11 @@ from vitcli.weights.fit import fit_of
 from vitcli.weights.preprocessing import KEYS, preprocessing_of
 from vitcli.weights.read import Weights
 
+#: what only some models have
+ARCHITECTURE = ("layer_scale_init", *OWN_KEYS)
 #: keys that a trained network knows better than a recipe: how it is built, and what it learned and in which arithmetic,
 #: which decides how it is evaluated
-NETWORK = ("model", "layer_scale_init", *OWN_KEYS, "task", "quantize")
+NETWORK = ("model", *ARCHITECTURE, "task", "quantize")
 #: how an image becomes its input
 PREPROCESSING = ("image_resize", "in_channels", *KEYS)
 #: the images that it was trained and evaluated on
@@ -114,7 +116,7 @@ def _shown(weights: Weights) -> dict[str, Any]:
     if fit.options.get("num_heads", 1) is None:
         help = "`vitcli weights convert SOURCE --to vitcli --num_heads N -o FILE` writes a file that states it"
         raise WeightsError(f"the number of attention heads of {weights.source} is not known", help=help)
-    own = {name: value for name, value in fit.options.items() if name in OWN_KEYS}
+    own = {name: value for name, value in fit.options.items() if name in ARCHITECTURE}
     seen = fit.seen | {name: fit.options[name] for name in ("img_size", "in_chans") if fit.options.get(name)}
     info, stated, channels = model_info(fit.name), weights.meta.get("preprocessing", {}), seen.get("in_chans", 3)
     return {

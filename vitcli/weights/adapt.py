@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitcli.models.vit_keys import MASK_TOKEN
+
 PosResample = Literal["timm", "torchvision", "jax"]
 #: how these projects resize a grid of position embeddings; jax: scipy.ndimage.zoom of order 1
 INTERPOLATIONS: dict[PosResample, dict[str, Any]] = {
@@ -81,6 +83,7 @@ def adapt(
     """Make every change that `model` needs, in place."""
     own = model.state_dict()
     classifiers: tuple[str, ...] = getattr(model, "classifiers", ("head",))
+    _drop_mask_token(tensors, report)
     _drop_distillation(tensors, own, report)
     _rename_norm(tensors, own, report)
     heads = ("fine_tune",) if "fine_tune.weight" in own else classifiers  # a head before it must come from the file
@@ -169,6 +172,12 @@ def _settle_pre_logits(tensors: Tensors, own: Mapping[str, Tensor], report: Load
     elif in_model and not in_file:
         report.missing += in_model
         report.notes.append("pre_logits not loaded: the file has none")
+
+
+def _drop_mask_token(tensors: Tensors, report: LoadReport) -> None:
+    if MASK_TOKEN in tensors:
+        _drop(tensors, [MASK_TOKEN], report)
+        report.notes.append(f"{MASK_TOKEN} not loaded: only training without labels uses it")
 
 
 def _drop_distillation(tensors: Tensors, own: Mapping[str, Tensor], report: LoadReport) -> None:

@@ -10,12 +10,16 @@ from torch import Tensor, nn
 
 from vitcli.catalog import MODEL_ARGUMENTS, model_info
 from vitcli.errors import DataError, VitcliError, WeightsError
+from vitcli.image_size import in_words
 from vitcli.layers.reparam import Fold, reparameterize
 from vitcli.models.registry import create_model, list_models
 from vitcli.models.vit import VARIANTS
+from vitcli.models.vit_keys import MASK_TOKEN, from_any
 from vitcli.models.vit_options import HIDDEN, hidden_of, name_and_options, options_of, usual_options
 from vitcli.recipe import schema
 from vitcli.recipe.describe import expectation
+from vitcli.weights.configuration import stated_options
+from vitcli.weights.other_parts import other_parts
 from vitcli.weights.read import Weights
 
 #: options that depend on the data, not on the model
@@ -55,6 +59,10 @@ def find_fit(weights: Weights, *, num_heads: int | None = None) -> Fit | None:
         others = (Fit(name, {}, {}) for name in list_models() if not name.startswith("vit_"))
         candidates = (*_fit_of_recipe(weights.meta), *others)
         return next((fit for fit in candidates if _has_shapes(fit, weights.tensors, whole=False)), None)
+    if "img_size" in known and known["img_size"] != found["img_size"]:
+        stated, shown = in_words(known["img_size"]), in_words(found["img_size"])
+        message = f"{weights.source}: the configuration says images of {stated}, the positions are for {shown}"
+        raise WeightsError(message, help="correct the configuration next to the weights")
     name, options = name_and_options(found)
     if "num_heads" not in found:
         options["num_heads"] = None
@@ -67,7 +75,13 @@ def fit_of(weights: Weights, *, num_heads: int | None = None) -> Fit:
     if fit := find_fit(weights, num_heads=num_heads):
         return fit
     help = "`vitcli weights show` prints what is known about it"
-    raise WeightsError(f"{weights.source} fits no model of the registry", help=help)
+    raise WeightsError(f"{weights.source} fits no model of the registry{why_not(weights.tensors)}", help=help)
+
+
+def why_not(tensors: Mapping[str, Tensor]) -> str:
+    """The parts of `tensors` that no model of vitcli has, as the end of a sentence; empty if none is known."""
+    parts = other_parts({**tensors, **from_any(tensors)})
+    return f": it has {', '.join(parts)}" if parts else ""
 
 
 def fold_of(names: Iterable[str]) -> Fold | None:
@@ -80,14 +94,16 @@ def fold_of(names: Iterable[str]) -> Fold | None:
 
 
 def known_options(weights: Weights) -> dict[str, Any]:
-    """The `HIDDEN` options that are certain, from our recipe, a configuration of the hub, or the names."""
-    config, recipe = weights.meta.get("config", {}), weights.meta.get("recipe", weights.meta.get("options", {}))
-    args = config.get("model_args")  # in timm's config
+    """The `HIDDEN` options that are certain, from our recipe, a configuration of the hub, or the names.
+
+    Raises:
+        DataError: a value is not valid for its option. WeightsError: see `stated_options`.
+    """
+    recipe = weights.meta.get("recipe", weights.meta.get("options", {}))
     sources: list[dict[str, Any]] = [
         {"img_size": recipe.get("image_resize")} | recipe,
-        usual_options(recipe["model"]) if recipe.get("model") in list(VARIANTS) else {},
-        {"num_heads": config.get("num_attention_heads"), "norm_eps": config.get("layer_norm_eps")},
-        {"num_heads": args.get("num_heads")} if isinstance(args, dict) else {},
+        usual_options(recipe["model"]) | {"img_size": None} if recipe.get("model") in list(VARIANTS) else {},
+        stated_options(weights.meta.get("config", {}), weights.source),
     ]
     known: dict[str, Any] = {}
     for name in HIDDEN:
@@ -130,7 +146,7 @@ def _has_shapes(fit: Fit, tensors: Mapping[str, Tensor], *, whole: bool) -> bool
     except VitcliError:
         return False
     ignored = () if whole else (*getattr(model, "classifiers", ()), *getattr(model, "first_convs", ()))
-    return _shapes(model.state_dict(), ignored) == _shapes(converted(model, tensors), ignored)
+    return _shapes(model.state_dict(), ignored) == _shapes(converted(model, tensors), (*ignored, MASK_TOKEN))
 
 
 def converted(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

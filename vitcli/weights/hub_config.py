@@ -13,6 +13,8 @@ from vitcli.weights.read import Weights
 
 #: timm's model of this width; `model_args` has all other options
 TIMM_NAMES = {192: "vit_tiny_patch16_224", 384: "vit_small_patch16_224", 1024: "vit_large_patch16_224"}
+#: transformers' names of activations, where they are not timm's
+_HF_NAMES = {"gelu_tanh": "gelu_pytorch_tanh"}
 #: options that timm's configuration has elsewhere
 _NOT_ARGS = ("num_classes", "distilled")
 
@@ -69,7 +71,7 @@ def hf_config(fit: Fit, weights: Weights) -> dict[str, Any]:
         "num_channels": seen["in_chans"],
         "qkv_bias": seen["qkv_bias"],
         "layer_norm_eps": seen.get("norm_eps", 1e-6),
-        "hidden_act": "gelu",
+        "hidden_act": _HF_NAMES.get(seen["act_layer"], seen["act_layer"]),
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
     }

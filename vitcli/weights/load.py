@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vitcli.errors import WeightsError
 from vitcli.models.vit_options import options_of
 from vitcli.weights.adapt import Classes, LoadReport, PosResample, adapt
-from vitcli.weights.fit import converted, find_fit, fold_of, known_options
+from vitcli.weights.fit import converted, find_fit, fold_of, known_options, why_not
 from vitcli.weights.read import Weights, read_weights
 
 
@@ -93,7 +93,7 @@ def _check_all(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], report:
     if any(wrong.values()):
         lines = [f"{len(names)} {word}: {', '.join(names[:3])}" for word, names in wrong.items() if names]
         fit = find_fit(weights)
-        help = f"this file fits {fit}" if fit else "it fits no model of the registry"
+        help = f"this file fits {fit}" if fit else f"it fits no model of the registry{why_not(weights.tensors)}"
         raise WeightsError(f"{weights.source} is not for this model\n  " + "\n  ".join(lines), help=help)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 #: keys that describe the blocks of a plain ViT, and so have no effect on a `transformer` of another kind
 OF_THE_BLOCKS = (
     "drop_path_rate", "drop_path_mode", "layer_scale_init", "qkv_bias", "attn_scale", "head_dim", "proj_drop_rate",
-    "attn_drop_rate", "grad_checkpointing", "layer_decay",
+    "attn_drop_rate", "act_layer", "grad_checkpointing", "layer_decay",
 )  # fmt: skip
 
 
@@ -59,9 +59,11 @@ class Model(Section):
     )
     patch_norm: bool | None = option("LayerNorm before and after a linear patch embedding.")
     pos_embed: Literal["learned", "sincos2d", "none"] | None = option("Position embeddings.")
-    global_pool: Literal["token", "avg"] | None = option(
-        "Input of the head: the class token, or the mean of the patches."
+    global_pool: Literal["token", "avg", "max", "avgmax"] | None = option(
+        "Input of the head: the class token, or the mean of the patches, their maximum, or the average of both."
     )
+    fc_norm: bool | None = option("Pool the patches before the final norm, not after it. Default: true.")
+    pre_norm: bool | None = option("LayerNorm before the first block, and a patch embedding without bias (CLIP).")
     class_token: bool | None = option("Use a class token. Default: only with global_pool token.")
     distilled: bool | None = option("Add a distillation token with its own head (DeiT).")
     reg_tokens: int | None = option("Number of register tokens.", ge=0)
@@ -72,6 +74,9 @@ class Model(Section):
     )
     head_dim: int | None = option("Width of an attention head. Default: embed_dim / num_heads.", ge=1)
     norm_eps: float | None = option("Epsilon of the LayerNorms.", gt=0)
+    act_layer: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"] | None = option(
+        "Activation of the feed-forward networks."
+    )
     final_norm: bool | None = option("LayerNorm after the last block.")
     pre_logits: int | None = option("Width of a tanh layer before the head. 0: none.", ge=0)
     head_hidden: int | None = option("Hidden width of a two-layer head. 0: one layer.", ge=0)

@@ -1,0 +1,169 @@
+"""Configurations of timm and transformers: every key they write is known, and what it says is honored or refused."""
+
+import dataclasses
+import inspect
+import json
+
+import pytest
+import timm
+import torch
+from timm.models._hub import save_config_for_hf
+from timm.models._pretrained import PretrainedCfg
+from timm.models.fastvit import FastVit
+from timm.models.vision_transformer import VisionTransformer
+from transformers import (
+    DeiTConfig,
+    Dinov2Config,
+    Dinov2ForImageClassification,
+    Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    ViTConfig,
+)
+
+from tests.models.vit_oracles import TINY, hf_vit, pictures, timm_vit
+from tests.support.tensors import randomized
+from vitcli.errors import WeightsError
+from vitcli.networks.opened import open_network
+from vitcli.weights import configuration
+from vitcli.weights.configuration import HF, TIMM, TIMM_FASTVIT, TIMM_PRETRAINED, TIMM_VIT, Keys, stated_options
+from vitcli.weights.fit import find_fit
+from vitcli.weights.read import Weights
+
+TIMMS = {"architecture": "vit_base_patch16_224", "global_pool": "token"}
+HFS = {"model_type": "vit", "hidden_act": "gelu"}
+
+
+def known(keys: Keys) -> set[str]:
+    return {*keys.honored, *keys.shown, *keys.fixed, *keys.ignored}
+
+
+def arguments(cls: type) -> set[str]:
+    return set(inspect.signature(cls).parameters)
+
+
+def test_every_key_that_timm_writes_is_known(tmp_path):
+    assert {field.name for field in dataclasses.fields(PretrainedCfg)} <= known(TIMM_PRETRAINED)
+    assert arguments(VisionTransformer) == known(TIMM_VIT)
+    assert arguments(FastVit) | {"img_size"} == known(TIMM_FASTVIT)
+    save_config_for_hf(timm_vit(), str(tmp_path / "config.json"), {"label_names": list("abcde")})
+    assert json.loads((tmp_path / "config.json").read_text()).keys() <= known(TIMM)
+
+
+@pytest.mark.parametrize("config", [ViTConfig, DeiTConfig, Dinov2Config, Dinov2WithRegistersConfig])
+def test_every_key_that_transformers_writes_is_known(config):
+    written = json.loads(config().to_json_string(use_diff=False))
+    assert written.keys() <= known(HF)
+    HF.check(written, "memory")  # and each first value is one of ours
+
+
+def test_each_key_is_in_one_list():
+    for keys in vars(configuration).values():
+        if isinstance(keys, Keys):
+            assert len(known(keys)) == sum(map(len, (keys.honored, keys.shown, keys.fixed, keys.ignored))), keys.name
+
+
+def of_timm(folder, model: torch.nn.Module, **changed) -> torch.nn.Module:
+    """The network that is opened from what timm saves, with these arguments in the configuration."""
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    save_config_for_hf(model, str(folder / "config.json"), model_args=changed)
+    return open_network(folder).model
+
+
+@pytest.mark.parametrize("name", ["gelu", "gelu_tanh", "quick_gelu", "relu", "silu", "swish"])
+def test_activations_of_timm(tmp_path, name):
+    theirs = timm_vit(act_layer=name)
+    torch.testing.assert_close(of_timm(tmp_path, theirs)(pictures()), theirs(pictures()))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"global_pool": "avg"},
+        {"global_pool": "max"},
+        {"global_pool": "avgmax", "class_token": False},
+        {"global_pool": "avg", "fc_norm": False},
+        {"global_pool": "avgmax", "fc_norm": False, "reg_tokens": 2},
+        {"pre_norm": True},
+        {"init_values": 0.1, "reg_tokens": 3, "no_embed_class": True},
+    ],
+    ids=str,
+)
+def test_pooling_and_norms_of_timm(tmp_path, options):
+    theirs = timm_vit(**options)
+    torch.testing.assert_close(of_timm(tmp_path, theirs)(pictures()), theirs(pictures()))
+
+
+@pytest.mark.parametrize("name", ["gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "quick_gelu", "relu", "silu"])
+def test_activations_of_transformers(tmp_path, name):
+    theirs = hf_vit(hidden_act=name)
+    theirs.save_pretrained(tmp_path)
+    torch.testing.assert_close(open_network(tmp_path).model(pictures()), theirs(pictures()).logits)
+
+
+@pytest.mark.parametrize("registers", [0, 3])
+def test_dinov2_of_transformers(tmp_path, registers):
+    tiny = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+    if registers:
+        theirs = Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**tiny, num_register_tokens=registers))
+    else:
+        theirs = Dinov2Model(Dinov2Config(**tiny))
+    randomized(theirs).save_pretrained(tmp_path)
+    opened = open_network(tmp_path)
+    torch.testing.assert_close(opened.model(pictures()), theirs(pictures()).pooler_output)
+    assert any("mask_token not loaded" in note for note in opened.notes)
+
+
+def test_a_classifier_of_dinov2_is_refused_for_its_reason(tmp_path):
+    config = Dinov2Config(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=28, num_labels=5)
+    Dinov2ForImageClassification(config).save_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match="a classifier of the class token and the mean of the patches"):
+        open_network(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (TIMMS | {"architecture": "vit_small_patch16_rope_224"}, "rope_224'; it has rotary positions"),
+        (TIMMS | {"architecture": "vit_base_patch16_rpn_224"}, "norms after the branches"),
+        (TIMMS | {"architecture": "vit_base_r50_s16_224"}, "a ResNet before it"),
+        (TIMMS | {"architecture": "swin_tiny_patch4_window7_224"}, "it is not a plain ViT"),
+        (TIMMS | {"global_pool": "map"}, "global_pool: 'map'; this is attention pooling"),
+        (TIMMS | {"global_pool": ""}, "global_pool: ''; vitcli's ViTs have token, avg, max, avgmax"),
+        (TIMMS | {"model_args": {"qk_norm": True}}, "model_args says qk_norm: True; vitcli's models have False"),
+        (TIMMS | {"model_args": {"norm_layer": "rmsnorm"}}, "norm_layer: 'rmsnorm'; vitcli's models have None"),
+        (TIMMS | {"model_args": {"act_layer": "mish"}}, "act_layer: 'mish'; vitcli has gelu"),
+        (TIMMS | {"model_args": {"act_layer": ["gelu"]}}, "act_layer: \\['gelu'\\]"),
+        (TIMMS | {"model_args": {"new": 1}}, "model_args says new: 1; this key is not known"),
+        (TIMMS | {"model_args": "vit"}, "model_args: 'vit'; it must be a table"),
+        (TIMMS | {"pretrained_cfg": {"label_offset": 1}}, "label_offset: 1"),
+        (TIMMS | {"new": 1}, "config.json says new: 1"),
+        ({"architecture": "fastvit_t8", "model_args": {"act_layer": "relu"}}, "act_layer: 'relu'; .* None or 'gelu'"),
+        ({"architecture": "fastvit_t8", "model_args": {"fork_feat": True}}, "fork_feat: True"),
+        (HFS | {"hidden_act": "laplace"}, "hidden_act: 'laplace'"),
+        (HFS | {"model_type": "beit"}, "model_type: 'beit'"),
+        (HFS | {"problem_type": "multi_label_classification"}, "problem_type: 'multi_label_classification'"),
+        (HFS | {"pooler_act": "relu"}, "pooler_act: 'relu'"),
+        (HFS | {"use_swiglu_ffn": True}, "use_swiglu_ffn: True"),
+        (HFS | {"rope_theta": 100}, "rope_theta: 100; this key is not known"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_honored_is_refused_by_name(config, message):
+    with pytest.raises(WeightsError, match=message):
+        stated_options(config, "folder/config.json")
+
+
+def test_sizes_that_contradict_each_other():
+    """timm cuts an image of 36 px to 32 for patches of 8, which no resizing equals."""
+    tensors = timm_vit().state_dict()
+    config = TIMMS | {"pretrained_cfg": {"input_size": [3, 36, 36]}, "model_args": {"num_heads": 2}}
+    with pytest.raises(WeightsError, match="images of 36 px, the positions are for 32 px"):
+        find_fit(Weights(tensors, {"config": config}))
+
+
+def test_arguments_are_stronger_than_the_name(tmp_path):
+    clip = timm.create_model("vit_base_patch16_clip_quickgelu_224", **TINY | {"act_layer": "silu", "pre_norm": False})
+    theirs = randomized(clip)
+    assert theirs.blocks[0].norm1.eps == 1e-5
+    torch.testing.assert_close(of_timm(tmp_path, theirs, act_layer="silu")(pictures()), theirs(pictures()))
