@@ -13,7 +13,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int VERSION = 1;  // of artifact.txt
+constexpr int VERSION = 2;  // of artifact.txt
 const char* const AGAIN = "export the model again, or copy its folder again with all files";
 
 std::ifstream open(const fs::path& path) {
@@ -81,7 +81,11 @@ T choose(const KeyValues& values, const std::string& key, const std::map<std::st
 
 Preprocessing read_preprocessing(const KeyValues& values) {
   Preprocessing result;
-  result.image_resize = values.integer("image_resize");
+  result.height = values.integer("image_height");
+  result.width = values.integer("image_width");
+  result.crop_mode = choose<CropMode>(
+      values, "crop_mode",
+      {{"center", CropMode::center}, {"squash", CropMode::squash}, {"border", CropMode::border}});
   result.crop_pct = values.number("crop_pct");
   result.filter = choose<Filter>(values, "interpolation",
                                  {{"nearest", Filter::nearest},
@@ -90,10 +94,13 @@ Preprocessing read_preprocessing(const KeyValues& values) {
                                   {"lanczos", Filter::lanczos}});
   result.in_channels = values.integer("in_channels");
   if (result.in_channels != 1 && result.in_channels != 3) throw KeyValueError("in_channels is not 1 or 3");
+  result.border = read_per_channel(values, "border", result.in_channels);
   result.mean = read_per_channel(values, "mean", result.in_channels);
   result.std = read_per_channel(values, "std", result.in_channels);
   // the ranges of a recipe
-  if (result.image_resize < 8 || result.image_resize > 8192) throw KeyValueError("image_resize is not 8 to 8192");
+  for (const int side : {result.height, result.width}) {
+    if (side < 8 || side > 8192) throw KeyValueError("image_height or image_width is not 8 to 8192");
+  }
   if (!(result.crop_pct >= 0.1 && result.crop_pct <= 1)) throw KeyValueError("crop_pct is not 0.1 to 1");
   return result;
 }

@@ -13,9 +13,14 @@ namespace vitcli {
 enum class Dtype { uint8, float32 };
 enum class Layout { nhwc, nchw };
 
+// How an image is resized before the center crop: to cover the input, to its aspect ratio, or to fit into it.
+enum class CropMode { center, squash, border };
+
 struct Preprocessing {
-  int image_resize;  // side of the network's square input in pixels
-  double crop_pct;   // share of the resized image that the center crop keeps
+  int height, width;  // of the network's input in pixels
+  CropMode crop_mode;
+  std::vector<float> border;  // of crop mode border: values of a pixel, per channel
+  double crop_pct;  // share of the resized image that the center crop keeps
   Filter filter;
   int in_channels;               // 1 gray, 3 RGB
   std::vector<float> mean, std;  // per channel, of pixels 0 to 1; for networks that take float32

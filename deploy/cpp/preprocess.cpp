@@ -1,6 +1,7 @@
 #include "preprocess.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 namespace vitcli {
@@ -42,25 +43,65 @@ Image resize_shorter(const Image& image, int shorter, Filter filter) {
   return image.width <= image.height ? resize(image, shorter, longer, filter) : resize(image, longer, shorter, filter);
 }
 
-Image center_crop(const Image& image, int side) {
-  // nearbyint rounds half to even
-  const int left = static_cast<int>(std::nearbyint((image.width - side) / 2.0));
-  const int top = static_cast<int>(std::nearbyint((image.height - side) / 2.0));
-  return crop(image, left, top, side, side);
+// nearbyint rounds half to even, as Python does.
+int rounded(double value) { return static_cast<int>(std::nearbyint(value)); }
+
+Image resize_to_cover(const Image& image, int height, int width, Filter filter) {
+  if (height == width) return resize_shorter(image, height, filter);
+  const double ratio = std::min(static_cast<double>(image.height) / height, static_cast<double>(image.width) / width);
+  return resize(image, rounded(image.width / ratio), rounded(image.height / ratio), filter);
+}
+
+Image resize_into(const Image& image, int height, int width, Filter filter) {
+  const double ratio = std::max(static_cast<double>(image.height) / height, static_cast<double>(image.width) / width);
+  return resize(image, std::max(rounded(image.width / ratio), 1), std::max(rounded(image.height / ratio), 1), filter);
+}
+
+// The image in the middle of at least height x width pixels of the color `border`.
+Image with_border(const Image& image, int height, int width, const std::vector<float>& border) {
+  Image canvas(std::max(image.width, width), std::max(image.height, height), image.channels);
+  for (std::size_t i = 0; i < canvas.pixels.size(); ++i) {
+    canvas.pixels[i] = static_cast<std::uint8_t>(border[i % image.channels]);
+  }
+  const int left = (canvas.width - image.width) / 2, top = (canvas.height - image.height) / 2;
+  for (int y = 0; y < image.height; ++y) {
+    std::copy_n(image.at(0, y), std::size_t{1} * image.width * image.channels, canvas.at(left, top + y));
+  }
+  return canvas;
+}
+
+Image center_crop(const Image& image, int height, int width) {
+  const int left = rounded((image.width - width) / 2.0), top = rounded((image.height - height) / 2.0);
+  return crop(image, left, top, width, height);
+}
+
+// The image, resized in the way of the crop mode: at least as large as the input.
+Image scaled(const Image& image, const Preprocessing& to) {
+  const int height = static_cast<int>(std::floor(to.height / to.crop_pct));
+  const int width = static_cast<int>(std::floor(to.width / to.crop_pct));
+  switch (to.crop_mode) {
+    case CropMode::squash:
+      return resize(image, width, height, to.filter);
+    case CropMode::border:
+      return with_border(resize_into(image, height, width, to.filter), to.height, to.width, to.border);
+    case CropMode::center:
+      break;
+  }
+  return resize_to_cover(limit_aspect(image), height, width, to.filter);
 }
 
 }  // namespace
 
 Image network_pixels(const Image& image, const Preprocessing& preprocessing) {
-  const int shorter = static_cast<int>(std::floor(preprocessing.image_resize / preprocessing.crop_pct));
   const Image colored = preprocessing.in_channels == 1 ? to_gray(image) : image;
-  return center_crop(resize_shorter(limit_aspect(colored), shorter, preprocessing.filter), preprocessing.image_resize);
+  return center_crop(scaled(colored, preprocessing), preprocessing.height, preprocessing.width);
 }
 
 std::vector<std::int64_t> input_shape(const Artifact& artifact) {
-  const std::int64_t side = artifact.preprocessing.image_resize, channels = artifact.preprocessing.in_channels;
-  if (artifact.layout == Layout::nhwc) return {artifact.batch, side, side, channels};
-  return {artifact.batch, channels, side, side};
+  const auto& [height, width, channels] = std::array<std::int64_t, 3>{
+      artifact.preprocessing.height, artifact.preprocessing.width, artifact.preprocessing.in_channels};
+  if (artifact.layout == Layout::nhwc) return {artifact.batch, height, width, channels};
+  return {artifact.batch, channels, height, width};
 }
 
 Tensor to_tensor(const Image& pixels, const Artifact& artifact) {

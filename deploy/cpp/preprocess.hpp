@@ -15,7 +15,7 @@ struct Tensor {
   std::vector<std::uint8_t> data;  // its size follows from shape and dtype
 };
 
-// RGB image -> the square of pixels that the network sees, of `in_channels` channels.
+// RGB image -> the height x width pixels that the network sees, of `in_channels` channels.
 Image network_pixels(const Image& image, const Preprocessing& preprocessing);
 
 // Shape of the network's input: (batch, height, width, channels) or (batch, channels, height, width).

@@ -52,6 +52,17 @@ def test_eval_is_timms_and_torchvisions_pixel_for_pixel(size, image_resize, crop
     assert same(ours, torchvisions(image))
 
 
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+@pytest.mark.parametrize(("image_resize", "crop_pct"), [((48, 80), 0.875), ((64, 24), 1.0), (57, 0.9)])
+def test_other_shapes_and_crop_modes_are_timms(size, crop_mode, image_resize, crop_pct):
+    image = photo(*size)
+    aug = Augmentation(image_resize=image_resize, crop_pct=crop_pct, crop_mode=crop_mode, mean=(0.2, 0.5, 0.9))
+    keys = {"crop_pct": crop_pct, "crop_mode": crop_mode, "mean": aug.mean, "interpolation": "bicubic"}
+    timms = create_transform((3, *aug.height_and_width), **keys, normalize=False)
+    assert torch.equal(to_uint8_tensor(build_eval_transform(aug)(image)), timms(image))
+
+
 @pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (40, 4001)])
 def test_eval_of_a_thin_image_needs_no_huge_picture_and_shows_its_middle(size):
     image = photo(*size)

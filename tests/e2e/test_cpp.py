@@ -23,6 +23,7 @@ from vitcli.data.decode import open_image
 from vitcli.data.eval_transform import build_eval_transform
 from vitcli.deploy.artifact import open_artifact
 from vitcli.deploy.classify import Classifier
+from vitcli.image_size import ImageSize, height_and_width
 from vitcli.recipe.schema import Augmentation
 
 pytestmark = [
@@ -83,10 +84,11 @@ def pixels(build, tmp_path: Path) -> Run:
 
 
 DESCRIPTION = {
-    "artifact_version": 1, "model": "m", "format": "onnx", "precision": "fp32", "device": "cpu",
+    "artifact_version": 2, "model": "m", "format": "onnx", "precision": "fp32", "device": "cpu",
     "network": "model.onnx", "labels": "labels.txt", "input_dtype": "uint8", "input_layout": "NHWC",
-    "input_batch": "any", "output": "probabilities", "image_resize": 32, "crop_pct": 1.0, "interpolation": "bicubic",
-    "in_channels": 3, "mean": "0.5,0.5,0.5", "std": "0.25,0.25,0.25", "more": "a \\\\ b = c\\n😀",
+    "input_batch": "any", "output": "probabilities", "image_height": 32, "image_width": 32, "crop_mode": "center",
+    "border": "128,128,128", "crop_pct": 1.0, "interpolation": "bicubic", "in_channels": 3, "mean": "0.5,0.5,0.5",
+    "std": "0.25,0.25,0.25", "more": "a \\\\ b = c\\n😀",
 }  # fmt: skip
 
 
@@ -97,7 +99,7 @@ def write_artifact(folder: Path, **values: object) -> Path:
     (folder / "model.onnx").write_bytes(bytes(range(256)) * 5000)
     digests = {f"sha256.{path.name}": sha256(path.read_bytes()) for path in folder.iterdir() if path.stem != "artifact"}
     if values.get("in_channels") == 1:
-        values |= {"mean": "0.5", "std": "0.25"}
+        values |= {"mean": "0.5", "std": "0.25", "border": "128"}
     lines = "".join(f"{key}={value}\n" for key, value in (DESCRIPTION | digests | values).items() if value is not None)
     (folder / "artifact.txt").write_text(f"{lines}checksum={sha256(lines.encode())}\n")
     return folder
@@ -133,12 +135,29 @@ def test_the_pixels_are_pillows(interpolation: str, tmp_path: Path, pixels: Run)
     for width, height, side, crop_pct, in_channels in (
         (200, 150, 64, 0.9, 3), (31, 50, 64, 1.0, 3), (40, 90, 60, 0.875, 3), (48, 48, 48, 1.0, 3),
         (700, 20, 32, 0.95, 3), (11, 385, 8, 1.0, 3), (33, 169, 8, 1.0, 3), (1, 1, 8, 0.5, 3), (97, 66, 63, 0.95, 1),
+        (200, 150, (48, 80), 0.9, 3), (31, 90, (64, 24), 1.0, 3), (97, 66, (63, 40), 0.875, 1),
     ):  # fmt: skip
-        words = {"image_resize": side, "crop_pct": crop_pct, "interpolation": interpolation, "in_channels": in_channels}
-        noise(width, height, seed=width).save(tmp_path / "image.png")
-        expected = seen_by_python(tmp_path / "image.png", **words)
-        found = seen_by_cpp(pixels(write_artifact(tmp_path / "artifact", **words), tmp_path / "image.png"))
-        np.testing.assert_array_equal(found, expected, err_msg=str((width, height, words)))
+        words = {"crop_pct": crop_pct, "interpolation": interpolation, "in_channels": in_channels}
+        compare_pixels(tmp_path, pixels, (width, height), side, words)
+
+
+@pytest.mark.parametrize("crop_mode", ["squash", "border"])
+def test_the_pixels_of_other_crop_modes(crop_mode: str, tmp_path: Path, pixels: Run):
+    for width, height, size, crop_pct, in_channels in (
+        (200, 150, 64, 0.9, 3), (31, 50, (48, 80), 1.0, 3), (700, 20, 32, 1.0, 3), (2, 900, 31, 1.0, 3),
+        (97, 66, (63, 40), 0.875, 1),
+    ):  # fmt: skip
+        words = {"crop_pct": crop_pct, "interpolation": "bicubic", "in_channels": in_channels, "crop_mode": crop_mode}
+        compare_pixels(tmp_path, pixels, (width, height), size, words)
+
+
+def compare_pixels(folder: Path, pixels: Run, image_size: tuple[int, int], size: ImageSize, words: dict) -> None:
+    noise(*image_size, seed=image_size[0]).save(folder / "image.png")
+    expected = seen_by_python(folder / "image.png", image_resize=size, mean=(0.5,), std=(0.25,), **words)
+    height, width = height_and_width(size)
+    artifact = write_artifact(folder / "artifact", image_height=height, image_width=width, **words)
+    found = seen_by_cpp(pixels(artifact, folder / "image.png"))
+    np.testing.assert_array_equal(found, expected, err_msg=str((image_size, size, words)))
 
 
 def kinds_of_files(folder: Path) -> list[Path]:
@@ -230,10 +249,10 @@ def damage_artifact(artifact: Path, damage: str) -> None:
     elif damage == "old":
         text.rename(artifact / "artefact.json")
     elif damage == "lines":
-        lines = "artifact_version=1\nno equals sign\n"
+        lines = "artifact_version=2\nno equals sign\n"
         text.write_text(f"{lines}checksum={sha256(lines.encode())}\n")
     elif damage == "twice":
-        lines = "artifact_version=1\n" * 2
+        lines = "artifact_version=2\n" * 2
         text.write_text(f"{lines}checksum={sha256(lines.encode())}\n")
     else:
         (artifact / damage).unlink()
@@ -261,14 +280,15 @@ def test_artifacts_that_are_refused(damage: str, words: str, tmp_path: Path, pix
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"artifact_version": 2}, "version 2, and this program reads version 1"),
+        ({"artifact_version": 1}, "version 1, and this program reads version 2"),
         ({"mean": None}, "key mean is missing"),
         ({"network": "../model.onnx"}, "'../model.onnx' has no SHA-256"), ({"labels": "model.txt"}, "has no SHA-256"),
         ({"network": "../m", "sha256.../m": "0"}, "is not the name of a file"), ({"more": "\\t"}, "unknown escape"),
         ({"interpolation": "sinc"}, "interpolation 'sinc' is unknown"),
         ({"mean": "0.5,0.5"}, "does not fit in_channels"),
-        ({"std": "1,x,1"}, "std is not a number"), ({"image_resize": "32.5"}, "image_resize is not an integer"),
-        ({"image_resize": 4}, "not 8 to 8192"), ({"crop_pct": "nan"}, "crop_pct is not a number"),
+        ({"std": "1,x,1"}, "std is not a number"), ({"image_width": "32.5"}, "image_width is not an integer"),
+        ({"image_height": 4}, "not 8 to 8192"), ({"crop_mode": "fit"}, "crop_mode 'fit' is unknown"),
+        ({"border": "1"}, "does not fit in_channels"), ({"crop_pct": "nan"}, "crop_pct is not a number"),
         ({"crop_pct": 2}, "not 0.1 to 1"), ({"input_batch": 0}, "not positive"), ({"in_channels": 2}, "not 1 or 3"),
     ],
 )  # fmt: skip

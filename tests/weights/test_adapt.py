@@ -7,11 +7,13 @@ import timm
 import torch
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torchvision.models.vision_transformer import interpolate_embeddings
+from transformers import Dinov2Config, Dinov2Model
 
 from tests.models.vit_oracles import ours, pictures, timm_vit
 from tests.support.tensors import randomized
 from tests.weights.test_load import snapshot, unchanged
 from vitcli.errors import DataError, WeightsError
+from vitcli.image_size import height_and_width
 from vitcli.models.registry import create_model
 from vitcli.models.vit_google import to_google
 from vitcli.models.vit_keys import to_hf, to_torchvision
@@ -22,21 +24,35 @@ from vitcli.weights.load import load_weights
 from vitcli.weights.read import Weights
 
 
-def positions(side: int, prefix: int) -> torch.Tensor:
-    return torch.randn(1, prefix + side * side, 16, generator=torch.Generator().manual_seed(3))
+def positions(side: int | tuple[int, int], prefix: int) -> torch.Tensor:
+    rows, columns = height_and_width(side)
+    return torch.randn(1, prefix + rows * columns, 16, generator=torch.Generator().manual_seed(3))
 
 
-@pytest.mark.parametrize(("old", "new"), [(14, 24), (14, 7), (4, 5)])
+def resized(given: torch.Tensor, old, new, *words) -> torch.Tensor:
+    return resample_positions(given, height_and_width(old), height_and_width(new), *words)
+
+
+@pytest.mark.parametrize(("old", "new"), [(14, 24), (14, 7), (4, 5), ((2, 8), 4), ((4, 6), (9, 3))])
 @pytest.mark.parametrize("prefix", [0, 1, 5])
 def test_positions_as_timm(old, new, prefix):
-    expected = resample_abs_pos_embed(positions(old, prefix), [new, new], num_prefix_tokens=prefix)
-    torch.testing.assert_close(resample_positions(positions(old, prefix), new, prefix), expected, atol=0, rtol=0)
+    sizes = {"old_size": [*height_and_width(old)], "new_size": [*height_and_width(new)]}
+    expected = resample_abs_pos_embed(positions(old, prefix), **sizes, num_prefix_tokens=prefix)
+    torch.testing.assert_close(resized(positions(old, prefix), old, new, prefix), expected, atol=0, rtol=0)
+
+
+def test_positions_as_transformers():
+    config = Dinov2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=56, patch_size=14)
+    theirs = Dinov2Model(config).embeddings
+    expected = theirs.interpolate_pos_encoding(torch.zeros(1, 1 + 6 * 3, 16), 84, 42)
+    found = resized(theirs.position_embeddings, 4, (6, 3), 1, "transformers")
+    torch.testing.assert_close(found, expected, atol=0, rtol=0)
 
 
 def test_positions_as_torchvision():
     file = {"encoder.pos_embedding": positions(14, 1)}
     expected = interpolate_embeddings(image_size=384, patch_size=16, model_state=file)["encoder.pos_embedding"]
-    torch.testing.assert_close(resample_positions(positions(14, 1), 24, 1, "torchvision"), expected, atol=0, rtol=0)
+    torch.testing.assert_close(resized(positions(14, 1), 14, 24, 1, "torchvision"), expected, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize(("old", "new"), [(14, 24), (14, 7)])
@@ -46,7 +62,7 @@ def test_positions_as_the_jax_code(old, new):
     grid = given[0, 1:].reshape(old, old, 16).numpy()
     zoomed = scipy.ndimage.zoom(grid, (new / old, new / old, 1), order=1)
     expected = np.concatenate([given[0, :1].numpy(), zoomed.reshape(new * new, 16)])
-    found = resample_positions(given, new, 1, "jax")[0]
+    found = resized(given, old, new, 1, "jax")[0]
     np.testing.assert_allclose(found.numpy(), expected, atol=3e-6)
 
 

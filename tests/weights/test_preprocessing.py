@@ -1,17 +1,25 @@
 """What weights say of the images they want, in everybody's words; the recipe's file and the command line come first."""
 
 import json
+import re
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torchvision.models import VisionTransformer as TorchvisionViT
+from transformers import BitImageProcessorPil, DeiTImageProcessorPil
 
 from tests.models.vit_oracles import hf_vit, ours, timm_vit, torchvision_vit
+from vitcli.data.eval_transform import build_eval_transform
+from vitcli.data.mixing import Normalizer
+from vitcli.data.transforms import to_uint8_tensor
+from vitcli.errors import WeightsError
 from vitcli.models.vit_google import to_google
 from vitcli.networks.precedence import adopt_of_run, adopt_preprocessing
 from vitcli.recipe.load import load_recipe
-from vitcli.weights.preprocessing import preprocessing_of
+from vitcli.recipe.schema import Augmentation
+from vitcli.weights.preprocessing import of_processor, preprocessing_of
 from vitcli.weights.read import Weights, read_weights
 
 IMAGENET, HALF = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), ((0.5,) * 3, (0.5,) * 3)
@@ -41,14 +49,20 @@ def test_by_the_names_of_tensors():
     [
         (
             {"do_resize": True, "size": 224, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2},
-            {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear", "crop_pct": 1.0},
+            {
+                "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear", "crop_pct": 1.0,
+                "crop_mode": "squash",
+            },
         ),
         (
             {
                 "do_center_crop": True, "size": {"height": 256, "width": 256}, "image_mean": [0.1] * 3,
                 "crop_size": {"height": 224, "width": 224}, "image_std": [0.2] * 3, "resample": 3,
             },
-            {"mean": (0.1,) * 3, "std": (0.2,) * 3, "interpolation": "bicubic", "crop_pct": 0.875},
+            {
+                "mean": (0.1,) * 3, "std": (0.2,) * 3, "interpolation": "bicubic", "crop_pct": 0.875,
+                "crop_mode": "squash",
+            },
         ),
     ],
 )  # fmt: skip
@@ -68,10 +82,69 @@ def test_timms_file(tmp_path, flat):
     assert preprocessing_of(read_weights(tmp_path)) == expected
 
 
-@pytest.mark.parametrize("name", ["config", "preprocessor_config"])
-def test_nonsense_tells_nothing(name):
-    words = {"mean": "imagenet", "std": "imagenet", "image_mean": 0.5, "image_std": 0.5}
-    assert preprocessing_of(Weights(timm_vit().state_dict(), {name: words})) is None
+PHOTO = Image.effect_noise((150, 97), 90).convert("RGB").resize((300, 194), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"size": {"height": 32, "width": 32}},
+        {"size": {"height": 40, "width": 24}},
+        {"size": {"height": 32, "width": 32}, "do_rescale": False, "do_normalize": False},
+        {"size": {"height": 32, "width": 32}, "do_normalize": False},
+        {
+            "size": {"height": 32, "width": 32},
+            "rescale_factor": 1 / 127.5,
+            "image_mean": [1, 1, 1],
+            "image_std": [1, 1, 1],
+        },
+        {"size": {"height": 48, "width": 48}, "do_center_crop": True, "crop_size": {"height": 32, "width": 32}},
+        {"size": {"shortest_edge": 42}, "do_center_crop": True, "crop_size": {"height": 32, "width": 32}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("resample", [2, 3])
+def test_the_same_numbers_as_transformers(tmp_path, options, resample):
+    """Its processor resizes with Pillow too. A crop that cannot be central is half a pixel further up."""
+    cls = BitImageProcessorPil if "shortest_edge" in options["size"] else DeiTImageProcessorPil
+    crops = {"do_center_crop": False} if "do_center_crop" not in options else {}
+    processor = cls(**options, **crops, resample=resample)
+    hf_vit().save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    found, size = of_processor(json.loads((tmp_path / "preprocessor_config.json").read_text()), "here")
+    aug = Augmentation(**found, image_resize=size)
+    pixels = to_uint8_tensor(build_eval_transform(aug)(PHOTO))[None]
+    expected = processor(PHOTO, return_tensors="pt").pixel_values.float()
+    torch.testing.assert_close(Normalizer(aug.mean, aug.std, 3)(pixels), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"do_resize": False}, "do_resize: False"),
+        ({"resample": 5}, "resample: 5; vitcli has nearest"),
+        ({"size": {"longest_edge": 9}}, "size: {'longest_edge': 9}"),
+        ({"size": {"shortest_edge": 224}}, "without a crop; images would have different sizes"),
+        ({"do_center_crop": True, "size": 224, "crop_size": 256}, "the crop has another shape, or is larger"),
+        ({"do_pad": True}, "do_pad: True"),
+        ({"image_processor_type": "ConvNextImageProcessor"}, "knows those of ViT, DeiT, Bit, CLIP"),
+        ({"new": 1}, "new: 1; this key is not known"),
+        ({"rescale_factor": "x"}, "rescale_factor: 'x'"),
+        ({"image_std": [0, 1, 1]}, "image_std"),
+        ({"image_mean": "imagenet"}, "image_mean: 'imagenet'"),
+    ],
+    ids=str,
+)
+def test_what_a_processor_says_that_is_refused(given, message):
+    with pytest.raises(WeightsError, match=re.escape(message)):
+        preprocessing_of(Weights(hf_vit().state_dict(), {"preprocessor_config": given}, "folder"))
+
+
+@pytest.mark.parametrize(("key", "value"), [("interpolation", "hamming"), ("crop_mode", "tile")])
+def test_what_timm_says_that_is_refused(key, value):
+    config = {"architecture": "vit_base_patch16_224", "mean": [0.5], "std": [0.5], key: value}
+    with pytest.raises(WeightsError, match=f"{key}: '{value}'"):
+        preprocessing_of(Weights(timm_vit().state_dict(), {"config": config}, "folder"))
 
 
 def test_our_checkpoint():

@@ -18,6 +18,7 @@ from vitcli.engine.resume import ResumePoint, check_global_batch, check_resume, 
 from vitcli.engine.state import restore
 from vitcli.engine.training import Training
 from vitcli.errors import DivergedError, Interrupted, VitcliError
+from vitcli.image_size import in_words
 from vitcli.log import Reporter, relative
 from vitcli.networks.classes import check_num_classes
 from vitcli.networks.precedence import adopt_of_run
@@ -129,7 +130,8 @@ def _announce(training: Training, splits: Splits) -> None:
     say(f"run      {relative(training.run_dir)}")
     say(f"data     {len(splits.train):,} + {len(splits.val or ()):,} images, {classes}")
     amp = chosen_amp(recipe, world.device)
-    where = f"{recipe.augmentation.image_resize} px, {world.device.type}{processes}, {'fp32' if amp == 'off' else amp}"
+    size = in_words(recipe.augmentation.image_resize)
+    where = f"{size}, {world.device.type}{processes}, {'fp32' if amp == 'off' else amp}"
     say(f"model    {recipe.model.model}, {num_parameters:,} parameters, {where}")
     epochs = recipe.scheduler.epoch_size
     say(f"training {epochs} epochs x {plan.steps_per_epoch} steps of {plan.global_batch} images{split}")

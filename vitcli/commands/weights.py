@@ -13,6 +13,7 @@ from vitcli.data.datasets import build_split
 from vitcli.data.eval_transform import build_eval_transform
 from vitcli.data.loader import build_eval_loader, default_num_workers
 from vitcli.data.mixing import Normalizer
+from vitcli.image_size import in_words
 from vitcli.models.fastvit_keys import from_apple, is_apple
 from vitcli.models.vit_keys import family_of
 from vitcli.networks.opened import open_weights
@@ -43,7 +44,8 @@ def show(source: str) -> None:
     table.add_row("names", _origin(weights, fit))
     table.add_row("model", str(fit) if fit else "none of the registry")
     if fit and fit.seen:
-        table.add_row("image", f"{fit.seen.get('img_size', '?')} px, {fit.seen.get('in_chans', '?')} channels")
+        size = in_words(fit.seen["img_size"]) if "img_size" in fit.seen else "? px"
+        table.add_row("image", f"{size}, {fit.seen.get('in_chans', '?')} channels")
     table.add_row("parameters", f"{sum(t.numel() for t in tensors.values()):,} in {len(tensors)} tensors")
     table.add_row("data type", ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values()})))
     if classes := _classes(weights, fit):

@@ -20,6 +20,7 @@ from vitcli.data.eval_transform import (
     resize_shorter,
 )  # fmt: skip
 from vitcli.errors import UsageError
+from vitcli.image_size import in_words
 from vitcli.recipe.schema import Augmentation
 
 Images = list[Image.Image]
@@ -93,7 +94,7 @@ class CropTransform:
     single: EvalTransform
 
     def __call__(self, image: Image.Image) -> Images:
-        protocol, size, resample = self.crops.protocol, self.single.side, self.single.resample
+        protocol, size, resample = self.crops.protocol, self.single.size[0], self.single.resample
         rounded = math.floor if protocol in ("1", "5") else round  # as their sources do
         image = in_mode(image, self.single.mode)
         found = [self.single(image)]
@@ -104,7 +105,10 @@ class CropTransform:
 
 
 def build_crop_transform(crops: Crops, aug: Augmentation, *, in_channels: int = 3) -> CropTransform:
-    """The single crop of the recipe's evaluation, and `crops` in addition."""
+    """The single crop of the recipe's evaluation, and `crops` in addition; UsageError if the input is not square."""
+    if not isinstance(aug.image_resize, int):
+        message = f"eval_crops takes square parts of an image, and the input is {in_words(aug.image_resize)}"
+        raise UsageError(message, help="remove eval_crops")
     return CropTransform(crops, build_eval_transform(aug, in_channels=in_channels))
 
 

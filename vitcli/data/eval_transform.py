@@ -4,10 +4,13 @@ The geometry is that of timm and torchvision: the same image gives the same pixe
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from PIL import Image
 
+from vitcli.image_size import ImageSize, height_and_width
 from vitcli.recipe.schema import Augmentation
 
 Resampling = Image.Resampling
@@ -25,28 +28,74 @@ _LONGEST_ASPECT = 16
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """PIL RGB image -> its center crop of `side` squared pixels after the shorter side was resized to `shorter`.
+    """PIL RGB image -> the center of the resized image; sizes are (height, width) in px.
 
-    Of an image longer than 16:1 only the middle is resized, since all of it might not fit in memory.
+    size: of the result. scaled: that the image is resized to, by `crop_mode`: to cover it (center), to it (squash), or
+    to fit into it (border, of the color `fill`). Of an image longer than 16:1 that is resized to cover, only the middle
+    is resized, since all of it might not fit in memory.
     """
 
-    side: int
-    shorter: int
+    size: tuple[int, int]
+    scaled: tuple[int, int]
     resample: Resampling
     mode: str
+    crop_mode: Literal["center", "squash", "border"] = "center"
+    fill: tuple[int, ...] = ()
 
     def __call__(self, image: Image.Image) -> Image.Image:
         image = in_mode(image, self.mode)
-        return center_crop(resize_shorter(limit_aspect(image), self.shorter, self.resample), self.side)
+        match self.crop_mode:
+            case "squash":
+                image = image.resize((self.scaled[1], self.scaled[0]), self.resample)
+            case "border":
+                image = with_border(resize_into(image, self.scaled, self.resample), self.size, self.fill)
+            case "center":
+                image = resize_to_cover(limit_aspect(image), self.scaled, self.resample)
+        return center_crop(image, self.size)
 
 
 def build_eval_transform(aug: Augmentation, *, in_channels: int = 3) -> EvalTransform:
-    """The center crop of aug.image_resize squared; the shorter side is resized to image_resize / crop_pct.
+    """The center crop of aug.image_resize; before it, the image is resized to image_resize / crop_pct by crop_mode.
 
     The same image gives the same pixels as timm's `create_transform` (sides rounded down, crop rounded half to even).
     """
-    shorter = math.floor(aug.image_resize / aug.crop_pct)
-    return EvalTransform(aug.image_resize, shorter, FILTERS[aug.interpolation][-1], image_mode(in_channels))
+    height, width = (math.floor(side / aug.crop_pct) for side in aug.height_and_width)
+    return EvalTransform(
+        size=aug.height_and_width,
+        scaled=(height, width),
+        resample=FILTERS[aug.interpolation][-1],
+        mode=image_mode(in_channels),
+        crop_mode=aug.crop_mode,
+        fill=border_color(aug.mean, in_channels),
+    )
+
+
+def border_color(mean: Sequence[float], in_channels: int) -> tuple[int, ...]:
+    """The mean color in the values of pixels, one for each channel; rounded as by timm."""
+    color = tuple(min(max(round(255 * value), 0), 255) for value in mean)
+    return color * in_channels if len(color) == 1 else color
+
+
+def resize_to_cover(image: Image.Image, size: tuple[int, int], resample: Resampling) -> Image.Image:
+    """`image` with its aspect ratio, as small as possible without being smaller than (height, width) on any side."""
+    if size[0] == size[1]:
+        return resize_shorter(image, size[0], resample)
+    ratio = min(image.height / size[0], image.width / size[1])
+    return image.resize((round(image.width / ratio), round(image.height / ratio)), resample)
+
+
+def resize_into(image: Image.Image, size: tuple[int, int], resample: Resampling) -> Image.Image:
+    """`image` with its aspect ratio, as large as possible without being larger than (height, width) on any side."""
+    ratio = max(image.height / size[0], image.width / size[1])
+    return image.resize((max(round(image.width / ratio), 1), max(round(image.height / ratio), 1)), resample)
+
+
+def with_border(image: Image.Image, size: tuple[int, int], fill: tuple[int, ...]) -> Image.Image:
+    """`image` in the middle of at least (height, width) pixels; half a pixel is rounded up and to the left."""
+    width, height = max(image.width, size[1]), max(image.height, size[0])
+    canvas = Image.new(image.mode, (width, height), fill[0] if image.mode == "L" else fill)
+    canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+    return canvas
 
 
 def resize_shorter(image: Image.Image, shorter: int, resample: Resampling) -> Image.Image:
@@ -59,10 +108,11 @@ def resize_shorter(image: Image.Image, shorter: int, resample: Resampling) -> Im
     return image if size == image.size else image.resize(size, resample)
 
 
-def center_crop(image: Image.Image, side: int) -> Image.Image:
-    """The middle side x side pixels. Half a pixel is rounded to even, as in torchvision."""
-    left, top = (round((length - side) / 2) for length in image.size)
-    return image.crop((left, top, left + side, top + side))
+def center_crop(image: Image.Image, size: ImageSize) -> Image.Image:
+    """The middle `size` pixels. Half a pixel is rounded to even, as in torchvision."""
+    height, width = height_and_width(size)
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))
 
 
 def limit_aspect(image: Image.Image) -> Image.Image:

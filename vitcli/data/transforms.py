@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageEnhance
 
 from vitcli.data.augment_ops import draw_filter
-from vitcli.data.eval_transform import Filters, limit_aspect, resize_shorter
+from vitcli.data.eval_transform import Filters, limit_aspect, resize_to_cover
 from vitcli.recipe.schema import Augmentation
 
 PADDING = 4  # px
@@ -26,25 +26,25 @@ def to_uint8_tensor(image: Image.Image) -> torch.Tensor:
 
 
 def random_resized_crop(image: Image.Image, aug: Augmentation, filters: Filters, rng: random.Random) -> Image.Image:
-    """Any part of the image (see `random_crop_box`) resized to the square."""
-    box = random_crop_box(*image.size, aug.scale, aug.ratio, rng)
-    return image.crop(box).resize((aug.image_resize, aug.image_resize), draw_filter(filters, rng))
+    """Any part of the image (see `random_crop_box`) resized to the size of the input."""
+    box, (height, width) = random_crop_box(*image.size, aug.scale, aug.ratio, rng), aug.height_and_width
+    return image.crop(box).resize((width, height), draw_filter(filters, rng))
 
 
 def random_padded_crop(image: Image.Image, aug: Augmentation, filters: Filters, rng: random.Random) -> Image.Image:
-    """A square at any place of the image, after its shorter side was resized to the square's and it was padded.
+    """The input's size at any place of the image, after it was resized to cover that and was padded.
 
     The padding is a reflection. This is DeiT III's simple random crop (arXiv 2204.07118), and the usual one for CIFAR.
     """
-    side = aug.image_resize
-    image = resize_shorter(limit_aspect(image), side, draw_filter(filters, rng))
+    height, width = aug.height_and_width
+    image = resize_to_cover(limit_aspect(image), (height, width), draw_filter(filters, rng))
 
-    def reflected(length: int) -> np.ndarray:
+    def reflected(length: int, side: int) -> np.ndarray:
         """The numbers of the pixels of a random stretch; beyond the edges they are reflected."""
         start, last = rng.randint(0, length + 2 * PADDING - side) - PADDING, length - 1
         return last - abs(last - abs(np.arange(start, start + side)))
 
-    columns, rows = reflected(image.width), reflected(image.height)
+    columns, rows = reflected(image.width, width), reflected(image.height, height)
     return Image.fromarray(np.asarray(image)[rows][:, columns])
 
 

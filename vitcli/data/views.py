@@ -23,7 +23,7 @@ TrainTransform = Callable[[Image.Image, random.Random], Image.Image]
 
 @dataclass(frozen=True)
 class View:
-    """PIL RGB image, generator -> PIL image of aug.image_resize squared, of `mode` RGB or L.
+    """PIL RGB image, generator -> PIL image of the size aug.image_resize, of `mode` RGB or L.
 
     policy: auto_augment; None: none. jitter: strengths, see `jitter_colors`; None: no jitter.
     """

@@ -26,14 +26,16 @@ from unicodedata import normalize
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from vitcli.data.class_names import named_outputs
+from vitcli.data.eval_transform import border_color
 from vitcli.errors import DataError, UsageError
+from vitcli.image_size import height_and_width
 from vitcli.recipe.schema import Augmentation
 from vitcli.weights.json_file import read_json
 from vitcli.weights.manifest import sha256_of, verify_manifest, write_manifest
 
 FACTS = "artifact.json"
 TEXT = "artifact.txt"
-TEXT_VERSION = 1
+TEXT_VERSION = 2
 LABELS = "labels.txt"
 RECIPE = "recipe.yaml"
 CARD = "README.md"
@@ -204,7 +206,9 @@ def _text(facts: dict[str, Any], folder: Path) -> str:
         "input_layout": given["layout"],
         "input_batch": "any" if given["batch"] is None else given["batch"],
         "output": facts["output"],
-        "image_resize": before["image_resize"],
+        **dict(zip(("image_height", "image_width"), height_and_width(before["image_resize"]), strict=True)),
+        "crop_mode": before["crop_mode"],
+        "border": ",".join(map(str, border_color(before["mean"], before["in_channels"]))),
         "crop_pct": before["crop_pct"],
         # "random" draws from two filters in training; evaluation uses the second
         "interpolation": "bicubic" if before["interpolation"] == "random" else before["interpolation"],

@@ -59,6 +59,6 @@ class ExportedNetwork(nn.Module):
 def fed_pixels(recipe: Recipe, artifact: Artifact) -> Recipe:
     """`recipe` with the image geometry of `artifact`, and a normalization that leaves pixels as they are (0..255)."""
     seen = artifact.preprocessing
-    geometry = {name: getattr(seen, name) for name in ("image_resize", "crop_pct", "interpolation")}
+    geometry = {name: getattr(seen, name) for name in ("image_resize", "crop_pct", "crop_mode", "interpolation")}
     geometry["in_channels"] = artifact.in_channels
     return recipe.changed(str(artifact.folder), **geometry, mean=[0.0], std=[1 / 255], amp="off", quantize="none")

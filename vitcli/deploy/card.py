@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from vitcli.image_size import height_and_width
+
 
 def model_card(facts: dict[str, Any], class_names: list[str]) -> str:
     """README.md of the artifact. Everything in it was measured at the export or comes from the source."""
@@ -21,21 +23,36 @@ def _use(facts: dict[str, Any]) -> str:
     )
 
 
+def _geometry(before: dict[str, Any], height: int, width: int) -> str:
+    """How an image is resized before its center is cropped."""
+    crop_pct = before["crop_pct"]
+    scaled = f"{int(height / crop_pct)} x {int(width / crop_pct)} px"
+    match before.get("crop_mode", "center"):
+        case "squash":
+            return f"Resize to {scaled}"
+        case "border":
+            return f"Resize to fit into {scaled}, with a border of the mean color"
+        case _ if height == width:
+            return f"Shorter side to {int(height / crop_pct)} px"
+        case _:
+            return f"Resize to cover {scaled}"
+
+
 def _input(facts: dict[str, Any], class_names: list[str]) -> str:
     given, before = facts["input"], facts["preprocessing"]
-    size, channels = before["image_resize"], before["in_channels"]
+    channels, (height, width) = before["in_channels"], height_and_width(before["image_resize"])
     batch = "B" if given["batch"] is None else given["batch"]
-    shorter = int(size / before["crop_pct"])
     if given["dtype"] == "uint8":
-        tensor = f"({batch}, {size}, {size}, {channels}) uint8, {'RGB' if channels == 3 else 'gray'} 0..255"
+        tensor = f"({batch}, {height}, {width}, {channels}) uint8, {'RGB' if channels == 3 else 'gray'} 0..255"
         inside = "Normalization and softmax are inside: the output is probabilities."
     else:
-        tensor = f"({batch}, {channels}, {size}, {size}) float32, (x / 255 - mean) / std"
+        tensor = f"({batch}, {channels}, {height}, {width}) float32, (x / 255 - mean) / std"
         inside = f"mean {before['mean']}, std {before['std']}. The output is logits."
     shown = ", ".join(class_names[:10]) + (", ..." if len(class_names) > 10 else "")
     return (
         "## Input and output\n\n"
-        f"Shorter side to {shorter} px ({before['interpolation']}, antialiased), then the center {size} x {size} px.\n"
+        f"{_geometry(before, height, width)} ({before['interpolation']}, antialiased), "
+        f"then the center {height} x {width} px.\n"
         f"Input: {tensor}. {inside}\n{len(class_names):,} classes: {shown}\n"
     )
 

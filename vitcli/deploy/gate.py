@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vitcli.deploy.formats import Session
+from vitcli.image_size import ImageSize, height_and_width
 
 #: fp32: largest difference of a logit, absolute or as a share of the largest logit, whichever is larger
 MAX_DIFFERENCE, MAX_SHARE = 1e-4, 5e-6
@@ -127,18 +128,18 @@ def judge(precision: str, made_up: Comparison, real: Comparison | None) -> Verdi
     return verdict
 
 
-def made_up_pixels(img_size: int, in_channels: int) -> Tensor:
-    """(16, C, img_size, img_size) uint8: flat, striped and checkered images and noise. The same on every call."""
+def made_up_pixels(img_size: ImageSize, in_channels: int) -> Tensor:
+    """(16, C, H, W) uint8: flat, striped and checkered images and noise. The same on every call."""
     generator = torch.Generator().manual_seed(0)
-    shape = (in_channels, img_size, img_size)
-    ramp = torch.linspace(0, 255, img_size)
-    rows, columns = torch.meshgrid(torch.arange(img_size), torch.arange(img_size), indexing="ij")
+    height, width = height_and_width(img_size)
+    shape = (in_channels, height, width)
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     one_pixel = torch.zeros(shape)
-    one_pixel[:, img_size // 2, img_size // 3] = 255
+    one_pixel[:, height // 2, width // 3] = 255
     images = [
         *(torch.full(shape, float(level)) for level in (0, 127, 255)),
-        ramp.expand(shape),
-        ramp.flip(0)[:, None].expand(shape),
+        torch.linspace(0, 255, width).expand(shape),
+        torch.linspace(255, 0, height)[:, None].expand(shape),
         ((rows + columns) % 2 * 255.0).expand(shape),
         ((rows // 8 + columns // 8) % 2 * 255.0).expand(shape),
         one_pixel,

@@ -21,6 +21,7 @@ from vitcli.deploy.artifact import is_artifact, open_artifact, size_bytes
 from vitcli.deploy.classify import open_session
 from vitcli.deploy.timing import by_turns
 from vitcli.errors import UsageError, VitcliError
+from vitcli.image_size import ImageSize, height_and_width
 from vitcli.recipe.plugins import use_plugin
 from vitcli.weights.fetch import is_remote
 
@@ -64,12 +65,12 @@ def _artifact(candidate: Candidate) -> Network:
     artifact = open_artifact(candidate.item)
     if artifact.batch not in (None, candidate.batch):
         raise NotForThisBatch(f"takes {artifact.batch} at a time")
-    side = artifact.preprocessing.image_resize
+    height, width = artifact.preprocessing.height_and_width
     generator = np.random.default_rng(0)
     if artifact.takes_pixels:
-        images = generator.integers(0, 256, (candidate.batch, side, side, artifact.in_channels), dtype=np.uint8)
+        images = generator.integers(0, 256, (candidate.batch, height, width, artifact.in_channels), dtype=np.uint8)
     else:
-        images = generator.standard_normal((candidate.batch, artifact.in_channels, side, side), dtype=np.float32)
+        images = generator.standard_normal((candidate.batch, artifact.in_channels, height, width), dtype=np.float32)
     session = open_session(artifact, threads=candidate.threads)
     return Network(lambda: session(images), artifact.format, artifact.precision, size_bytes(artifact.folder))
 
@@ -107,12 +108,13 @@ def _of_timm(candidate: Candidate) -> Network:
     return _eager(reparameterize_model(model), candidate, img_size=size)
 
 
-def _eager(model: Any, candidate: Candidate, *, img_size: int, in_channels: int = 3) -> Network:
+def _eager(model: Any, candidate: Candidate, *, img_size: ImageSize, in_channels: int = 3) -> Network:
     """`model` as PyTorch runs it, operator by operator, in float32."""
     import torch
 
     torch.set_num_threads(candidate.threads)
-    images = torch.randn(candidate.batch, in_channels, img_size, img_size, generator=torch.Generator().manual_seed(0))
+    shape = (candidate.batch, in_channels, *height_and_width(img_size))
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     model = model.eval().requires_grad_(False)
     size = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vitcli.deploy.plan import ExportPlan
+from vitcli.image_size import ImageSize, height_and_width
 from vitcli.layers.reparam import reparameterize
 from vitcli.models.fastvit import FastViT
 from vitcli.models.fastvit_runtime import split_grouped
@@ -55,9 +56,9 @@ def for_runtime(model: nn.Module) -> nn.Module:
     return folded.requires_grad_(False)
 
 
-def example_input(plan: ExportPlan, img_size: int, in_channels: int) -> Tensor:
+def example_input(plan: ExportPlan, img_size: ImageSize, in_channels: int) -> Tensor:
     """An input of the right shape and type; two images if any batch size is allowed: tracing treats 1 as fixed."""
-    shape = (plan.batch or 2, img_size, img_size, in_channels)
+    shape = (plan.batch or 2, *height_and_width(img_size), in_channels)
     pixels = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     pixels = pixels.to(plan.device)
     return pixels if plan.takes_pixels else pixels.permute(0, 3, 1, 2).to(torch.float32).div(127.5).sub(1).contiguous()

@@ -8,17 +8,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitcli.errors import UsageError
+from vitcli.image_size import ImageSize, height_and_width
 from vitcli.layers.reparam import fold_layer_norm
 
 PatchEmbedKind = Literal["linear", "conv", "spt", "hmlp"]
 
 
-def patches(images: Tensor, patch_size: int) -> Tensor:
-    """(B, C, H, W) -> (B, N, C*p*p): the patches row by row, each ordered (channel, row, column) like `F.unfold`."""
-    batch, channels, height, width = images.shape
-    rows, columns = height // patch_size, width // patch_size
-    grid = images.reshape(batch, channels, rows, patch_size, columns, patch_size)
-    return grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, channels * patch_size**2)
+def patches(images: Tensor, patch_size: ImageSize) -> Tensor:
+    """(B, C, H, W) -> (B, N, C*h*w): the patches row by row, each ordered (channel, row, column) like `F.unfold`."""
+    (batch, channels, height, width), (h, w) = images.shape, height_and_width(patch_size)
+    grid = images.reshape(batch, channels, height // h, h, width // w, w)
+    return grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, (height // h) * (width // w), channels * h * w)
 
 
 class PatchEmbed(nn.Module):

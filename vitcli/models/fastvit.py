@@ -20,6 +20,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from vitcli.image_size import ImageSize
 from vitcli.layers.attention import Attention2d
 from vitcli.layers.heads import Latent
 from vitcli.layers.mobileone import ConvNorm, LargeKernelConv, MobileOneBlock
@@ -60,7 +61,7 @@ def create(
     *,
     num_classes: int,
     in_chans: int,
-    img_size: int,
+    img_size: ImageSize,
     drop_rate: float,
     drop_path_rate: float,
     layer_scale_init: float | None,
@@ -93,7 +94,7 @@ class FastViT(nn.Module):
         attention: bool,
         num_classes: int = 1000,
         in_chans: int = 3,
-        img_size: int = 256,
+        img_size: ImageSize = 256,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         layer_scale_init: float = 1e-5,

@@ -11,6 +11,7 @@
 Scores are scaled by the full width, E^-0.5, and the values by E^-0.25. docs/models.md lists the original's names.
 """
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from vitcli.errors import UsageError
+from vitcli.image_size import ImageSize, height_and_width, in_words
 from vitcli.layers.attention import Attention
 from vitcli.layers.embed import patches
 from vitcli.layers.heads import Latent, mlp_head
@@ -31,7 +33,7 @@ def create(
     *,
     num_classes: int,
     in_chans: int,
-    img_size: int,
+    img_size: ImageSize,
     drop_rate: float,
     drop_path_rate: float,
     layer_scale_init: float | None,
@@ -82,10 +84,11 @@ def from_original(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class FViT(nn.Module):
-    """Images (B, in_chans, img_size, img_size), or encoded patches (B, T, E) -> logits (B, num_classes), or features.
+    """Images (B, in_chans, H, W), or encoded patches (B, T, E) -> logits (B, num_classes), or features.
 
     Args:
-        img_size, grid_size: px and patches per side; the first is a multiple of the second.
+        img_size: px, the side of a square or (H, W), multiples of grid_size.
+        grid_size: patches along each side.
         auto_encode: False: the input is a batch of encoded patches (B, grid_size^2, embed_dim).
         embed_dim: E of encoded patches; with images it follows from the patch.
         depth, num_heads, mlp_ratio: number of blocks, heads per block, hidden width of the MLP / E.
@@ -109,7 +112,7 @@ class FViT(nn.Module):
     def __init__(
         self,
         *,
-        img_size: int = 32,
+        img_size: ImageSize = 32,
         grid_size: int = 4,
         in_chans: int = 3,
         num_classes: int = 10,
@@ -127,7 +130,7 @@ class FViT(nn.Module):
         super().__init__()
         self.img_size, self.in_chans, self.num_classes, self.auto_encode = img_size, in_chans, num_classes, auto_encode
         self.grid_size, self.num_prefix_tokens, self.grad_checkpointing = (grid_size, grid_size), 0, grad_checkpointing
-        self.patch_size = img_size // grid_size
+        self.patch_size = tuple(side // grid_size for side in height_and_width(img_size))
         dim = self.num_features = _width(img_size, grid_size, in_chans, embed_dim, num_heads, auto_encode)
         self.pos_embed = nn.Parameter(torch.randn(1, grid_size**2, dim))
         self.patch_drop = PatchDropout(patch_drop_rate, patch_drop_mode)
@@ -171,8 +174,9 @@ class FViT(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) -> patches (B, T, E) in the order of `F.unfold`, without positions."""
-        if images.ndim != 4 or images.shape[-2:] != (self.img_size, self.img_size):
-            size = f"(B, {self.in_chans}, {self.img_size}, {self.img_size})"
+        expected = (self.in_chans, *height_and_width(self.img_size))
+        if images.ndim != 4 or images.shape[-2:] != expected[-2:]:
+            size = f"(B, {', '.join(map(str, expected))})"
             raise UsageError(f"this model takes images {size}, not {tuple(images.shape)}")
         return patches(images, self.patch_size)
 
@@ -199,13 +203,14 @@ class FViT(nn.Module):
 
 
 def _width(
-    img_size: int, grid_size: int, in_chans: int, embed_dim: int | None, num_heads: int, auto_encode: bool
+    img_size: ImageSize, grid_size: int, in_chans: int, embed_dim: int | None, num_heads: int, auto_encode: bool
 ) -> int:
-    width = in_chans * (img_size // grid_size) ** 2 if auto_encode else embed_dim
+    sides = height_and_width(img_size)
+    width = in_chans * math.prod(side // grid_size for side in sides) if auto_encode else embed_dim
     if width is None:
         raise UsageError("with auto_encode False the width of a patch is not known", help="set embed_dim")
-    if auto_encode and img_size % grid_size:
-        raise UsageError(f"an image of {img_size} px is not divisible into a grid of {grid_size} x {grid_size}")
+    if auto_encode and any(side % grid_size for side in sides):
+        raise UsageError(f"an image of {in_words(img_size)} is not divisible into a grid of {grid_size} x {grid_size}")
     if embed_dim not in (None, width):
         raise UsageError(f"patches are not projected: embed_dim is {width} here, not {embed_dim}", help="remove it")
     if width % num_heads:

@@ -8,6 +8,7 @@ from torch import nn
 from vitcli import catalog
 from vitcli.catalog import model_info
 from vitcli.errors import UsageError
+from vitcli.image_size import ImageSize, shortest
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -20,7 +21,7 @@ def create_model(
     *,
     num_classes: int = 1000,
     in_chans: int = 3,
-    img_size: int | None = None,
+    img_size: ImageSize | None = None,
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
     layer_scale_init: float | None = None,
@@ -33,7 +34,7 @@ def create_model(
         name: one of `list_models()`.
         num_classes: outputs of the head. 0: no head; the model returns features (B, D).
         in_chans: channels of the input image.
-        img_size: side of the input images in px. None: the published size.
+        img_size: of the input images in px: the side of a square, or (height, width). None: the published size.
         drop_rate: dropout before the head, 0..1.
         drop_path_rate: stochastic depth of the last block, 0..1; the other blocks follow the model's own rule.
         layer_scale_init: initial value of the layer scales. None: the published value.
@@ -53,7 +54,7 @@ def create_model(
         name,
         num_classes=num_classes,
         in_chans=in_chans,
-        img_size=info.img_size if img_size is None else img_size,
+        img_size=shortest(info.img_size if img_size is None else img_size),
         drop_rate=drop_rate,
         drop_path_rate=drop_path_rate,
         layer_scale_init=layer_scale_init,

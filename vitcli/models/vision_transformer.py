@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from vitcli.errors import UsageError
+from vitcli.image_size import ImageSize, height_and_width, in_words
 from vitcli.layers.embed import PatchEmbed, Stem, sincos2d
 from vitcli.layers.heads import Heads, Latent
 from vitcli.layers.recompute import recompute
@@ -54,10 +55,10 @@ class Prefix:
 
 
 class VisionTransformer(nn.Module):
-    """Images (B, in_chans, img_size, img_size) -> logits (B, num_classes), or features (B, D) without a head.
+    """Images (B, in_chans, H, W) -> logits (B, num_classes), or features (B, D) without a head.
 
     Args:
-        img_size: px, a multiple of the patch size.
+        img_size: px, the side of a square or (H, W), multiples of the patch size.
         patch_embed: images -> tokens (B, N, D).
         blocks: an nn.ModuleList of blocks as `layers.transformer.Block`, or one module (B, N, D) -> (B, N, D).
         norm: of the tokens after the last block, or of the pooled patches.
@@ -84,7 +85,7 @@ class VisionTransformer(nn.Module):
     def __init__(
         self,
         *,
-        img_size: int,
+        img_size: ImageSize,
         patch_embed: PatchEmbed | Stem,
         blocks: nn.Module,
         norm: nn.Module,
@@ -176,10 +177,10 @@ class VisionTransformer(nn.Module):
 
     def _embed(self, images: Tensor, mask: Tensor | None, *, drop_patches: bool = True) -> tuple[Tensor, Tensor | None]:
         """Tokens (B, P+N, D) with positions, without those that patch dropout removes, and their visibility."""
-        if images.shape[-2:] != (self.img_size, self.img_size):
+        if images.shape[-2:] != height_and_width(self.img_size):
+            height, width = height_and_width(self.img_size)
             raise UsageError(
-                f"this model takes images of {self.img_size} x {self.img_size} px, "
-                f"not {images.shape[-2]} x {images.shape[-1]}",
+                f"this model takes images of {height} x {width} px, not {images.shape[-2]} x {images.shape[-1]}",
                 help="resize them, or create the model with another img_size",
             )
         x = self.patch_embed(images)  # (B, N, D)
@@ -249,16 +250,18 @@ class VisionTransformer(nn.Module):
                 return _mean(x, takes_part)
 
 
-def patch_grid(img_size: int, patch_size: int) -> tuple[int, int]:
+def patch_grid(img_size: ImageSize, patch_size: int) -> tuple[int, int]:
     """Patches along the height and the width of an image; UsageError if it cannot be divided into them."""
-    if img_size % patch_size:
-        below = img_size // patch_size * patch_size
-        near = f"{below} or {below + patch_size}" if below else str(patch_size)
-        raise UsageError(
-            f"an image of {img_size} px is not divisible into patches of {patch_size} px",
-            help=f"set image_resize (img_size) to {near}, or another patch_size",
-        )
-    return img_size // patch_size, img_size // patch_size
+    height, width = height_and_width(img_size)
+    for side in (height, width):
+        if side % patch_size:
+            below = side // patch_size * patch_size
+            near = f"{below} or {below + patch_size}" if below else str(patch_size)
+            raise UsageError(
+                f"an image of {in_words(img_size)} is not divisible into patches of {patch_size} px",
+                help=f"set image_resize (img_size) to {near}, or another patch_size",
+            )
+    return height // patch_size, width // patch_size
 
 
 def _mean(x: Tensor, takes_part: Tensor | None) -> Tensor:

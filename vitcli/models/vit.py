@@ -12,6 +12,7 @@ from functools import partial
 
 from torch import nn
 
+from vitcli.image_size import ImageSize
 from vitcli.layers.activation import Activation
 from vitcli.layers.attention import Attention, Scale
 from vitcli.layers.embed import PatchEmbedKind, build_patch_embed
@@ -51,7 +52,7 @@ def create(
     *,
     num_classes: int,
     in_chans: int,
-    img_size: int,
+    img_size: ImageSize,
     drop_rate: float,
     drop_path_rate: float,
     layer_scale_init: float | None,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vitcli.catalog import model_info
 from vitcli.errors import UsageError
+from vitcli.image_size import ImageSize, height_and_width, shortest
 from vitcli.models.registry import create_model
 from vitcli.models.vit import VARIANTS, create
 from vitcli.models.vit_google import num_heads_of
@@ -110,9 +111,8 @@ def options_of(tensors: Mapping[str, Tensor], known: Mapping[str, Any] | None = 
     found |= _patches(own) | _head(own)
     if "pos_embed" in own:
         num_positions = own["pos_embed"].shape[1] - num_prefix_tokens(own)
-        found["pos_embed"] = "learned" if is_square(num_positions) else None
-        if is_square(num_positions):
-            found["img_size"] = math.isqrt(num_positions) * found.get("patch_size", 0) or None
+        found["pos_embed"] = "learned"
+        found["img_size"] = _img_size(num_positions, found.get("patch_size"), found.get("img_size"))
     found |= _heads(own, found.get("num_heads"), usual_head_dim)
     return {name: value for name, value in found.items() if value is not None}
 
@@ -127,6 +127,15 @@ def name_and_options(found: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     name = by_patch.get(found.get("patch_size", 16), by_patch[16])
     usual = usual_options(name) | {"class_token": found.get("global_pool", "token") == "token"}
     return name, {key: value for key, value in found.items() if value != usual[key]}
+
+
+def _img_size(num_patches: int, patch_size: int | None, stated: ImageSize | None) -> int | tuple[int, int] | None:
+    """The size with so many patches: the stated one, else a square; None if neither has them."""
+    if patch_size and stated:
+        rows, columns = (side // patch_size for side in height_and_width(stated))
+        if rows * columns == num_patches:
+            return shortest((rows * patch_size, columns * patch_size))
+    return math.isqrt(num_patches) * patch_size if patch_size and is_square(num_patches) else None
 
 
 def _patches(own: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from vitcli.recipe.check import COMMAND_LINE, MINDCV_DEFAULT
 from vitcli.recipe.load import Recipe
 from vitcli.recipe.schema import OWN_KEYS
 from vitcli.weights.fit import fit_of
-from vitcli.weights.preprocessing import KEYS, preprocessing_of
+from vitcli.weights.preprocessing import KEYS, preprocessing_of, stated_size
 from vitcli.weights.read import Weights
 
 #: what only some models have
@@ -105,6 +105,8 @@ def _stated(weights: Weights, *, with_data: bool) -> dict[str, Any]:
     found, recipe = preprocessing_of(weights) or {}, _recipe_of(weights) or {}
     names = (*NETWORK, *PREPROCESSING, *(DATA if with_data else ()))
     found |= {name: recipe[name] for name in names if name in recipe}
+    if weights.meta.get("config", {}).get("model_type", "").startswith("dinov2"):
+        found["pos_resample"] = "transformers"  # its models resize positions to any image
     if with_data and recipe.get("amp", "off") != "off":
         found["amp"] = "auto"  # mixed precision if this device supports it
     return found
@@ -121,7 +123,7 @@ def _shown(weights: Weights) -> dict[str, Any]:
     info, stated, channels = model_info(fit.name), weights.meta.get("preprocessing", {}), seen.get("in_chans", 3)
     return {
         "model": fit.name,
-        "image_resize": seen.get("img_size") or stated.get("image_resize") or info.img_size,
+        "image_resize": stated_size(weights) or seen.get("img_size") or stated.get("image_resize") or info.img_size,
         "in_channels": channels,
         "crop_pct": info.crop_pct,
         **own,

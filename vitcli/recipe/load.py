@@ -141,7 +141,7 @@ def _parsed(name: str, text: Any) -> Any:
     if not takes_list and not any(accepts(name, kind) for kind in ("boolean", "integer", "number")):
         return text
     value = command_line_value(text)
-    only_list = takes_list and not accepts(name, "number")
+    only_list = takes_list and not (accepts(name, "number") or accepts(name, "integer"))
     return [value] if only_list and isinstance(value, int | float) else value
 
 

@@ -139,8 +139,8 @@ def decay_at(step: int, total_steps: int, start: float, end: float) -> float:
 @torch.no_grad()
 def _num_features(network: nn.Module, recipe: Recipe) -> int:
     """The width D of the network's output, found by a pass in eval mode."""
-    side, was_training = recipe.augmentation.image_resize, network.training
-    example = torch.zeros(1, recipe.model.in_channels, side, side, device=next(network.parameters()).device)
+    size, was_training = recipe.augmentation.height_and_width, network.training
+    example = torch.zeros(1, recipe.model.in_channels, *size, device=next(network.parameters()).device)
     features = network.eval()(example)
     network.train(was_training)
     if features.ndim != 2:

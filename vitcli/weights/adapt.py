@@ -12,13 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitcli.image_size import ImageSize, height_and_width
 from vitcli.models.vit_keys import MASK_TOKEN
 
-PosResample = Literal["timm", "torchvision", "jax"]
+PosResample = Literal["timm", "torchvision", "transformers", "jax"]
 #: how these projects resize a grid of position embeddings; jax: scipy.ndimage.zoom of order 1
 INTERPOLATIONS: dict[PosResample, dict[str, Any]] = {
     "timm": {"mode": "bicubic", "antialias": True, "align_corners": False},
     "torchvision": {"mode": "bicubic", "align_corners": True},
+    "transformers": {"mode": "bicubic", "align_corners": False},
     "jax": {"mode": "bilinear", "align_corners": True},
 }
 
@@ -79,8 +81,9 @@ def adapt(
     classes: Classes,
     reset_head: bool,
     pos_resample: PosResample,
+    img_size: ImageSize | None = None,
 ) -> None:
-    """Make every change that `model` needs, in place."""
+    """Make every change that `model` needs, in place; `img_size` is that of the weights, if it is known."""
     own = model.state_dict()
     classifiers: tuple[str, ...] = getattr(model, "classifiers", ("head",))
     _drop_mask_token(tensors, report)
@@ -91,8 +94,13 @@ def adapt(
     if not any(f"{name}.weight" in tensors for name in classifiers):
         _settle_pre_logits(tensors, own, report)
     _convert_channels(tensors, own, getattr(model, "first_convs", ()), report)
+    patch_size = _patch_size(tensors, model)
     _resample_patches(tensors, own, report)
-    _resample_positions(tensors, own, getattr(model, "num_prefix_tokens", 0), report, pos_resample)
+    if "pos_embed" in tensors and "pos_embed" in own:
+        num_prefix, wanted = getattr(model, "num_prefix_tokens", 0), getattr(model, "grid_size", None)
+        grid = _grid(tensors["pos_embed"].shape[1] - num_prefix, patch_size, img_size)
+        if grid and wanted and grid != wanted and tensors["pos_embed"].shape[2] == own["pos_embed"].shape[2]:
+            _resample_positions(tensors, grid, wanted, num_prefix, report, pos_resample)
 
 
 def _settle_heads(
@@ -245,29 +253,46 @@ def resample_kernel(kernel: Tensor, size: tuple[int, int]) -> Tensor:
     return resampled.unflatten(2, size).to(kernel.dtype)
 
 
+def _patch_size(tensors: Tensors, model: nn.Module) -> int | None:
+    """The side of a patch in the file; that of the model if the file's patch embedding has several layers."""
+    kernel = tensors.get("patch_embed.proj.weight")
+    return kernel.shape[-1] if kernel is not None and kernel.ndim == 4 else getattr(model, "patch_size", None)
+
+
+def _grid(num_patches: int, patch_size: int | None, img_size: ImageSize | None) -> tuple[int, int] | None:
+    """Rows and columns of so many patches: those of the image, else of a square; None if there are none."""
+    if isinstance(patch_size, int) and img_size is not None:
+        rows, columns = (side // patch_size for side in height_and_width(img_size))
+        if rows * columns == num_patches:
+            return rows, columns
+    side = math.isqrt(max(num_patches, 0))
+    return (side, side) if side and side**2 == num_patches else None
+
+
 def _resample_positions(
-    tensors: Tensors, own: Mapping[str, Tensor], num_prefix: int, report: LoadReport, method: PosResample
+    tensors: Tensors,
+    grid: tuple[int, int],
+    wanted: tuple[int, int],
+    num_prefix: int,
+    report: LoadReport,
+    method: PosResample,
 ) -> None:
-    if "pos_embed" not in tensors or "pos_embed" not in own:
-        return
-    positions, wanted = tensors["pos_embed"], own["pos_embed"].shape
-    old, new = (math.isqrt(max(rows - num_prefix, 0)) for rows in (positions.shape[1], wanted[1]))
-    is_grid = old**2 == positions.shape[1] - num_prefix and new**2 == wanted[1] - num_prefix
-    if not is_grid or old == new or not old or positions.shape[2] != wanted[2]:
-        return
-    tensors["pos_embed"] = resample_positions(positions, new, num_prefix, method)
+    tensors["pos_embed"] = resample_positions(tensors["pos_embed"], grid, wanted, num_prefix, method)
     report.resized.append("pos_embed")
-    report.notes.append(
-        f"pos_embed: {old} x {old} positions in the file, {new} x {new} in the model; resized like {method}"
-    )
+    before, after = (f"{rows} x {columns}" for rows, columns in (grid, wanted))
+    report.notes.append(f"pos_embed: {before} positions in the file, {after} in the model; resized like {method}")
 
 
-def resample_positions(positions: Tensor, side: int, num_prefix: int, method: PosResample = "timm") -> Tensor:
-    """(1, num_prefix + n*n, D) -> (1, num_prefix + side*side, D); the rows of the prefix stay; computed in float32."""
-    prefix, grid = positions[:, :num_prefix], positions[:, num_prefix:]
-    old = math.isqrt(grid.shape[1])
-    maps = grid.float().unflatten(1, (old, old)).permute(0, 3, 1, 2)  # (1, D, n, n)
-    maps = F.interpolate(maps, (side, side), **INTERPOLATIONS[method])
+def resample_positions(
+    positions: Tensor, grid: tuple[int, int], wanted: tuple[int, int], num_prefix: int, method: PosResample = "timm"
+) -> Tensor:
+    """(1, num_prefix + rows * columns, D) from one grid (rows, columns) to another; the rows of the prefix stay.
+
+    It is computed in float32.
+    """
+    prefix, patches = positions[:, :num_prefix], positions[:, num_prefix:]
+    maps = patches.float().unflatten(1, grid).permute(0, 3, 1, 2)  # (1, D, rows, columns)
+    maps = F.interpolate(maps, wanted, **INTERPOLATIONS[method])
     return torch.cat([prefix, maps.flatten(2).transpose(1, 2).to(positions.dtype)], dim=1)
 
 

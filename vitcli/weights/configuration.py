@@ -28,13 +28,17 @@ class Keys:
     fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
 
+    def knows(self, key: str) -> bool:
+        """Whether the key is in one of the lists."""
+        return key in (*self.honored, *self.shown, *self.fixed, *self.ignored)
+
     def check(self, config: Config, source: str) -> None:
         """Raise WeightsError for the first value that is not one of vitcli's, and for an unknown key."""
         for key, value in config.items():
             if key in self.fixed and value not in self.fixed[key]:
                 only = " or ".join(repr(allowed) for allowed in self.fixed[key])
                 raise refused(source, f"{self.name} says {key}: {value!r}", f"vitcli's models have {only}")
-            if key not in (*self.honored, *self.shown, *self.fixed, *self.ignored):
+            if not self.knows(key):
                 message = f"{self.name} says {key}: {value!r}"
                 raise refused(source, message, "this key is not known, so the result might be wrong")
 
@@ -151,7 +155,9 @@ def _of_timm(config: Config, source: str) -> dict[str, Any]:
     args, known = (table(config, key, source) for key in ("model_args", "pretrained_cfg"))
     if name and (reason := difference_of(name)):
         raise refused(source, f"config.json says architecture: {name!r}", reason)
-    TIMM.check(config, source)
+    if not known:  # old files have its keys in config.json itself
+        known = {key: value for key, value in config.items() if TIMM_PRETRAINED.knows(key) and not TIMM.knows(key)}
+    TIMM.check({key: value for key, value in config.items() if key not in known}, source)
     TIMM_PRETRAINED.check(known, source)
     is_fastvit = name.startswith("fastvit")
     (TIMM_FASTVIT if is_fastvit else TIMM_VIT).check(args, source)

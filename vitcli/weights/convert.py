@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vitcli.errors import DiskError, UsageError, WeightsError, is_disk_full
+from vitcli.image_size import height_and_width, in_words
 from vitcli.layers.embed import sincos2d
 from vitcli.models.fastvit_keys import from_apple, to_apple
 from vitcli.models.vit_google import to_google
@@ -79,9 +80,9 @@ def check_out(to: Target, out: Path) -> None:
 def _with_positions(tensors: Tensors, fit: Fit) -> tuple[Tensors, Fit]:
     """Add the fixed positions to the tensors, in the form of learned ones; those of the prefix tokens are zero."""
     seen, like = fit.seen, tensors["blocks.0.norm1.weight"]
-    side = seen["img_size"] // seen["patch_size"]
+    rows, columns = (side // seen["patch_size"] for side in height_and_width(seen["img_size"]))
     prefix = like.new_zeros(1, num_prefix_tokens(tensors), len(like))
-    positions = torch.cat([prefix, sincos2d((side, side), len(like)).to(like)], dim=1)
+    positions = torch.cat([prefix, sincos2d((rows, columns), len(like)).to(like)], dim=1)
     return {**tensors, "pos_embed": positions}, replace(fit, seen=seen | {"pos_embed": "learned"})
 
 
@@ -111,6 +112,9 @@ def _check_options(weights: Weights, fit: Fit, to: Target) -> list[str]:
             shown = option if option == "layer_scale_init" else f"{option}: {value}"
             help = "use --to vitcli or --to timm" if to != "timm" else "use --to vitcli"
             raise WeightsError(f"{weights.source} has {shown}, which {to} cannot hold", help=help)
+    size = fit.seen.get("img_size", 0)
+    if to in ("torchvision", "google") and not isinstance(size, int):
+        raise WeightsError(f"{to} takes square images, not {in_words(size)}", help="use --to timm, hf or vitcli")
     if to == "torchvision" and not fit.seen.get("num_classes"):
         help = "use --to timm, hf or vitcli"
         raise WeightsError("torchvision's model always has a head, and this file has none", help=help)

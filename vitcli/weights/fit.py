@@ -59,10 +59,13 @@ def find_fit(weights: Weights, *, num_heads: int | None = None) -> Fit | None:
         others = (Fit(name, {}, {}) for name in list_models() if not name.startswith("vit_"))
         candidates = (*_fit_of_recipe(weights.meta), *others)
         return next((fit for fit in candidates if _has_shapes(fit, weights.tensors, whole=False)), None)
-    if "img_size" in known and known["img_size"] != found["img_size"]:
-        stated, shown = in_words(known["img_size"]), in_words(found["img_size"])
-        message = f"{weights.source}: the configuration says images of {stated}, the positions are for {shown}"
-        raise WeightsError(message, help="correct the configuration next to the weights")
+    stated, shown = (options.get("img_size") for options in (known, found))
+    if stated and stated != shown:
+        positions = f"for {in_words(shown)}" if shown else "not that many"
+        raise WeightsError(
+            f"{weights.source}: the configuration says images of {in_words(stated)}, the positions are {positions}",
+            help="correct the configuration next to the weights",
+        )
     name, options = name_and_options(found)
     if "num_heads" not in found:
         options["num_heads"] = None

@@ -54,7 +54,8 @@ def load_weights(
         report.notes.append(f"only {learner}* loaded, without its head, which did not train there")
     classes = Classes(weights.class_names, class_names)
     reset_head = reset_head or learner is not None
-    adapt(tensors, model, report, classes=classes, reset_head=reset_head, pos_resample=pos_resample)
+    size = known_options(weights).get("img_size")
+    adapt(tensors, model, report, classes=classes, reset_head=reset_head, pos_resample=pos_resample, img_size=size)
     _check_all(tensors, own, report, weights)
     _check_hidden(model, report, weights)
 

@@ -1,20 +1,42 @@
 """The preprocessing that weights expect: from their configuration, otherwise from the project their names belong to."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
+from vitcli.errors import WeightsError
+from vitcli.image_size import ImageSize, shortest
 from vitcli.models.vit_keys import Family, family_of
 from vitcli.models.vit_options import options_of
+from vitcli.weights.configuration import Config, Keys, is_timms, refused, table
+from vitcli.weights.hub_folder import PREPROCESSOR
 from vitcli.weights.read import Weights
 
 #: the recipe keys that weights can determine
-KEYS = ("mean", "std", "interpolation", "crop_pct")
+KEYS = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 #: Pillow's numbers, which transformers' files use
 RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos", "random")
+CROP_MODES = ("center", "squash", "border")
+#: image processors of transformers whose keys are understood, and how the names of their classes end
+PROCESSORS = ("ViT", "DeiT", "Bit", "CLIP")
+ENDINGS = ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor")
+PROCESSOR = Keys(
+    PREPROCESSOR,
+    honored=(
+        "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize",
+        "image_mean", "image_std", "image_processor_type", "feature_extractor_type",
+    ),
+    fixed={"do_pad": (None, False), "do_flip_channel_order": (None, False), "crop_pct": (None,)},
+    ignored=(
+        "do_convert_rgb", "processor_class", "default_to_square", "_valid_processor_keys", "input_data_format",
+        "data_format", "return_tensors", "device", "disable_grouping",
+    ),
+)  # fmt: skip
 
 #: torchvision's IMAGENET1K_V1: 256 px, then a crop of 224; Google's: a little more than the crop
 BY_FAMILY: dict[Family, dict[str, Any]] = {
@@ -31,38 +53,113 @@ def preprocessing_of(weights: Weights) -> dict[str, Any] | None:
     """Recipe keys (some of `KEYS`) with their values; None if unknown.
 
     timm's names alone are not enough: there are weights with both kinds of mean under them.
+
+    Raises:
+        WeightsError: the configuration says something that these keys cannot express, or that is not known.
     """
     meta = weights.meta
-    config: dict[str, Any] = meta.get("config", {})
-    for known in (meta.get("preprocessing"), meta.get("recipe"), config.get("pretrained_cfg"), config):
-        if isinstance(known, dict) and _are_numbers(known.get("mean")) and _are_numbers(known.get("std")):
-            found = {name: known[name] for name in KEYS if known.get(name) is not None}
-            return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
-    given = meta.get("preprocessor_config", {})
-    if _are_numbers(given.get("image_mean")):
-        return _of_transformers(given)
+    for ours in (meta.get("preprocessing"), meta.get("recipe")):
+        if isinstance(ours, dict) and _are_numbers(ours.get("mean")) and _are_numbers(ours.get("std")):
+            return _some_of(ours)
+    config = meta.get("config", {})
+    if is_timms(config) and (found := _of_timm(config, weights.source)):
+        return found
+    if given := meta.get("preprocessor_config"):
+        return of_processor(given, weights.source)[0]
     return _by_names(weights.tensors)
 
 
-def _of_transformers(given: Mapping[str, Any]) -> dict[str, Any]:
-    """From preprocessor_config.json. Without a crop transformers distorts the image to a square; here it is cropped."""
-    std = given["image_std"] if _are_numbers(given.get("image_std")) else (1.0, 1.0, 1.0)
-    found = {"mean": tuple(given["image_mean"]), "std": tuple(std)}
-    resample = given.get("resample")
-    if isinstance(resample, int) and resample in RESAMPLE:
-        found["interpolation"] = RESAMPLE[resample]
-    size, crop = (_side(given.get(name)) for name in ("size", "crop_size"))
-    if not given.get("do_center_crop"):
-        found["crop_pct"] = 1.0
-    elif size and crop and 0.1 <= crop / size <= 1:
-        found["crop_pct"] = crop / size
+def stated_size(weights: Weights) -> ImageSize | None:
+    """The size of the input that transformers' preprocessor_config.json states; None if there is none."""
+    given = weights.meta.get("preprocessor_config")
+    return of_processor(given, weights.source)[1] if given else None
+
+
+def _of_timm(config: Config, source: str) -> dict[str, Any] | None:
+    """From pretrained_cfg; in old files its keys are in config.json itself. None without mean and std."""
+    known = table(config, "pretrained_cfg", source) or config
+    if not (_are_numbers(known.get("mean")) and _are_numbers(known.get("std"))):
+        return None
+    found = _some_of(known)
+    for key, values in (("interpolation", INTERPOLATIONS), ("crop_mode", CROP_MODES)):
+        if found.get(key, values[0]) not in values:
+            raise refused(source, f"config.json says {key}: {found[key]!r}", f"vitcli has {', '.join(values)}")
     return found
 
 
-def _side(size: Any) -> int | None:
+def _some_of(known: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: known[name] for name in KEYS if known.get(name) is not None}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+
+
+def of_processor(given: Config, source: str) -> tuple[dict[str, Any], ImageSize]:
+    """The recipe keys and the size of the input that transformers' preprocessor_config.json states.
+
+    Raises:
+        WeightsError: as `preprocessing_of`.
+    """
+    PROCESSOR.check(given, source)
+    kind = str(given.get("image_processor_type") or given.get("feature_extractor_type") or "")
+    name = next((name for name in PROCESSORS if kind in {f"{name}{ending}" for ending in ENDINGS}), None)
+    if kind and name is None:
+        raise _refused(source, f"image_processor_type: {kind!r}", f"vitcli knows those of {', '.join(PROCESSORS)}")
+    geometry, size = _geometry(given, name or "ViT", source)
+    return _normalization(given, source) | geometry, size
+
+
+def _normalization(given: Config, source: str) -> dict[str, Any]:
+    """Mean and std for pixels divided by 255, which equal rescaling by another factor and normalizing, or neither."""
+    factor = given.get("rescale_factor", 1 / 255) if given.get("do_rescale", True) else 1
+    if not isinstance(factor, int | float) or factor <= 0:
+        raise _refused(source, f"rescale_factor: {factor!r}", "this is not understood")
+    scale = 1.0 if math.isclose(255 * factor, 1, rel_tol=1e-6) else 255 * factor
+    found: dict[str, Any] = {}
+    for name, without in (("mean", 0.0), ("std", 1.0)):
+        values = given.get(f"image_{name}", HALF[name]) if given.get("do_normalize", True) else (without,)
+        values = [values] if isinstance(values, int | float) else values
+        if not _are_numbers(values) or (name == "std" and min(values) <= 0):
+            raise _refused(source, f"image_{name}: {values!r}", "this is not understood")
+        found[name] = tuple(x / scale for x in values)
+    return found
+
+
+def _geometry(given: Config, name: str, source: str) -> tuple[dict[str, Any], ImageSize]:
+    """How an image is resized and cropped, and to which size."""
+    size, crop = given.get("size", 224), given.get("crop_size")
+    if not given.get("do_resize", True):
+        raise _refused(source, "do_resize: False", "vitcli resizes all images to the size of the input")
+    resample = given.get("resample", 2 if name == "ViT" else 3)
+    if not isinstance(resample, int) or resample not in RESAMPLE:
+        raise _refused(source, f"resample: {resample}", f"vitcli has {', '.join(RESAMPLE.values())}")
+    is_squash = set(size) == {"height", "width"} if isinstance(size, dict) else name in ("ViT", "DeiT")
+    scaled = _sides(size)
+    cropped = _sides(crop if crop is not None else 224) if given.get("do_center_crop", name != "ViT") else scaled
+    if scaled is None or cropped is None:
+        raise _refused(source, f"size: {size!r}, crop_size: {crop!r}", "this is not understood")
+    if not is_squash and not given.get("do_center_crop", name != "ViT"):
+        raise _refused(source, f"size: {size!r} without a crop", "images would have different sizes")
+    shares = {small / large for small, large in zip(cropped, scaled, strict=True)}
+    if len(shares) > 1 or not 0.1 <= max(shares) <= 1:
+        raise _refused(source, f"size: {size!r}, crop_size: {crop!r}", "the crop has another shape, or is larger")
+    crop_pct = shares.pop()
+    while math.floor(cropped[0] / crop_pct) < scaled[0]:  # so that the division gives the same size again
+        crop_pct = math.nextafter(crop_pct, 0)
+    found: dict[str, Any] = {"interpolation": RESAMPLE[resample], "crop_pct": crop_pct}
+    if is_squash:
+        found["crop_mode"] = "squash"
+    return found, shortest(cropped)
+
+
+def _sides(size: Any) -> tuple[int, int] | None:
+    """(height, width) of a size of transformers."""
     if isinstance(size, dict):
-        size = size.get("shortest_edge") or size.get("height")
-    return size if isinstance(size, int) and size > 0 else None
+        size = [size.get("height"), size.get("width")] if "height" in size else size.get("shortest_edge")
+    sides = size if isinstance(size, list) else [size, size]
+    return (sides[0], sides[1]) if len(sides) == 2 and all(isinstance(x, int) and x > 0 for x in sides) else None
+
+
+def _refused(source: str, said: str, reason: str) -> WeightsError:
+    return refused(source, f"{PREPROCESSOR} says {said}", reason)
 
 
 def _are_numbers(value: Any) -> bool:

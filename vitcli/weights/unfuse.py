@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vitcli.errors import WeightsError
+from vitcli.image_size import ImageSize, height_and_width
 from vitcli.layers.reparam import reparameterize
 from vitcli.layers.unfuse import new_norms, settle_norms, unfuse
 from vitcli.models.fastvit_keys import from_apple
@@ -32,7 +33,7 @@ class Unfused:
     fused: nn.Module
     model: nn.Module
     in_chans: int
-    img_size: int  #: px
+    img_size: ImageSize  #: px
 
     @property
     def needs_images(self) -> bool:
@@ -92,16 +93,17 @@ def write_unfused(unfused: Unfused, images: Iterable[Tensor], out: Path) -> floa
     return difference
 
 
-def made_up_images(num_images: int, *, in_chans: int, img_size: int) -> Iterator[Tensor]:
-    """Batches (B, in_chans, img_size, img_size) of nearly gray noise, mean 0 and variance 1, the same in every call.
+def made_up_images(num_images: int, *, in_chans: int, img_size: ImageSize) -> Iterator[Tensor]:
+    """Batches (B, in_chans, H, W) of nearly gray noise, mean 0 and variance 1, the same in every call.
 
     Amplitudes fall with 1 / frequency, as in natural images (Field 1987, J. Opt. Soc. Am. A 4, 2379).
     """
     random = torch.Generator().manual_seed(0)
-    rows, columns = torch.fft.fftfreq(img_size), torch.fft.rfftfreq(img_size)
-    amplitude = 1 / torch.hypot(rows[:, None], columns[None]).clamp(min=1 / img_size)  # (img_size, img_size // 2 + 1)
+    height, width = height_and_width(img_size)
+    rows, columns = torch.fft.fftfreq(height), torch.fft.rfftfreq(width)
+    amplitude = 1 / torch.hypot(rows[:, None], columns[None]).clamp(min=1 / max(height, width))  # (H, W // 2 + 1)
     for start in range(0, num_images, BATCH_SIZE):
-        shape = (min(BATCH_SIZE, num_images - start), 1 + in_chans, img_size, img_size)
+        shape = (min(BATCH_SIZE, num_images - start), 1 + in_chans, height, width)
         white = torch.randn(shape, generator=random)
         noise = torch.fft.irfft2(torch.fft.rfft2(white) * amplitude, s=shape[2:])
         gray, colors = (noise / noise.std()).split([1, in_chans], dim=1)

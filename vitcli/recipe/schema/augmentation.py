@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from pydantic import AfterValidator, Field
+
+from vitcli.image_size import height_and_width, shortest
 from vitcli.recipe.augment_policy import check_policy
 from vitcli.recipe.schema.key import Finding, PerView, Positive, Probability, Range, Section, key, without_effect
 
@@ -12,8 +15,12 @@ if TYPE_CHECKING:
     from vitcli.recipe.load import Recipe
 
 
+Side = Annotated[int, Field(ge=8, le=8192)]
+Size = Annotated[Side | tuple[Side, Side], AfterValidator(shortest)]
+
+
 class Augmentation(Section):
-    image_resize: int = key(224, "Side of the network's input in pixels.", ge=8, le=8192)
+    image_resize: Size = key(224, "Size of the network's input in pixels: the side of a square, or [height, width].")
     train_crop: Literal["random_resized", "padded"] = key(
         "random_resized",
         "random_resized: a random part of the image, see scale and ratio. padded: a random square of the resized image "
@@ -56,8 +63,18 @@ class Augmentation(Section):
     mixup_switch_prob: Probability = key(0.5, "Probability of cutmix if both are on.")
     mixup_off_epoch: int = key(0, "Epoch from which batches are no longer mixed. 0: never.", ge=0)
     crop_pct: float = key(0.875, "Evaluation: share of the resized image that the center crop keeps.", ge=0.1, le=1)
+    crop_mode: Literal["center", "squash", "border"] = key(
+        "center",
+        "Evaluation: how an image is resized before the center crop. center: it covers the input; squash: its aspect "
+        "ratio becomes that of the input; border: it fits into the input, with a border of the mean color.",
+    )
     mean: tuple[float, ...] = key((0.485, 0.456, 0.406), "Mean of each channel, in units of the full range.")
     std: tuple[Positive, ...] = key((0.229, 0.224, 0.225), "Standard deviation of each channel.")
+
+    @property
+    def height_and_width(self) -> tuple[int, int]:
+        """Of the network's input, in pixels."""
+        return height_and_width(self.image_resize)
 
     def problems(self, recipe: Recipe) -> Iterator[Finding]:
         yield from self._ranges()

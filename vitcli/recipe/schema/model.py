@@ -43,7 +43,7 @@ class Model(Section):
         free=True,
     )
     reset_head: bool = key(False, "Start with a new classifier, even if the one in ckpt_path would fit.")
-    pos_resample: Literal["timm", "torchvision", "jax"] = key(
+    pos_resample: Literal["timm", "torchvision", "transformers", "jax"] = key(
         "timm", "How position embeddings in ckpt_path are resized to another image or patch size."
     )
 
