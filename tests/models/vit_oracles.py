@@ -40,8 +40,8 @@ def hf_vit(*, distilled: bool = False, **options: Any) -> nn.Module:
     tiny |= {"image_size": 32, "patch_size": 8, "layer_norm_eps": 1e-6}
     options = options if "id2label" in options else {"num_labels": 5, **options}
     if distilled:
-        return randomized(DeiTForImageClassificationWithTeacher(DeiTConfig(**tiny, **options)))
-    return randomized(ViTForImageClassification(ViTConfig(**tiny, **options)))
+        return randomized(DeiTForImageClassificationWithTeacher(DeiTConfig(**(tiny | options))))
+    return randomized(ViTForImageClassification(ViTConfig(**(tiny | options))))
 
 
 def lucid_vit(**options: Any) -> nn.Module:

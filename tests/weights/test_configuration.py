@@ -24,10 +24,12 @@ from transformers import (
 from tests.models.vit_oracles import TINY, hf_vit, pictures, timm_vit
 from tests.support.tensors import randomized
 from vitcli.errors import WeightsError
+from vitcli.models.registry import create_model
 from vitcli.networks.opened import open_network
 from vitcli.weights import configuration
 from vitcli.weights.configuration import HF, TIMM, TIMM_FASTVIT, TIMM_PRETRAINED, TIMM_VIT, Keys, stated_options
 from vitcli.weights.fit import find_fit
+from vitcli.weights.load import load_weights
 from vitcli.weights.read import Weights
 
 TIMMS = {"architecture": "vit_base_patch16_224", "global_pool": "token"}
@@ -167,3 +169,28 @@ def test_arguments_are_stronger_than_the_name(tmp_path):
     theirs = randomized(clip)
     assert theirs.blocks[0].norm1.eps == 1e-5
     torch.testing.assert_close(of_timm(tmp_path, theirs, act_layer="silu")(pictures()), theirs(pictures()))
+
+
+@pytest.mark.parametrize("size", [(64, 96), (16, 64), (96, 64)], ids=str)
+@pytest.mark.parametrize("options", [{}, {"no_embed_class": True}, {"reg_tokens": 3, "no_embed_class": True}], ids=str)
+def test_images_that_are_not_square(tmp_path, size, options):
+    """With patches of 16 px, 64 x 96 has 24, and one more for the class token makes 25, a square; 16 x 64 has 4."""
+    theirs = timm_vit(img_size=size, patch_size=16, **options)
+    images = torch.randn(2, 3, *size)
+    torch.testing.assert_close(of_timm(tmp_path, theirs)(images), theirs(images))
+
+
+def test_images_of_transformers_that_are_not_square(tmp_path):
+    theirs = hf_vit(image_size=[64, 96], patch_size=16)
+    theirs.save_pretrained(tmp_path)
+    images = torch.randn(2, 3, 64, 96)
+    torch.testing.assert_close(open_network(tmp_path).model(images), theirs(images).logits)
+
+
+def test_positions_of_another_shape_are_not_copied():
+    """2 x 8 and 4 x 4 patches are as many."""
+    model = create_model("vit_ti_patch16", depth=1, img_size=64, num_classes=3)
+    file = create_model("vit_ti_patch16", depth=1, img_size=(32, 128), num_classes=3)
+    recipe = {"model": "vit_ti_patch16", "depth": 1, "image_resize": [32, 128]}
+    report = load_weights(model, Weights(file.state_dict(), {"recipe": recipe}))
+    assert "pos_embed: 2 x 8 positions in the file, 4 x 4 in the model; resized like timm" in report.notes

@@ -30,7 +30,7 @@ from vitcli.layers.heads import Heads, Latent
 from vitcli.layers.recompute import recompute
 from vitcli.layers.regularize import PatchDropout
 from vitcli.layers.reparam import has_hooks
-from vitcli.models.vit_keys import from_any
+from vitcli.models.vit_keys import renamed
 
 PosEmbedKind = Literal["learned", "sincos2d", "none"]
 Pool = Literal["token", "avg", "max", "avgmax"]
@@ -80,7 +80,7 @@ class VisionTransformer(nn.Module):
     #: parameters that are not decayed, by the last part of their name
     no_weight_decay: ClassVar[tuple[str, ...]] = ("pos_embed", "cls_token", "dist_token", "reg_token", "scale")
     #: tensors under the names of any project that `vit_keys` knows -> under this model's
-    convert_keys = staticmethod(from_any)
+    convert_keys = staticmethod(renamed)
 
     def __init__(
         self,

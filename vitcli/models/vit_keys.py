@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from vitcli.errors import WeightsError
+from vitcli.image_size import ImageSize, height_and_width
 from vitcli.models.renaming import Table, to_ours, to_theirs
 from vitcli.models.vit_google import from_google, is_google, join_qkv, split_qkv
 from vitcli.models.vit_pytorch_keys import from_vit_pytorch, is_vit_pytorch
@@ -130,25 +131,53 @@ def family_of(names: Iterable[str]) -> Family | None:
     return "timm" if names.intersection(block) and names.intersection(stems) else None
 
 
-def from_any(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`tensors` under our names and in our shapes; unknown names stay as they are.
+def from_any(tensors: Mapping[str, Tensor], img_size: ImageSize | None = None) -> dict[str, Tensor]:
+    """`tensors` under our names and in our shapes; `img_size` as for `with_prefix_rows`."""
+    return with_prefix_rows(renamed(tensors), img_size)
 
-    Positions without rows for the class and register tokens (DeiT III, timm's `no_embed_class`), or without those for
-    the registers (DINOv2), get rows of zeros, which does not change the sum.
-    """
+
+def renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`tensors` under our names; unknown names stay as they are."""
     match family_of(tensors):
         case None:
             return dict(tensors)
         case "google":
-            converted = from_google(tensors)
+            return from_google(tensors)
         case "vit-pytorch":
-            converted = from_vit_pytorch(tensors)
+            return from_vit_pytorch(tensors)
         case "hf":
             plain = {_HF_BASE.sub("", name): tensor for name, tensor in tensors.items()}
-            converted = join_qkv(_renamed(plain, HF + HF_HEADS + HF_DINOV2))
+            return join_qkv(_renamed(plain, HF + HF_HEADS + HF_DINOV2))
         case family:
-            converted = _renamed(tensors, {"torchvision": TORCHVISION, "mindcv": MINDCV, "timm": TIMM}[family])
-    return _with_prefix_rows(converted)
+            return _renamed(tensors, {"torchvision": TORCHVISION, "mindcv": MINDCV, "timm": TIMM}[family])
+
+
+def with_prefix_rows(tensors: dict[str, Tensor], img_size: ImageSize | None = None) -> dict[str, Tensor]:
+    """`tensors`, under our names, with a position for each token.
+
+    Positions without rows for the class and register tokens (DeiT III, timm's `no_embed_class`), or without those for
+    the registers (DINOv2), get rows of zeros, which does not change the sum. The size of the images says how many
+    patches there are; if it is not known, they are taken to be a square.
+    """
+    positions, prefix = tensors.get("pos_embed"), num_prefix_tokens(tensors)
+    if positions is None or positions.ndim != 3 or not prefix:
+        return tensors
+    registers = tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
+    num_patches, rows = _num_patches(tensors, img_size), positions.shape[1]
+
+    def fits(kept: int) -> bool:
+        return rows - kept == num_patches if num_patches else is_square(rows - kept)
+
+    kept = next((kept for kept in (prefix, 0, prefix - registers) if fits(kept)), prefix)
+    zeros = positions.new_zeros(1, prefix - kept, positions.shape[2])
+    return {**tensors, "pos_embed": torch.cat([positions[:, :kept], zeros, positions[:, kept:]], dim=1)}
+
+
+def _num_patches(tensors: Mapping[str, Tensor], img_size: ImageSize | None) -> int | None:
+    kernel = tensors.get("patch_embed.proj.weight")
+    if kernel is None or kernel.ndim != 4 or img_size is None:
+        return None
+    return math.prod(side // kernel.shape[-1] for side in height_and_width(img_size))
 
 
 def to_torchvision(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -184,14 +213,3 @@ def _exported(tensors: Mapping[str, Tensor], table: Table, target: str) -> dict[
         shown = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
         raise WeightsError(f"{target} cannot hold {shown}", help="convert to timm or vitcli instead")
     return {theirs: tensor for name, tensor in tensors.items() if (theirs := rename(name))}
-
-
-def _with_prefix_rows(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    positions, prefix = tensors.get("pos_embed"), num_prefix_tokens(tensors)
-    if positions is not None and positions.ndim == 3 and prefix:
-        rows, pooled = positions.shape[1], num_prefix_tokens({**tensors, "reg_token": positions[:, :0]})
-        if not is_square(rows - prefix):
-            kept = next((kept for kept in (0, pooled) if is_square(rows - kept)), prefix)
-            zeros = positions.new_zeros(1, prefix - kept, positions.shape[2])
-            tensors["pos_embed"] = torch.cat([positions[:, :kept], zeros, positions[:, kept:]], dim=1)
-    return tensors

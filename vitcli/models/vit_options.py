@@ -87,7 +87,7 @@ def options_of(tensors: Mapping[str, Tensor], known: Mapping[str, Any] | None = 
         UsageError: the known number of heads does not divide the width.
     """
     tensors = {name: tensor.to("meta") for name, tensor in tensors.items()}  # only shapes matter
-    family, own = family_of(tensors), from_any(tensors)
+    family, own = family_of(tensors), from_any(tensors, (known or {}).get("img_size"))
     if family is None or not {"blocks.0.mlp.fc1.weight", "blocks.0.attn.proj.weight"} <= own.keys():
         return {}
     hidden, dim = own["blocks.0.mlp.fc1.weight"].shape

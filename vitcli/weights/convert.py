@@ -50,7 +50,8 @@ def convert_weights(weights: Weights, to: Target, out: Path, *, num_heads: int |
     fit = fit_of(weights, num_heads=num_heads)
     if num_heads and fit.seen.get("num_heads", num_heads) != num_heads:
         raise UsageError(f"{weights.source} has {fit.seen['num_heads']} heads", help="remove --num_heads")
-    tensors, notes = from_any(weights.tensors) if fit.seen else from_apple(weights.tensors), list[str]()
+    notes = list[str]()
+    tensors = from_any(weights.tensors, fit.seen.get("img_size")) if fit.seen else from_apple(weights.tensors)
     if to != "vitcli" and fit.seen.get("pos_embed") == "sincos2d" and "img_size" in fit.seen:
         tensors, fit = _with_positions(tensors, fit)
         notes.append("the fixed sincos2d positions are written as learned ones")

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from vitcli.catalog import MODEL_ARGUMENTS, model_info
 from vitcli.errors import DataError, VitcliError, WeightsError
-from vitcli.image_size import in_words
+from vitcli.image_size import ImageSize, in_words
 from vitcli.layers.reparam import Fold, reparameterize
 from vitcli.models.registry import create_model, list_models
 from vitcli.models.vit import VARIANTS
-from vitcli.models.vit_keys import MASK_TOKEN, from_any
+from vitcli.models.vit_keys import MASK_TOKEN, from_any, with_prefix_rows
 from vitcli.models.vit_options import HIDDEN, hidden_of, name_and_options, options_of, usual_options
 from vitcli.recipe import schema
 from vitcli.recipe.describe import expectation
@@ -149,13 +149,14 @@ def _has_shapes(fit: Fit, tensors: Mapping[str, Tensor], *, whole: bool) -> bool
     except VitcliError:
         return False
     ignored = () if whole else (*getattr(model, "classifiers", ()), *getattr(model, "first_convs", ()))
-    return _shapes(model.state_dict(), ignored) == _shapes(converted(model, tensors), (*ignored, MASK_TOKEN))
+    theirs = converted(model, tensors, fit.seen.get("img_size"))
+    return _shapes(model.state_dict(), ignored) == _shapes(theirs, (*ignored, MASK_TOKEN))
 
 
-def converted(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`tensors` under the names of `model`."""
+def converted(model: nn.Module, tensors: Mapping[str, Tensor], img_size: ImageSize | None = None) -> dict[str, Tensor]:
+    """`tensors` under the names of `model`; `img_size` is theirs, if it is known."""
     convert = getattr(model, "convert_keys", dict)
-    return convert(tensors)
+    return with_prefix_rows(convert(tensors), img_size)
 
 
 def _shapes(tensors: Mapping[str, Tensor], ignored: tuple[str, ...]) -> dict[str, torch.Size]:

@@ -1,11 +1,14 @@
 """The configuration files from which timm and transformers build the model for our weights."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from vitcli.catalog import model_info
+from vitcli.errors import WeightsError
+from vitcli.image_size import ImageSize, height_and_width, in_words
 from vitcli.models.vit_options import OPTIONS
 from vitcli.weights.fit import Fit
 from vitcli.weights.preprocessing import RESAMPLE, preprocessing_of
@@ -22,7 +25,7 @@ _NOT_ARGS = ("num_classes", "distilled")
 def timm_config(fit: Fit, tensors: Mapping[str, Tensor], weights: Weights) -> dict[str, Any]:
     """Content of config.json for timm.create_model("local-dir:…", pretrained=True)."""
     seen = fit.seen or _seen_of_fastvit(fit, tensors)
-    side, preprocessing = seen["img_size"], dict(preprocessing_of(weights) or {})
+    size, preprocessing = height_and_width(seen["img_size"]), dict(preprocessing_of(weights) or {})
     if preprocessing.get("interpolation") == "random":
         preprocessing["interpolation"] = "bicubic"  # as in evaluation; timm has no such filter
     architecture, args = _timm_model(fit)
@@ -30,7 +33,7 @@ def timm_config(fit: Fit, tensors: Mapping[str, Tensor], weights: Weights) -> di
         "architecture": architecture,
         "num_classes": seen["num_classes"],
         "model_args": args,
-        "pretrained_cfg": {"input_size": (seen["in_chans"], side, side), **preprocessing},
+        "pretrained_cfg": {"input_size": (seen["in_chans"], *size), **preprocessing},
     }
     names = weights.class_names
     return config | ({"label_names": names} if names else {})
@@ -83,17 +86,27 @@ def hf_config(fit: Fit, weights: Weights) -> dict[str, Any]:
     return config
 
 
-def hf_preprocessor_config(preprocessing: Mapping[str, Any], img_size: int) -> dict[str, Any]:
-    """Content of preprocessor_config.json: resize the shorter side, crop the center, normalize."""
+def hf_preprocessor_config(preprocessing: Mapping[str, Any], img_size: ImageSize) -> dict[str, Any]:
+    """Content of preprocessor_config.json: resize, crop the center, normalize.
+
+    Raises:
+        WeightsError: transformers' processors cannot resize in this way.
+    """
     numbers = {name: number for number, name in RESAMPLE.items()}
-    crop = {"height": img_size, "width": img_size}
+    height, width = height_and_width(img_size)
+    scaled = [math.floor(side / preprocessing.get("crop_pct", 1.0)) for side in (height, width)]
+    mode = preprocessing.get("crop_mode", "center")
+    if mode == "border" or (mode == "center" and height != width):
+        message = f"hf has no crop_mode {mode} for images of {in_words(img_size)}"
+        raise WeightsError(message, help="train with crop_mode: squash, or use --to timm")
+    squashed = {"height": scaled[0], "width": scaled[1]}
     return {
-        "image_processor_type": "ViTImageProcessor",
+        "image_processor_type": "DeiTImageProcessor" if mode == "squash" else "ViTImageProcessor",
         "do_resize": True,
-        "size": {"shortest_edge": round(img_size / preprocessing.get("crop_pct", 1.0))},
+        "size": squashed if mode == "squash" else {"shortest_edge": scaled[0]},
         "resample": numbers.get(preprocessing.get("interpolation", "bicubic"), 3),
         "do_center_crop": True,
-        "crop_size": crop,
+        "crop_size": {"height": height, "width": width},
         "do_rescale": True,
         "do_normalize": True,
         "image_mean": list(preprocessing["mean"]),

@@ -46,7 +46,8 @@ def load_weights(
     if not isinstance(weights, Weights):
         weights = read_weights(weights, use_ema=use_ema)
     own = model.state_dict()
-    tensors = converted(model, weights.tensors)
+    size = known_options(weights).get("img_size")
+    tensors = converted(model, weights.tensors, size)
     _check_form(tensors, own, weights.source)
 
     report = LoadReport()
@@ -54,7 +55,6 @@ def load_weights(
         report.notes.append(f"only {learner}* loaded, without its head, which did not train there")
     classes = Classes(weights.class_names, class_names)
     reset_head = reset_head or learner is not None
-    size = known_options(weights).get("img_size")
     adapt(tensors, model, report, classes=classes, reset_head=reset_head, pos_resample=pos_resample, img_size=size)
     _check_all(tensors, own, report, weights)
     _check_hidden(model, report, weights)

@@ -138,16 +138,22 @@ def _geometry(given: Config, name: str, source: str) -> tuple[dict[str, Any], Im
         raise _refused(source, f"size: {size!r}, crop_size: {crop!r}", "this is not understood")
     if not is_squash and not given.get("do_center_crop", name != "ViT"):
         raise _refused(source, f"size: {size!r} without a crop", "images would have different sizes")
-    shares = {small / large for small, large in zip(cropped, scaled, strict=True)}
-    if len(shares) > 1 or not 0.1 <= max(shares) <= 1:
+    crop_pct = _crop_pct(cropped, scaled)
+    if crop_pct is None:
         raise _refused(source, f"size: {size!r}, crop_size: {crop!r}", "the crop has another shape, or is larger")
-    crop_pct = shares.pop()
-    while math.floor(cropped[0] / crop_pct) < scaled[0]:  # so that the division gives the same size again
-        crop_pct = math.nextafter(crop_pct, 0)
     found: dict[str, Any] = {"interpolation": RESAMPLE[resample], "crop_pct": crop_pct}
     if is_squash:
         found["crop_mode"] = "squash"
     return found, shortest(cropped)
+
+
+def _crop_pct(cropped: tuple[int, int], scaled: tuple[int, int]) -> float | None:
+    """The share that `cropped` is divided by, and rounded down, to get `scaled`; None: there is none."""
+    crop_pct = min(small / large for small, large in zip(cropped, scaled, strict=True))
+    for candidate in (crop_pct, math.nextafter(crop_pct, 0)):
+        if 0.1 <= candidate <= 1 and tuple(math.floor(side / candidate) for side in cropped) == scaled:
+            return candidate
+    return None
 
 
 def _sides(size: Any) -> tuple[int, int] | None:
