@@ -164,7 +164,11 @@ def test_what_is_left_open_is_taken():
     assert notes == ["preprocessing of the weights: mean [0.5, 0.5, 0.5], std [0.5, 0.5, 0.5], crop_pct 0.9"]
     assert adopt_preprocessing(recipe, GOOGLE) == (recipe, [])
     unknown = Weights(timm_vit().state_dict())
-    assert adopt_preprocessing(load_recipe(), unknown)[1] == []
+    (note,) = adopt_preprocessing(load_recipe(mean=[0.5]), unknown)[1]
+    assert note == (
+        "the preprocessing of the weights is not known; assumed: "
+        "std [0.229, 0.224, 0.225], interpolation bicubic, crop_pct 0.875, crop_mode center"
+    )
 
 
 def test_what_was_set_is_kept(tmp_path):

@@ -58,12 +58,28 @@ def test_what_trainers_save(tmp_path, wrapper, ema_wrapper):
     beside = {"epoch": 3, "arch": "fastvit_t8"}
     content = {wrapper: TENSORS, ema_wrapper: AVERAGED, "args": argparse.Namespace(lr=1), **beside}
     torch.save(content, tmp_path / "w.pth.tar")
-    assert same(read_weights(tmp_path / "w.pth.tar").tensors, TENSORS)
-    assert same(read_weights(tmp_path / "w.pth.tar", use_ema=True).tensors, AVERAGED)
-    assert read_weights(tmp_path / "w.pth.tar").meta == beside
+    for use_ema, tensors, chosen in (
+        (False, TENSORS, wrapper),
+        (True, AVERAGED, ema_wrapper),
+        (None, AVERAGED, ema_wrapper),
+    ):
+        weights = read_weights(tmp_path / "w.pth.tar", use_ema=use_ema)
+        assert same(weights.tensors, tensors)
+        assert weights.meta == beside | {"chosen": chosen}
     torch.save({wrapper: TENSORS}, tmp_path / "plain.pth")
     with pytest.raises(WeightsError, match="no moving average"):
         read_weights(tmp_path / "plain.pth", use_ema=True)
+
+
+def test_the_average_of_torchvisions_trainer(tmp_path):
+    """Its ExponentialMovingAverage is torch's AveragedModel, which counts its updates in a tensor."""
+    model = torch.nn.Linear(2, 2)
+    average = AveragedModel(model)
+    average.update_parameters(model)
+    torch.save({"model_ema": average.state_dict()}, tmp_path / "w.pth")
+    assert same(read_weights(tmp_path / "w.pth").tensors, model.state_dict())
+    with pytest.raises(WeightsError, match="only the moving average"):
+        read_weights(tmp_path / "w.pth", use_ema=False)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -120,8 +136,9 @@ def test_prefixes_of_wrappers(tmp_path, prefix):
 
 def test_checkpoint_directory(tmp_path):
     directory = checkpoint(tmp_path / "step-1")
-    assert same(read_weights(directory).tensors, TENSORS)
+    assert same(read_weights(directory, use_ema=False).tensors, TENSORS)
     assert same(read_weights(directory, use_ema=True).tensors, AVERAGED)
+    assert same(read_weights(directory).tensors, AVERAGED)
     assert read_weights(directory).meta["class_names"] == ["cat", "dog"]
     with pytest.raises(WeightsError, match=r"ema\.safetensors"):
         read_weights(checkpoint(tmp_path / "step-2", ema=False), use_ema=True)

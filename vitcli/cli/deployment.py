@@ -5,7 +5,21 @@ from typing import Annotated, Literal
 
 from typer import Argument, BadParameter, Context, Option, Typer
 
-from vitcli.cli.options import ANY_SOURCE, ClassNamesOption, JsonOption, PluginOption, SourceArgument, UseEmaOption
+from vitcli.cli.options import (
+    ANY_SOURCE,
+    ClassNamesOption,
+    CropModeOption,
+    CropPctOption,
+    ImageResizeOption,
+    InterpolationOption,
+    JsonOption,
+    MeanOption,
+    PluginOption,
+    SourceArgument,
+    StdOption,
+    UseEmaOption,
+    recipe_of,
+)
 from vitcli.errors import UsageError
 
 deployment_app = Typer()
@@ -52,6 +66,12 @@ def export(
     ] = 300,
     class_names: ClassNamesOption = None,
     use_ema: UseEmaOption = None,
+    image_resize: ImageResizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    interpolation: InterpolationOption = None,
+    crop_pct: CropPctOption = None,
+    crop_mode: CropModeOption = None,
     fold: Annotated[
         Literal["standard", "full"],
         Option(help="With --to fused: standard is the form that timm and Apple publish, full folds more."),
@@ -66,9 +86,19 @@ def export(
     from vitcli.commands import export as story
     from vitcli.deploy.plan import ExportPlan
 
+    recipe = recipe_of(
+        class_names=class_names,
+        use_ema=use_ema,
+        image_resize=image_resize,
+        mean=mean,
+        std=std,
+        interpolation=interpolation,
+        crop_pct=crop_pct,
+        crop_mode=crop_mode,
+    )
     if to == "fused":
-        _refuse_others(ctx, "source", "to", "out", "class_names", "fold", "use_ema", "plugin")
-        story.export_fused(source, out, fold=fold, use_ema=use_ema, class_names=class_names)
+        _refuse_others(ctx, "source", "to", "out", "fold", "plugin", *recipe.origins)
+        story.export_fused(source, out, fold=fold, recipe=recipe)
         return
     _refuse_others(ctx, *(name for name in ctx.params if name != "fold"))
     plan = ExportPlan(
@@ -83,7 +113,7 @@ def export(
         num_calibration=num_calibration,
         accept=accept,
     )
-    story.export(source, out, plan, use_ema=use_ema, class_names=class_names)
+    story.export(source, out, plan, recipe=recipe)
 
 
 def _refuse_others(ctx: Context, *allowed: str) -> None:
@@ -105,6 +135,13 @@ def predict(
     ] = None,
     json: JsonOption = None,
     class_names: ClassNamesOption = None,
+    use_ema: UseEmaOption = None,
+    image_resize: ImageResizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    interpolation: InterpolationOption = None,
+    crop_pct: CropPctOption = None,
+    crop_mode: CropModeOption = None,
     batch_size: Annotated[
         int, Option("--batch_size", min=1, metavar="N", help="Images that are classified together.")
     ] = 16,
@@ -140,7 +177,16 @@ def predict(
         top=top,
         csv=csv,
         json=json,
-        class_names=class_names,
+        recipe=recipe_of(
+            class_names=class_names,
+            use_ema=use_ema,
+            image_resize=image_resize,
+            mean=mean,
+            std=std,
+            interpolation=interpolation,
+            crop_pct=crop_pct,
+            crop_mode=crop_mode,
+        ),
         batch_size=batch_size,
         threads=threads,
         device=device,

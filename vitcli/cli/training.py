@@ -3,9 +3,17 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from typer import Argument, BadParameter, Context, Option, Typer
+from typer import Argument, Context, Option, Typer
 
-from vitcli.cli.options import COLLECT_UNKNOWN, ConfigOption, JsonOption, PluginOption, SourceArgument, UseEmaOption
+from vitcli.cli.options import (
+    COLLECT_UNKNOWN,
+    ConfigOption,
+    JsonOption,
+    PluginOption,
+    SourceArgument,
+    UseEmaOption,
+    recipe_of,
+)
 from vitcli.cli.recipe_keys import with_recipe_keys
 from vitcli.errors import UsageError
 from vitcli.recipe.load import Recipe, load_recipe
@@ -47,12 +55,6 @@ def validate(
         Literal["none", "standard", "full"],
         Option(help="Reparameterize the network first; none: evaluate it in the form its weights have."),
     ] = "none",
-    use_ema: Annotated[
-        str | None,
-        Option(
-            "--use_ema", metavar="BOOL", help="Use the moving average of the weights. [default: true if there is one]"
-        ),
-    ] = None,
     eval_crops: Annotated[
         Literal["1", "5", "10", "144"],
         Option("--eval_crops", help="Crops per image and scale; the result by the single center crop is reported too."),
@@ -81,21 +83,13 @@ def validate(
         raise UsageError(f"both {source} and --ckpt_path name what to validate", help="give only one of them")
     if source:
         recipe_keys["ckpt_path"] = source
-    averaged = _bool("--use_ema", use_ema)
     recipe = load_recipe(config, recipe_keys)
     from vitcli.commands.validate import validate as run
     from vitcli.data.crops import Crops, read_scales
 
     scales = None if crop_scales is None else read_scales(crop_scales)
     crops = None if eval_crops == "1" and scales is None else Crops(eval_crops, scales, crop_average)
-    run(recipe, fold=fold, use_ema=averaged, crops=crops, json_file=json)
-
-
-def _bool(option: str, text: str | None) -> bool | None:
-    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text is not None and text.lower() not in words:
-        raise BadParameter(f"{option} must be true or false")
-    return None if text is None else words[text.lower()]
+    run(recipe, fold=fold, crops=crops, json_file=json)
 
 
 @training_app.command()
@@ -120,4 +114,4 @@ def embed(
     """
     from vitcli.commands.embed import embed as run
 
-    run(source, folder, out, batch_size=batch_size, device=device, use_ema=use_ema)
+    run(source, folder, out, batch_size=batch_size, device=device, recipe=recipe_of(use_ema=use_ema))

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from typer import Option, Typer
 
-from vitcli.cli.options import PluginOption, SourceArgument
+from vitcli.cli.options import PluginOption, SourceArgument, UseEmaOption, recipe_of
 
 weights_app = Typer(no_args_is_help=True, help="Describe weights, and convert them for other projects.")
 
@@ -30,12 +30,13 @@ def weights_convert(
         int | None,
         Option("--num_heads", min=1, help="Attention heads of a ViT, if the weights do not state their number."),
     ] = None,
+    use_ema: UseEmaOption = None,
     plugin: PluginOption = None,
 ) -> None:
     """Write the same tensors under another project's names, with the configuration that it needs."""
     from vitcli.commands import weights
 
-    weights.convert(source, to, out, num_heads)
+    weights.convert(source, to, out, num_heads, use_ema=recipe_of(use_ema=use_ema).model.use_ema)
 
 
 @weights_app.command("unfuse")

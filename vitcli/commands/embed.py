@@ -23,11 +23,12 @@ from vitcli.log import Reporter
 from vitcli.networks.opened import Opened, open_features
 from vitcli.networks.precedence import preprocessing
 from vitcli.networks.provenance import source_facts, versions
+from vitcli.recipe.load import Recipe
 from vitcli.weights.convert import atomic
 
 
 def embed(
-    source: str, folder: Path, out: Path, *, batch_size: int = 64, device: str = "auto", use_ema: bool | None = None
+    source: str, folder: Path, out: Path, *, batch_size: int = 64, device: str = "auto", recipe: Recipe | None = None
 ) -> None:
     """Write the features of every image below `folder` to `out`.
 
@@ -37,14 +38,15 @@ def embed(
         out: .npz with the arrays features (N, D) float32, names (N,), provenance (JSON) and, with labels,
             labels (N,) int64 and class_names (C,); or .parquet with the columns name, features, label and class_name,
             and the provenance as metadata `vitcli`. An existing file is replaced.
-        source, device, use_ema: as `vitcli embed` describes them.
+        source, device: as `vitcli embed` describes them.
+        recipe: what the user says of the network and its images.
 
     Raises:
         VitcliError: see `errors.py`; DataError if an image cannot be read, and nothing is written.
     """
     _check_out(out)
     reporter = Reporter(enabled=True)
-    opened = open_features(source, use_ema=use_ema)
+    opened = open_features(source, recipe=recipe)
     reporter.notes(opened.notes)
     images, labeled = _images(folder, opened.recipe.dataset.max_image_pixels)
     quiet = not sys.stderr.isatty()

@@ -17,6 +17,7 @@ from vitcli.errors import UsageError
 from vitcli.evaluators.top1 import EvalResult
 from vitcli.layers.reparam import reparameterize
 from vitcli.networks.opened import open_model
+from vitcli.recipe.load import Recipe
 from vitcli.weights.convert import check_out, convert_weights
 
 #: fewer labeled images than this say little about the accuracy
@@ -25,12 +26,10 @@ MANY = 334
 _console = Console(highlight=False, emoji=False, soft_wrap=True)
 
 
-def export(
-    source: str | Path, out: Path, plan: ExportPlan, *, use_ema: bool | None = None, class_names: Path | None = None
-) -> Artifact:
+def export(source: str | Path, out: Path, plan: ExportPlan, *, recipe: Recipe | None = None) -> Artifact:
     """Write the network of `source` (as `--ckpt_path`) as an artifact into the new folder `out`.
 
-    class_names: a file that names the outputs; None: the names in the weights, if they have any.
+    recipe: what the user says of the network and its images, such as `load_recipe(class_names=FILE)`.
 
     Raises:
         UsageError: the format, precision or device is not available; `out` exists; or the artifact is out of
@@ -40,7 +39,7 @@ def export(
     form = open_format(plan.to, to="export")
     plan = checked(plan, form)
     with NewArtifact(out) as new:
-        opened = open_model(source, use_ema=use_ema, class_names=class_names)
+        opened = open_model(source, recipe=recipe)
         images = ComparisonImages(opened, plan)
         for note in dict.fromkeys([*opened.notes, *images.notes]):
             _console.print(f"note: {note}")
@@ -68,18 +67,18 @@ def export_fused(
     out: Path,
     *,
     fold: Literal["standard", "full"] = "full",
-    use_ema: bool | None = None,
-    class_names: Path | None = None,
+    recipe: Recipe | None = None,
 ) -> None:
     """Write the reparameterized weights of `source`, with class names and preprocessing, into `out` (.safetensors).
 
     fold: "standard" is the form in which timm and Apple publish; see `reparameterize`.
     """
     check_out("vitcli", out)
-    opened = open_model(source, use_ema=use_ema, class_names=class_names)
+    opened = open_model(source, recipe=recipe)
     fused = reparameterize(opened.model, fold=fold)
     tensors = {name: tensor.detach().contiguous() for name, tensor in fused.state_dict().items()}
-    meta = opened.weights.meta | ({"class_names": opened.class_names} if class_names else {})
+    named = opened.recipe.dataset.class_names is not None
+    meta = opened.weights.meta | ({"class_names": opened.class_names} if named else {})
     for note in [*opened.notes, *convert_weights(replace(opened.weights, tensors=tensors, meta=meta), "vitcli", out)]:
         _console.print(f"note: {note}")
     before = sum(p.numel() for p in opened.model.parameters())

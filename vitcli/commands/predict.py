@@ -23,6 +23,7 @@ from vitcli.deploy.classify import Classifier, ImageClassifier, top_classes
 from vitcli.deploy.predictions import Answer, Write, check_writable, csv_file, json_file, text_of
 from vitcli.errors import DataError, DiskError, UsageError, is_disk_full
 from vitcli.log import SteadyConsole
+from vitcli.recipe.load import Recipe, load_recipe
 
 #: batches of images that are decoded while the network runs
 _BATCHES_AHEAD = 2
@@ -35,13 +36,15 @@ def predict(
     top: int = 5,
     csv: Path | None = None,
     json: Path | None = None,
-    class_names: Path | None = None,
+    recipe: Recipe | None = None,
     batch_size: int = 16,
     threads: int | None = None,
     device: str | None = None,
     on_bad_image: Literal["fail", "skip"] = "fail",
 ) -> None:
     """Print the `top` classes of each image, in the order of the images; `cli/deployment.py` describes the options.
+
+    recipe: what the user says of the network and its images.
 
     Raises:
         VitcliError: see `errors.py`; DataError at the end, if an image could not be read and is not to be skipped.
@@ -52,7 +55,7 @@ def predict(
     messages = _console(stderr=True)
     for note in notes:
         messages.print(f"note: {note}")
-    classifier = _open_classifier(source, class_names, threads, device, messages)
+    classifier = _open_classifier(source, recipe or load_recipe(), threads, device, messages)
     num_bad = 0
     quiet = sys.stdout.isatty() or not sys.stderr.isatty()  # a bar must not mix with the answers
     progress = Progress(console=messages, redirect_stdout=False, transient=True, disable=quiet)
@@ -71,14 +74,18 @@ def predict(
 
 
 def _open_classifier(
-    source: str, class_names: Path | None, threads: int | None, device: str | None, messages: Console
+    source: str, recipe: Recipe, threads: int | None, device: str | None, messages: Console
 ) -> ImageClassifier:
     if is_artifact(source):
-        return Classifier(open_artifact(source, class_names=class_names), threads=threads, device=device)
+        if others := [f"--{name}" for name in recipe.origins if name != "class_names"]:
+            message = f"{', '.join(others)}: an exported network and its preprocessing cannot be changed any more"
+            raise UsageError(message, help="remove it, or export the network again with it")
+        artifact = open_artifact(source, class_names=recipe.dataset.class_names)
+        return Classifier(artifact, threads=threads, device=device)
     from vitcli.deploy.bridges import ModelClassifier
     from vitcli.networks.opened import open_model
 
-    opened = open_model(source, class_names=class_names)
+    opened = open_model(source, recipe=recipe)
     for note in opened.notes:
         messages.print(f"note: {note}")
     return ModelClassifier(opened, threads=threads, device=device or "auto")

@@ -62,7 +62,6 @@ def validate(
     recipe: Recipe,
     *,
     fold: Fold = "none",
-    use_ema: bool | None = None,
     crops: Crops | None = None,
     json_file: Path | None = None,
 ) -> dict[str, float]:
@@ -71,7 +70,6 @@ def validate(
     Args:
         recipe: what the user says; `networks/precedence.py` decides between it and what the weights say.
         fold: evaluate the network in the form its weights have, or reparameterized ("standard", "full").
-        use_ema: the moving average or the raw weights; None: the average if there is one.
         crops: classify each image by the average of many crops; the result by the single crop is reported too.
         json_file: also write the result to this path.
 
@@ -86,12 +84,12 @@ def validate(
     check_writable(json_file)
     exported = is_artifact(recipe.model.ckpt_path)
     if exported:
-        _check_artifact_options(recipe, fold=fold, use_ema=use_ema, crops=crops)
+        _check_artifact_options(recipe, fold=fold, crops=crops)
     launch_notes = check_launch(recipe)
     with joined("cpu" if exported else recipe.system.device, num_launched() > 1) as world:
         reporter = Reporter(enabled=world.is_main)
         reporter.notes(recipe.notes, launch_notes)
-        subject = _artifact(recipe) if exported else _checkpoint(recipe, fold, use_ema, world.device)
+        subject = _artifact(recipe) if exported else _checkpoint(recipe, fold, world.device)
         reporter.notes(subject.notes)
         kinds = _evaluators(subject, crops)
         train, val = _images(subject, needs_train=any(kind.needs_train for kind in kinds.values()))
@@ -149,10 +147,10 @@ def _crop_facts(crops: Crops, numbers: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def _checkpoint(recipe: Recipe, fold: Fold, use_ema: bool | None, device: torch.device) -> Subject:
+def _checkpoint(recipe: Recipe, fold: Fold, device: torch.device) -> Subject:
     """The network of a run, a checkpoint or a file of weights."""
     assert recipe.model.ckpt_path is not None
-    opened = open_network(recipe.model.ckpt_path, use_ema=use_ema, recipe=recipe)
+    opened = open_network(recipe.model.ckpt_path, recipe=recipe)
     recipe, network, source = opened.recipe, opened.model, opened.weights.source
     form = "" if fold == "none" else f", reparameterized ({fold})"
     rows = [("weights", source), ("model", recipe.model.model + form)]
@@ -199,12 +197,12 @@ def _data_of(artifact: Artifact) -> dict[str, Any]:
     return {entry.key: entry.value for entry in entries if entry.key in DATA}
 
 
-def _check_artifact_options(recipe: Recipe, *, fold: Fold, use_ema: bool | None, crops: Crops | None) -> None:
+def _check_artifact_options(recipe: Recipe, *, fold: Fold, crops: Crops | None) -> None:
     """Refuse what cannot be changed about an exported network any more."""
     if num_launched() > 1:
         raise UsageError("an exported network is validated by one process", help="start without torchrun")
     typed = [name for name, origin in recipe.origins.items() if origin == COMMAND_LINE and name != "ckpt_path"]
-    options = {"fold": fold != "none", "use_ema": use_ema is not None, "eval_crops": crops is not None}
+    options = {"fold": fold != "none", "eval_crops": crops is not None}
     others = [name for name in typed if name not in OF_AN_ARTIFACT] + [name for name, set_ in options.items() if set_]
     if others:
         raise UsageError(

@@ -58,9 +58,9 @@ def show(source: str) -> None:
     _console.print(table)
 
 
-def convert(source: str, to: Target, out: Path, num_heads: int | None = None) -> None:
+def convert(source: str, to: Target, out: Path, num_heads: int | None = None, *, use_ema: bool | None = None) -> None:
     """Write the weights in `source` for another project; print where they are and what was not kept."""
-    for note in convert_weights(open_weights(source), to, out, num_heads=num_heads):
+    for note in convert_weights(open_weights(source, use_ema=use_ema), to, out, num_heads=num_heads):
         _console.print(f"note: {note}")
     _console.print(f"wrote {out}")
 

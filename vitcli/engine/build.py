@@ -57,7 +57,8 @@ def build_training(
             of these weights is used where the recipe leaves it open; see `Training.recipe`.
         network: instead of the recipe's model.
     """
-    weights = open_weights(recipe.model.ckpt_path) if fresh and recipe.model.ckpt_path else None
+    section = recipe.model
+    weights = open_weights(section.ckpt_path, use_ema=section.use_ema) if fresh and section.ckpt_path else None
     if weights:
         recipe, said = adopt_preprocessing(recipe, weights)
         reporter.notes(said)

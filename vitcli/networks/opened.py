@@ -56,11 +56,8 @@ def open_weights(source: str | Path, *, use_ema: bool | None = None) -> Weights:
     """
     path = Path(source)
     if is_remote(source) or not path.is_dir() or is_hub_folder(path):
-        return read_weights(source, use_ema=bool(use_ema))
-    path = _checkpoint_of(path)
-    if use_ema is None:
-        use_ema = (path / "ema.safetensors").exists()
-    return read_weights(path, use_ema=use_ema)
+        return read_weights(source, use_ema=use_ema)
+    return read_weights(_checkpoint_of(path), use_ema=use_ema)
 
 
 def _checkpoint_of(folder: Path) -> Path:
@@ -77,9 +74,9 @@ def _checkpoint_of(folder: Path) -> Path:
     return newest
 
 
-def open_model(source: str | Path, *, use_ema: bool | None = None, class_names: Path | None = None) -> Opened:
+def open_model(source: str | Path, *, recipe: Recipe | None = None) -> Opened:
     """As `open_network`, and a WeightsError if it is no classifier: images (B, C, H, W) -> logits (B, num_classes)."""
-    opened = open_network(source, use_ema=use_ema, recipe=load_recipe(class_names=class_names))
+    opened = open_network(source, recipe=recipe)
     if not opened.class_names:
         raise no_classifier(opened.weights.source)
     return opened
@@ -93,20 +90,18 @@ def no_classifier(source: str) -> WeightsError:
     )
 
 
-def open_network(source: str | Path, *, use_ema: bool | None = None, recipe: Recipe | None = None) -> Opened:
+def open_network(source: str | Path, *, recipe: Recipe | None = None) -> Opened:
     """The network that `source` names, with all of its weights.
 
     Args:
         source: as `--ckpt_path`: a run, a checkpoint, a file of weights of any project, or an address of one.
-        use_ema: the moving average or the raw weights; None: the average if there is one.
         recipe: what the user says of the network and its images; `precedence.py` decides which value is used.
 
     Raises:
         DataError: there is nothing, or it is damaged. WeightsError: it fits no model of the registry, or lacks an
             average.
     """
-    weights = open_weights(source, use_ema=use_ema)
-    recipe, notes = settled(recipe or load_recipe(), weights)
+    recipe, weights, notes = _opened(source, recipe)
     names = weights.class_names
     num_classes = len(names) or _num_outputs(recipe, weights)
     if num_classes and recipe.dataset.class_names:
@@ -118,12 +113,19 @@ def open_network(source: str | Path, *, use_ema: bool | None = None, recipe: Rec
     return Opened(model.eval(), recipe, names, weights, [*notes, *loading])
 
 
-def open_features(source: str | Path, *, use_ema: bool | None = None) -> Opened:
+def open_features(source: str | Path, *, recipe: Recipe | None = None) -> Opened:
     """As `open_network`, but without the classifier: images (B, C, H, W) -> features (B, D)."""
-    weights = open_weights(source, use_ema=use_ema)
-    recipe, notes = settled(load_recipe(), weights)
+    recipe, weights, notes = _opened(source, recipe)
     model, loading = _load_whole(recipe, 0, weights)
     return Opened(model.eval(), recipe, [], weights, [*notes, *loading])
+
+
+def _opened(source: str | Path, recipe: Recipe | None) -> tuple[Recipe, Weights, list[str]]:
+    """The weights in `source`, how their network is built, and notes."""
+    recipe = recipe or load_recipe()
+    weights = open_weights(source, use_ema=recipe.model.use_ema)
+    settled_recipe, notes = settled(recipe, weights)
+    return settled_recipe, weights, notes
 
 
 def _load_whole(recipe: Recipe, num_classes: int, weights: Weights) -> tuple[nn.Module, list[str]]:

@@ -68,13 +68,22 @@ def settled(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[str]]:
     if recipe.origins.get("model", MINDCV_DEFAULT) == MINDCV_DEFAULT:  # else the user describes the architecture
         shown = {name: value for name, value in _shown(weights).items() if name not in stated}
         after, _ = overlaid(after, shown, weights.source, over_file=False)
-    return after, notes
+    return after, notes + assumed_note(after, weights)
 
 
 def adopted_note(recipe: Recipe, names: list[str]) -> list[str]:
     """One note on the preprocessing that was taken from weights; none where that changed nothing."""
     said = ", ".join(f"{name} {plain(recipe.get(name))}" for name in names)
     return [f"preprocessing of the weights: {said}"] if said else []
+
+
+def assumed_note(recipe: Recipe, weights: Weights) -> list[str]:
+    """One note with the values that are taken for the preprocessing if weights say nothing about it."""
+    names = [name for name in KEYS if recipe.origins.get(name) != COMMAND_LINE]
+    if not names or preprocessing_of(weights) is not None:
+        return []
+    said = ", ".join(f"{name} {plain(recipe.get(name))}" for name in names)
+    return [f"the preprocessing of the weights is not known; assumed: {said}"]
 
 
 def preprocessing(recipe: Recipe) -> dict[str, Any]:
@@ -86,7 +95,7 @@ def preprocessing(recipe: Recipe) -> dict[str, Any]:
 def adopt_preprocessing(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[str]]:
     """The recipe of a training that starts from `weights`, with their preprocessing where it sets none; a note."""
     recipe, changed = overlaid(recipe, preprocessing_of(weights) or {}, weights.source, over_file=False)
-    return recipe, adopted_note(recipe, changed)
+    return recipe, adopted_note(recipe, changed) + assumed_note(recipe, weights)
 
 
 def adopt_of_run(recipe: Recipe, run: dict[str, Any]) -> Recipe:

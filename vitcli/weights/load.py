@@ -11,6 +11,7 @@ from vitcli.models.vit_options import options_of
 from vitcli.weights.adapt import Classes, LoadReport, PosResample, adapt
 from vitcli.weights.fit import converted, find_fit, fold_of, known_options, why_not
 from vitcli.weights.read import Weights, read_weights
+from vitcli.weights.torch_file import CHOSEN, EMA_WRAPPERS
 
 
 def load_weights(
@@ -19,7 +20,7 @@ def load_weights(
     *,
     class_names: Sequence[str] | None = None,
     reset_head: bool = False,
-    use_ema: bool = False,
+    use_ema: bool | None = None,
     pos_resample: PosResample = "timm",
 ) -> LoadReport:
     """Copy `weights` into `model` and return a report.
@@ -50,7 +51,7 @@ def load_weights(
     tensors = converted(model, weights.tensors, size)
     _check_form(tensors, own, weights.source)
 
-    report = LoadReport()
+    report = LoadReport(notes=chosen_note(weights))
     if learner := weights.meta.get("learner"):
         report.notes.append(f"only {learner}* loaded, without its head, which did not train there")
     classes = Classes(weights.class_names, class_names)
@@ -63,6 +64,16 @@ def load_weights(
     report.matched = [name for name in own if name in tensors and name not in changed]
     model.load_state_dict({**own, **tensors})
     return report
+
+
+def chosen_note(weights: Weights) -> list[str]:
+    """A note on which weights were read, if the file has a moving average and raw ones."""
+    chosen = weights.meta.get(CHOSEN)
+    if not chosen:
+        return []
+    if chosen in EMA_WRAPPERS:
+        return [f"the file has raw weights and their moving average: the average ({chosen}) is used"]
+    return [f"the file has raw weights and their moving average: the raw weights ({chosen}) are used"]
 
 
 def _check_form(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:

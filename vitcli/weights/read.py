@@ -42,14 +42,15 @@ class Weights:
         return [normalize("NFC", name) for name in self.meta.get("class_names") or ()]
 
 
-def read_weights(source: str | Path, *, use_ema: bool = False) -> Weights:
+def read_weights(source: str | Path, *, use_ema: bool | None = None) -> Weights:
     """The weights in `source`, on the CPU.
 
     Args:
         source: a checkpoint directory of this project, a folder of timm or transformers with its config.json, or a
             file: safetensors, PyTorch (.pth, .pt, .pth.tar, .bin), Google's .npz, MindSpore's .ckpt. The format is
             detected from the content, not from the name. Or an address for `fetch`.
-        use_ema: read the moving average of the weights; a file without one is refused.
+        use_ema: the moving average of the weights, and a file without one is refused; or the raw weights; None: the
+            average if there is one. If there are both, `meta` says under `chosen` which was read.
 
     Raises:
         DataError: there is no such file, or it is empty, cut off, damaged or not a weights file.
@@ -75,7 +76,7 @@ def read_weights(source: str | Path, *, use_ema: bool = False) -> Weights:
     return Weights(tensors, meta | config, name)
 
 
-def _read_file(path: Path, *, use_ema: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read_file(path: Path, *, use_ema: bool | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     kind = _kind_of(path)
     if use_ema and kind != "torch":
         raise WeightsError(f"{path} holds one set of weights and no moving average")
@@ -87,13 +88,14 @@ def _read_file(path: Path, *, use_ema: bool) -> tuple[dict[str, Tensor], dict[st
     return tensors, {name: value for name, value in meta.items() if name not in TYPES}
 
 
-def _read_checkpoint(directory: Path, *, use_ema: bool) -> Weights:
+def _read_checkpoint(directory: Path, *, use_ema: bool | None) -> Weights:
     if (directory / "checkpoints").is_dir():
         help = f"give one of its checkpoints: {directory / 'checkpoints' / 'best'}"
         raise WeightsError(f"{directory} is a run", help=help)
     if problems := problems_in(directory):
         raise DataError(f"checkpoint {directory} is damaged: {'; '.join(problems)}", help="use an older checkpoint")
-    path = directory / ("ema.safetensors" if use_ema else "model.safetensors")
+    averaged = directory / "ema.safetensors"
+    path = averaged if use_ema or (use_ema is None and averaged.exists()) else directory / "model.safetensors"
     if not path.exists():
         raise WeightsError(f"checkpoint {directory} has no {path.name}")
     tensors, _ = _read_safetensors(path)

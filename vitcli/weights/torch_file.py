@@ -13,24 +13,33 @@ from torch import Tensor
 from vitcli.errors import DataError, WeightsError
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")
+#: entry of `Weights.meta`: the wrapper that was read, if the file has both kinds
+CHOSEN = "chosen"
 EMA_WRAPPERS = ("state_dict_ema", "model_ema", "ema")
 
 
-def read_torch(path: Path, *, use_ema: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors, and the plain values stored with them."""
+def read_torch(path: Path, *, use_ema: bool | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors, and the plain values stored with them; `use_ema` as for `read_weights`."""
     content = _load(path)
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")
-    wrappers = EMA_WRAPPERS if use_ema else WRAPPERS
-    found = [content[name] for name in wrappers if isinstance(content.get(name), Mapping)]
-    if use_ema and not found:
+    raw, averaged = (
+        next((name for name in wrappers if isinstance(content.get(name), Mapping)), None)
+        for wrappers in (WRAPPERS, EMA_WRAPPERS)
+    )
+    if use_ema and not averaged:
         raise WeightsError(f"{path} holds no moving average of the weights (looked for {', '.join(EMA_WRAPPERS)})")
-    state = found[0] if found else content
-    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    if use_ema is False and averaged and not raw:
+        raise WeightsError(f"{path} holds only the moving average of the weights", help="remove use_ema")
+    wrapper = raw if use_ema is False else averaged or raw
+    state = content[wrapper] if wrapper else content
+    # torch's AveragedModel counts its updates in a tensor
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor) and name != "n_averaged"}
     if not tensors:
         raise WeightsError(f"{path} holds no tensors; its entries are {', '.join(map(str, list(state)[:8]))}")
     values = {**content, **state}.items()
-    return tensors, {name: value for name, value in values if isinstance(value, str | int | float | bool)}
+    meta = {name: value for name, value in values if isinstance(value, str | int | float | bool)}
+    return tensors, meta | ({CHOSEN: wrapper} if raw and averaged else {})
 
 
 def _load(path: Path) -> Any:

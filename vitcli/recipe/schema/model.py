@@ -42,6 +42,9 @@ class Model(Section):
         "hf-hub:org/name[/file][@revision], or timm:name.",
         free=True,
     )
+    use_ema: bool | None = key(
+        None, "Of ckpt_path: the moving average of its weights, or the raw ones. Default: the average if there is one."
+    )
     reset_head: bool = key(False, "Start with a new classifier, even if the one in ckpt_path would fit.")
     pos_resample: Literal["timm", "torchvision", "transformers", "jax"] = key(
         "timm", "How position embeddings in ckpt_path are resized to another image or patch size."
