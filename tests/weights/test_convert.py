@@ -22,6 +22,7 @@ from vitcli.layers.reparam import reparameterize
 from vitcli.models.fastvit_keys import to_apple
 from vitcli.models.registry import create_model
 from vitcli.models.vit_google import to_google
+from vitcli.networks.opened import open_network
 from vitcli.weights.convert import convert_weights
 from vitcli.weights.fit import find_fit
 from vitcli.weights.load import load_weights
@@ -299,3 +300,23 @@ def test_where_it_is_written(tmp_path):
     with pytest.raises(WeightsError, match="fits no model"):
         convert_weights(Weights({"a": torch.ones(1)}), "timm", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["there.pth"]
+
+
+def test_tensors_that_share_memory(tmp_path):
+    tensors = randomized(ours()).state_dict()
+    tensors["norm.weight"] = tensors["blocks.0.norm1.weight"]
+    tensors["norm.bias"] = tensors["blocks.0.mlp.fc1.weight"].flatten()[:32]
+    convert_weights(Weights(tensors, META, "w.pth"), "vitcli", tmp_path / "out.safetensors")
+    assert same(read_weights(tmp_path / "out.safetensors").tensors, tensors)
+
+
+def test_a_gray_fastvit_and_its_size(tmp_path):
+    source = randomized(create_model("fastvit_t8", in_chans=1, num_classes=3))
+    recipe = {"model": "fastvit_t8", "image_resize": [64, 128]}
+    convert_weights(Weights(source.state_dict(), {"recipe": recipe}), "timm", tmp_path / "out")
+    theirs = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
+    assert theirs.pretrained_cfg["input_size"] == (1, 64, 128)
+    torch.testing.assert_close(logits(theirs, pictures(1)), logits(source, pictures(1)), atol=1e-5, rtol=1e-5)
+    opened = open_network(tmp_path / "out")
+    assert opened.recipe.model.in_channels == 1
+    assert opened.recipe.augmentation.mean == (0.449,)

@@ -13,10 +13,14 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
+from torch.optim.swa_utils import AveragedModel
 
+from tests.models.vit_oracles import hf_vit, ours
 from tests.support.tensors import same
 from vitcli.errors import DataError, WeightsError
+from vitcli.models.registry import create_model
 from vitcli.weights.fit import known_options
+from vitcli.weights.load import load_weights
 from vitcli.weights.manifest import write_manifest
 from vitcli.weights.preprocessing import preprocessing_of
 from vitcli.weights.read import PACKED, read_weights
@@ -58,14 +62,10 @@ def test_what_trainers_save(tmp_path, wrapper, ema_wrapper):
     beside = {"epoch": 3, "arch": "fastvit_t8"}
     content = {wrapper: TENSORS, ema_wrapper: AVERAGED, "args": argparse.Namespace(lr=1), **beside}
     torch.save(content, tmp_path / "w.pth.tar")
-    for use_ema, tensors, chosen in (
-        (False, TENSORS, wrapper),
-        (True, AVERAGED, ema_wrapper),
-        (None, AVERAGED, ema_wrapper),
-    ):
+    for use_ema in (False, True, None):
         weights = read_weights(tmp_path / "w.pth.tar", use_ema=use_ema)
-        assert same(weights.tensors, tensors)
-        assert weights.meta == beside | {"chosen": chosen}
+        assert same(weights.tensors, TENSORS if use_ema is False else AVERAGED)
+        assert weights.meta == beside | {"chosen": wrapper if use_ema is False else ema_wrapper}
     torch.save({wrapper: TENSORS}, tmp_path / "plain.pth")
     with pytest.raises(WeightsError, match="no moving average"):
         read_weights(tmp_path / "plain.pth", use_ema=True)
@@ -331,3 +331,49 @@ def test_any_configuration_is_understood_or_refused(tmp_path_factory, config, pr
     except (DataError, WeightsError):
         return
     assert all(isinstance(name, str) for name in weights.meta.get("class_names", []))
+
+
+def test_a_folder_with_several_files(tmp_path):
+    """As transformers writes a large model."""
+    theirs = hf_vit()
+    theirs.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
+    theirs.save_pretrained(tmp_path / "one")
+    assert same(read_weights(tmp_path).tensors, read_weights(tmp_path / "one").tensors)
+    index = tmp_path / "model.safetensors.index.json"
+    table = json.loads(index.read_text())["weight_map"]
+    first = next(iter(table))
+    for weight_map, message in (
+        ({first: "../other.safetensors"}, "is not the name of a file"),
+        ({first: ".hidden"}, "is not the name of a file"),
+        ({first: 3}, "is not the name of a file"),
+        ({first: "missing.safetensors"}, "does not exist"),
+        (table | {"more": table[first]}, "lacks more, which"),
+        ([], "has no weight_map"),
+    ):
+        index.write_text(json.dumps({"weight_map": weight_map}))
+        with pytest.raises(DataError, match=message):
+            read_weights(tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["model.", "net.", "backbone.", "student.backbone."])
+def test_a_common_beginning_is_removed_where_the_rest_is_known(tmp_path, prefix):
+    for number, tensors in enumerate((ours().state_dict(), create_model("fastvit_t8", num_classes=2).state_dict())):
+        path = tmp_path / f"{number}.pth"
+        torch.save({prefix + name: tensor for name, tensor in tensors.items()}, path)
+        weights = read_weights(path)
+        assert same(weights.tensors, tensors)
+        assert weights.meta["prefix"] == prefix
+    torch.save({prefix + "a": torch.zeros(1), prefix + "b": torch.zeros(1)}, tmp_path / "unknown.pth")
+    assert read_weights(tmp_path / "unknown.pth").tensors.keys() == {prefix + "a", prefix + "b"}
+
+
+def test_a_model_whose_own_names_begin_so(tmp_path):
+    model = torch.nn.ModuleDict({"net": ours()})
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    expected = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert load_weights(model, tmp_path / "w.pth").notes == []
+    assert same(model.state_dict(), expected)

@@ -50,6 +50,11 @@ def is_apple(keys: Iterable[str]) -> bool:
     return any(key.startswith("patch_embed.0.") for key in keys)
 
 
+def is_fastvit(names: Iterable[str]) -> bool:
+    """Whether these are timm's names of a FastViT, in any form."""
+    return any(name.startswith(("stem.0.conv_kxk.", "stem.0.reparam_conv.")) for name in names)
+
+
 def from_apple(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`tensors` with Apple's (or MindCV's) names replaced by timm's; other names stay as they are."""
     if not is_apple(tensors):

@@ -169,6 +169,9 @@ def _build(recipe_name: str, sources: dict[str, tuple[Any, Place | str]], proble
             sections[section] = model(**{name: value for name, value in given.items() if name not in wrong})
         bad |= wrong
     problems += [_bad_value(name, *sources[name]) for name in sources if name in bad]
+    left = {name: gray for name, gray in schema.GRAY.items() if name not in sources}
+    if sections["model"].in_channels == 1 and left:
+        sections["augmentation"] = sections["augmentation"].model_copy(update=left)
     recipe = Recipe(recipe_name, **sections, origins={name: origin for name, (_, origin) in sources.items()})
     problems += check.problems(recipe, ignore=bad)
     if problems:

@@ -187,9 +187,20 @@ def _facts(fit: Fit, weights: Weights) -> dict[str, Any]:
 def _save(path: Path, tensors: Tensors, facts: Mapping[str, Any], *, wrapper: str | None = None) -> None:
     if path.suffix == ".safetensors":
         packed = {PACKED: json.dumps(facts)} if facts else {}
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, {"format": "pt", **packed})
+        save_file(_apart(tensors), path, {"format": "pt", **packed})
     else:
         torch.save({wrapper: tensors} if wrapper else tensors, path)
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> Tensors:
+    """`tensors`, none of which shares memory with another: safetensors has no such tensors."""
+    apart: Tensors = {}
+    taken = set[int]()
+    for name, tensor in tensors.items():
+        memory = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if memory in taken else tensor.contiguous()
+        taken.add(memory)
+    return apart
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

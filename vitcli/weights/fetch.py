@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import wrap_file
 
 from vitcli.errors import DataError, UsageError, is_disk_full
-from vitcli.weights.hub_folder import CONFIG, PREPROCESSOR, WEIGHTS
+from vitcli.weights.hub_folder import CONFIG, INDEX, PREPROCESSOR, WEIGHTS, files_in
 from vitcli.weights.manifest import sha256_of
 
 HUB, TIMM, WEB = "hf-hub:", "timm:", ("http://", "https://")
@@ -117,7 +117,8 @@ def _fetch_from_hub(address: str) -> Path:
         if file_name:
             found = download(file_name)
         elif found := next(filter(None, map(download, WEIGHTS)), None):
-            for name in (CONFIG, PREPROCESSOR):
+            shards = files_in(found) if found.name.endswith(INDEX) else ()
+            for name in (CONFIG, PREPROCESSOR, *shards):
                 download(name)
             found = found.parent
     except ImportError:

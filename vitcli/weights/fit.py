@@ -1,7 +1,7 @@
 """Finds the model of the registry that weights belong to, and the options it needs for them."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -58,7 +58,8 @@ def find_fit(weights: Weights, *, num_heads: int | None = None) -> Fit | None:
     if not found:
         others = (Fit(name, {}, {}) for name in list_models() if not name.startswith("vit_"))
         candidates = (*_fit_of_recipe(weights.meta), *others)
-        return next((fit for fit in candidates if _has_shapes(fit, weights.tensors, whole=False)), None)
+        fit = next((fit for fit in candidates if _has_shapes(fit, weights.tensors, whole=False)), None)
+        return fit and replace(fit, options=fit.options | _channels(fit, weights.tensors))
     stated, shown = (options.get("img_size") for options in (known, found))
     if stated and stated != shown:
         positions = f"for {in_words(shown)}" if shown else "not that many"
@@ -71,6 +72,14 @@ def find_fit(weights: Weights, *, num_heads: int | None = None) -> Fit | None:
         options["num_heads"] = None
     fit = Fit(name, options, found, heads_assumed="num_heads" in found and "num_heads" not in known)
     return fit if _has_shapes(fit, weights.tensors, whole=True) else None
+
+
+def _channels(fit: Fit, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """{"in_chans": of the first layer}, if it is not the usual number."""
+    model: Any = _empty(fit, tensors)
+    kernels = [converted(model, tensors).get(f"{name}.weight") for name in getattr(model, "first_convs", ())]
+    channels = {kernel.shape[1] for kernel in kernels if kernel is not None} - {3}
+    return {"in_chans": channels.pop()} if len(channels) == 1 else {}
 
 
 def fit_of(weights: Weights, *, num_heads: int | None = None) -> Fit:
@@ -138,19 +147,24 @@ def _fit_of_recipe(meta: Mapping[str, Any]) -> list[Fit]:
 
 def _has_shapes(fit: Fit, tensors: Mapping[str, Tensor], *, whole: bool) -> bool:
     """Whether the model of `fit` has tensors of these names and shapes; not `whole`: except head and first layer."""
-    options: dict[str, Any] = {**fit.options}
-    if fit.options.get("num_heads", 1) is None:
-        options["num_heads"] = 1  # it changes no shape
     try:
-        with torch.device("meta"):
-            model: Any = create_model(fit.name, **options)
-            fold = fold_of(tensors)
-            model = reparameterize(model, fold=fold) if fold else model
+        model: Any = _empty(fit, tensors)
     except VitcliError:
         return False
     ignored = () if whole else (*getattr(model, "classifiers", ()), *getattr(model, "first_convs", ()))
     theirs = converted(model, tensors, fit.seen.get("img_size"))
     return _shapes(model.state_dict(), ignored) == _shapes(theirs, (*ignored, MASK_TOKEN))
+
+
+def _empty(fit: Fit, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """The model of `fit` without values, in the form that `tensors` have."""
+    options: dict[str, Any] = {**fit.options}
+    if fit.options.get("num_heads", 1) is None:
+        options["num_heads"] = 1  # it changes no shape
+    with torch.device("meta"):
+        model = create_model(fit.name, **options)
+        fold = fold_of(tensors)
+        return reparameterize(model, fold=fold) if fold else model
 
 
 def converted(model: nn.Module, tensors: Mapping[str, Tensor], img_size: ImageSize | None = None) -> dict[str, Tensor]:

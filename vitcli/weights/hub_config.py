@@ -10,7 +10,7 @@ from vitcli.catalog import model_info
 from vitcli.errors import WeightsError
 from vitcli.image_size import ImageSize, height_and_width, in_words
 from vitcli.models.vit_options import OPTIONS
-from vitcli.weights.fit import Fit
+from vitcli.weights.fit import Fit, known_options
 from vitcli.weights.preprocessing import RESAMPLE, preprocessing_of
 from vitcli.weights.read import Weights
 
@@ -24,7 +24,7 @@ _NOT_ARGS = ("num_classes", "distilled")
 
 def timm_config(fit: Fit, tensors: Mapping[str, Tensor], weights: Weights) -> dict[str, Any]:
     """Content of config.json for timm.create_model("local-dir:…", pretrained=True)."""
-    seen = fit.seen or _seen_of_fastvit(fit, tensors)
+    seen = fit.seen or _seen_of_fastvit(fit, tensors, weights)
     size, preprocessing = height_and_width(seen["img_size"]), dict(preprocessing_of(weights) or {})
     if preprocessing.get("interpolation") == "random":
         preprocessing["interpolation"] = "bicubic"  # as in evaluation; timm has no such filter
@@ -42,7 +42,7 @@ def timm_config(fit: Fit, tensors: Mapping[str, Tensor], weights: Weights) -> di
 def _timm_model(fit: Fit) -> tuple[str, dict[str, Any]]:
     """timm's name and its arguments; for a ViT all sizes are given."""
     if not fit.seen:
-        return fit.name, {}  # FastViT has the same name in timm
+        return fit.name, {name: fit.options[name] for name in ("in_chans",) if name in fit.options}
     held = [name for name, option in OPTIONS.items() if "timm" in option.held_by and name not in _NOT_ARGS]
     args = {name: fit.seen[name] for name in held if name in fit.seen}
     args["init_values"] = args.pop("layer_scale_init", None)
@@ -51,10 +51,11 @@ def _timm_model(fit: Fit) -> tuple[str, dict[str, Any]]:
     return TIMM_NAMES.get(fit.seen["embed_dim"], "vit_base_patch16_224"), args
 
 
-def _seen_of_fastvit(fit: Fit, tensors: Mapping[str, Tensor]) -> dict[str, int]:
+def _seen_of_fastvit(fit: Fit, tensors: Mapping[str, Tensor], weights: Weights) -> dict[str, Any]:
     head, stem = tensors.get("head.fc.weight"), tensors["stem.0.conv_kxk.0.conv.weight"]
     num_classes = 0 if head is None else len(head)
-    return {"num_classes": num_classes, "in_chans": stem.shape[1], "img_size": model_info(fit.name).img_size}
+    size = known_options(weights).get("img_size", model_info(fit.name).img_size)
+    return {"num_classes": num_classes, "in_chans": stem.shape[1], "img_size": size}
 
 
 def hf_config(fit: Fit, weights: Weights) -> dict[str, Any]:

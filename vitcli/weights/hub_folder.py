@@ -7,8 +7,10 @@ from vitcli.errors import DataError
 from vitcli.weights.json_file import read_json
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+#: of large models: which of several files holds each tensor
+INDEX = ".index.json"
 #: names of the weights in a folder; the first that exists is read
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+WEIGHTS = ("model.safetensors", "pytorch_model.bin", f"model.safetensors{INDEX}", f"pytorch_model.bin{INDEX}")
 
 
 def is_hub_folder(folder: Path) -> bool:
@@ -18,6 +20,19 @@ def is_hub_folder(folder: Path) -> bool:
 
 def weights_in(folder: Path) -> Path | None:
     return next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+
+
+def files_in(index: Path) -> dict[str, list[str]]:
+    """File -> the tensors in it; DataError if the index is damaged, or names files outside of its folder."""
+    table = read_json(index).get("weight_map")
+    files: dict[str, list[str]] = {}
+    for tensor, file in table.items() if isinstance(table, dict) else ():
+        if not isinstance(file, str) or Path(file).name != file or file.startswith("."):
+            raise DataError(f"{index}: {file!r} is not the name of a file", help="download it again")
+        files.setdefault(file, []).append(tensor)
+    if not files:
+        raise DataError(f"{index} has no weight_map", help="download it again")
+    return files
 
 
 def read_meta(folder: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from vitcli.errors import WeightsError
 from vitcli.models.vit_options import options_of
 from vitcli.weights.adapt import Classes, LoadReport, PosResample, adapt
 from vitcli.weights.fit import converted, find_fit, fold_of, known_options, why_not
-from vitcli.weights.read import Weights, read_weights
+from vitcli.weights.read import PREFIX, Weights, read_weights
 from vitcli.weights.torch_file import CHOSEN, EMA_WRAPPERS
 
 
@@ -48,10 +48,15 @@ def load_weights(
         weights = read_weights(weights, use_ema=use_ema)
     own = model.state_dict()
     size = known_options(weights).get("img_size")
-    tensors = converted(model, weights.tensors, size)
+    tensors, prefix = weights.tensors, weights.meta.get(PREFIX, "")
+    if prefix and all(name.startswith(prefix) for name in own):  # the model's own names begin with it
+        tensors, prefix = {prefix + name: tensor for name, tensor in tensors.items()}, ""
+    tensors = converted(model, tensors, size)
     _check_form(tensors, own, weights.source)
 
     report = LoadReport(notes=chosen_note(weights))
+    if prefix:
+        report.notes.append(f"all names in the file begin with {prefix!r}, which was removed")
     if learner := weights.meta.get("learner"):
         report.notes.append(f"only {learner}* loaded, without its head, which did not train there")
     classes = Classes(weights.class_names, class_names)

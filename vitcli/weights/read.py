@@ -1,5 +1,6 @@
 """Reads the tensors of weights of any known format, from a path or an address, without running code from a file."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ import safetensors
 from torch import Tensor
 
 from vitcli.errors import DataError, WeightsError
+from vitcli.models.fastvit_keys import is_apple, is_fastvit
+from vitcli.models.vit_keys import family_of
 from vitcli.weights.checkpoint_folders import STATE, check_format, problems_in
 from vitcli.weights.fetch import WEB, fetch, is_remote
-from vitcli.weights.hub_folder import is_hub_folder, read_meta, weights_in
+from vitcli.weights.hub_folder import INDEX, files_in, is_hub_folder, read_meta, weights_in
 from vitcli.weights.json_file import parse_json, read_json
 from vitcli.weights.mindspore import is_mindspore, read_mindspore
 from vitcli.weights.npz import read_npz
@@ -19,6 +22,7 @@ from vitcli.weights.torch_file import read_torch
 
 #: key in the metadata of a safetensors file: what this project knows about the weights, as JSON
 PACKED = "vitcli"
+PREFIX = "prefix"  #: entry of `Weights.meta`: what was removed from the beginning of all names
 PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
 #: how the names of the trained network begin in the state of byol-pytorch's learner
 LEARNER = "online_encoder.net."
@@ -71,12 +75,16 @@ def read_weights(source: str | Path, *, use_ema: bool | None = None) -> Weights:
         raise
     name = str(source) if is_remote(source) else str(path)
     tensors = {_without_prefixes(key): tensor for key, tensor in tensors.items()}
+    if prefix := _common_prefix(tensors):
+        tensors, meta = {key.removeprefix(prefix): tensors[key] for key in tensors}, meta | {PREFIX: prefix}
     if of_learner := {key.removeprefix(LEARNER): tensors[key] for key in tensors if key.startswith(LEARNER)}:
         tensors, meta = of_learner, meta | {"learner": LEARNER}
     return Weights(tensors, meta | config, name)
 
 
 def _read_file(path: Path, *, use_ema: bool | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if path.name.endswith(INDEX):
+        return _read_shards(path, use_ema=use_ema), {}
     kind = _kind_of(path)
     if use_ema and kind != "torch":
         raise WeightsError(f"{path} holds one set of weights and no moving average")
@@ -86,6 +94,18 @@ def _read_file(path: Path, *, use_ema: bool | None) -> tuple[dict[str, Tensor], 
         return read_npz(path), {}
     tensors, meta = read_torch(path, use_ema=use_ema) if kind == "torch" else read_mindspore(path)
     return tensors, {name: value for name, value in meta.items() if name not in TYPES}
+
+
+def _read_shards(index: Path, *, use_ema: bool | None) -> dict[str, Tensor]:
+    """The tensors of all files that an index names."""
+    tensors: dict[str, Tensor] = {}
+    for file, names in files_in(index).items():
+        found, _ = _read_file(index.with_name(file), use_ema=use_ema)
+        if missing := [name for name in names if name not in found]:
+            message = f"{index.with_name(file)} lacks {missing[0]}, which {index.name} names"
+            raise DataError(message, help="copy or download it again")
+        tensors |= found
+    return tensors
 
 
 def _read_checkpoint(directory: Path, *, use_ema: bool | None) -> Weights:
@@ -153,6 +173,21 @@ def _checked(meta: dict[str, Any], source: str) -> dict[str, Any]:
     if wrong:
         raise DataError(f"{source} is damaged: {wrong[0]} has the wrong type", help="copy it again")
     return meta
+
+
+def _common_prefix(tensors: Mapping[str, Tensor]) -> str:
+    """How all names begin, if without it they are those of a known model; otherwise empty."""
+    parts = next(iter(tensors), "").split(".")
+    prefixes = [".".join(parts[:count]) + "." for count in range(1, len(parts))]
+    common = [prefix for prefix in prefixes if all(name.startswith(prefix) for name in tensors)]
+    if not common or _is_known(tensors):
+        return ""
+    return next((prefix for prefix in common if _is_known(name.removeprefix(prefix) for name in tensors)), "")
+
+
+def _is_known(names: Iterable[str]) -> bool:
+    names = set(names)
+    return family_of(names) is not None or is_fastvit(names) or is_apple(names)
 
 
 def _without_prefixes(name: str) -> str:

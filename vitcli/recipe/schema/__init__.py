@@ -7,7 +7,7 @@ recipe is checked in a few milliseconds.
 
 from typing import Any
 
-from vitcli.recipe.schema.augmentation import Augmentation
+from vitcli.recipe.schema.augmentation import GRAY, Augmentation
 from vitcli.recipe.schema.dataset import Dataset
 from vitcli.recipe.schema.key import Section, key
 from vitcli.recipe.schema.learning import Evaluation, Learning, Loss
@@ -17,6 +17,7 @@ from vitcli.recipe.schema.scheduler import Scheduler
 from vitcli.recipe.schema.system import Checkpoint, System
 
 __all__ = [
+    "GRAY",
     "OWN_KEYS", "SECTIONS", "SECTION_OF", "Augmentation", "Checkpoint", "Dataset", "Evaluation", "Learning", "Loss",
     "Model", "Optimizer", "Scheduler", "Section", "System", "default", "extra", "key",
 ]  # fmt: skip

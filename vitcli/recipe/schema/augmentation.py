@@ -19,6 +19,10 @@ Side = Annotated[int, Field(ge=8, le=8192)]
 Size = Annotated[Side | tuple[Side, Side], AfterValidator(shortest)]
 
 
+#: the defaults of `mean` and `std` for one channel: the averages of those for color
+GRAY = {"mean": (0.449,), "std": (0.226,)}
+
+
 class Augmentation(Section):
     image_resize: Size = key(224, "Size of the network's input in pixels: the side of a square, or [height, width].")
     train_crop: Literal["random_resized", "padded"] = key(
@@ -100,6 +104,10 @@ class Augmentation(Section):
                 yield name, f"`{name}` is a share of the image's area and cannot be above 1", None
 
     def notes(self, recipe: Recipe) -> Iterator[str]:
+        left = [name for name in GRAY if recipe.model.in_channels == 1 and name not in recipe.origins]
+        if left:
+            said = ", ".join(f"{name} {list(getattr(self, name))}" for name in left)
+            yield f"{said}: averages of the defaults for color, since in_channels is 1"
         if self.color_jitter and self.auto_augment and "3a" not in self.auto_augment:
             yield from without_effect(recipe, "color_jitter", why=" with `auto_augment`")
         names = ("color_jitter_prob", "blur_sigma", "solarize_threshold")
