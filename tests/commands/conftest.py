@@ -57,6 +57,7 @@ def artifact(tmp_path: Path) -> Callable[..., Path]:
             "preprocessing": {
                 "image_resize": SIZE,
                 "crop_pct": 1.0,
+                "crop_mode": "center",
                 "interpolation": "bicubic",
                 "mean": MEAN[:channels],
                 "std": STD[:channels],
