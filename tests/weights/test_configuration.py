@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+from pathlib import Path
 
 import pytest
 import timm
@@ -30,6 +31,7 @@ from vitcli.weights import configuration
 from vitcli.weights.configuration import HF, TIMM, TIMM_FASTVIT, TIMM_PRETRAINED, TIMM_VIT, Keys, stated_options
 from vitcli.weights.fit import find_fit
 from vitcli.weights.load import load_weights
+from vitcli.weights.preprocessing import PROCESSOR
 from vitcli.weights.read import Weights
 
 TIMMS = {"architecture": "vit_base_patch16_224", "global_pool": "token"}
@@ -63,6 +65,29 @@ def test_each_key_is_in_one_list():
     for keys in vars(configuration).values():
         if isinstance(keys, Keys):
             assert len(known(keys)) == sum(map(len, (keys.honored, keys.shown, keys.fixed, keys.ignored))), keys.name
+
+
+def table() -> str:
+    """All keys by what is done with them, as docs/weights.md has it."""
+    rows = []
+    for keys, file in (
+        (TIMM, "timm `config.json`"),
+        (TIMM_PRETRAINED, "its `pretrained_cfg`"),
+        (TIMM_VIT, "its `model_args`, ViT"),
+        (TIMM_FASTVIT, "its `model_args`, FastViT"),
+        (HF, "transformers `config.json`"),
+        (PROCESSOR, "`preprocessor_config.json`"),
+    ):
+        lists = ((keys.honored, "honored"), (keys.shown, "shown by the tensors"), (keys.ignored, "without influence"))
+        rows += [(file, kind, ", ".join(f"`{name}`" for name in names)) for names, kind in lists if names]
+        if keys.fixed:
+            only = (f"`{name}` {', '.join(map(repr, values))}" for name, values in keys.fixed.items())
+            rows.append((file, "refused, except", "; ".join(only)))
+    return "".join(f"| {' | '.join(row)} |\n" for row in [("file", "", "keys"), ("---", "---", "---"), *rows])
+
+
+def test_the_table_of_the_documentation():
+    assert table() in Path("docs/weights.md").read_text(), f"docs/weights.md must contain\n{table()}"
 
 
 def of_timm(folder, model: torch.nn.Module, **changed) -> torch.nn.Module:
@@ -194,3 +219,19 @@ def test_positions_of_another_shape_are_not_copied():
     recipe = {"model": "vit_ti_patch16", "depth": 1, "image_resize": [32, 128]}
     report = load_weights(model, Weights(file.state_dict(), {"recipe": recipe}))
     assert "pos_embed: 2 x 8 positions in the file, 4 x 4 in the model; resized like timm" in report.notes
+
+
+def test_the_names_of_dinov2s_authors():
+    """timm adds their position of the class token to the token, and has none for it."""
+    theirs = timm_vit("vit_small_patch14_reg4_dinov2", init_values=0.5)
+    tensors = dict(theirs.state_dict())
+    of_class = torch.randn_like(tensors["cls_token"])
+    tensors["cls_token"] = tensors["cls_token"] - of_class
+    tensors["pos_embed"] = torch.cat([of_class, tensors["pos_embed"]], dim=1)
+    tensors["register_tokens"] = tensors.pop("reg_token")
+    tensors["mask_token"] = torch.zeros(1, 32)
+    fit = find_fit(Weights(tensors), num_heads=2)
+    model = create_model(fit.name, **fit.options).eval()
+    notes = load_weights(model, Weights(tensors)).notes
+    torch.testing.assert_close(model(pictures()), theirs(pictures()))
+    assert "mask_token not loaded: only training without labels uses it" in notes
