@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import json
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -166,3 +167,12 @@ def test_malformed_and_unavailable(monkeypatch):
     with pytest.raises(UsageError, match="needs the package") as caught:
         fetch("hf-hub:org/name")
     assert "pip install 'vitcli[hub]'" in caught.value.help
+
+
+def test_without_network_the_hub_is_not_tried_again_and_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    began = time.monotonic()
+    with pytest.raises(DataError, match=r"timm/fastvit_t8.apple_in1k: http://127.0.0.1:9 cannot be reached"):
+        fetch("timm:fastvit_t8")
+    assert time.monotonic() - began < 5  # six attempts of the package take 25

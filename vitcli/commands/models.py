@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vitcli.catalog import model_info
 from vitcli.layers.reparam import reparameterize
 from vitcli.models.registry import create_model, list_models
+from vitcli.weights.published import Published, published
 
 _console = Console(highlight=False, emoji=False, soft_wrap=True)
 
@@ -42,7 +43,7 @@ def ls(pattern: str = "*") -> None:
 
 
 def show(name: str, img_size: int | None = None, num_classes: int = 1000) -> None:
-    """Print the sizes, stages and evaluation crop of one architecture."""
+    """Print the sizes, stages and evaluation crop of one architecture, and addresses of published weights."""
     info = model_info(name)
     size = img_size or info.img_size
     model, fused, gmacs = _sizes(name, size, num_classes)
@@ -62,3 +63,13 @@ def show(name: str, img_size: int | None = None, num_classes: int = 1000) -> Non
     runs = [f"{len(list(run))} x {shape}" for shape, run in groupby(shapes)]
     table.add_row("feature maps (C, H, W)", "  ".join(run.removeprefix("1 x ") for run in runs))
     _console.print(table)
+    if found := published(name):
+        _console.print(_published_table(found))
+
+
+def _published_table(found: list[Published]) -> Table:
+    table = Table("--ckpt_path", "ImageNet top-1", "license", title="published weights", title_justify="left")
+    table.columns[0].overflow = "fold"
+    for weights in found:
+        table.add_row(weights.address, f"{weights.top1:.2f}" if weights.top1 else "", weights.license)
+    return table

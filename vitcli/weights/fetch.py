@@ -2,7 +2,7 @@
 
     https://host/path/vit_b_16-c867db91.pth     cached; eight or more hex digits are the start of its SHA-256
     hf-hub:org/name[/file][@revision]           a repository of the Hugging Face hub, or one file of it
-    timm:name[@revision]                        hf-hub:timm/name
+    timm:name[.tag][@revision]                  hf-hub:timm/name.tag; without a tag, timm's default one
 
 Nothing else uses the network. What was downloaded once is found without it.
 """
@@ -27,9 +27,10 @@ from rich.progress import wrap_file
 from vitcli.errors import DataError, UsageError, is_disk_full
 from vitcli.weights.hub_folder import CONFIG, INDEX, PREPROCESSOR, WEIGHTS, files_in
 from vitcli.weights.manifest import sha256_of
+from vitcli.weights.published import with_tag
 
 HUB, TIMM, WEB = "hf-hub:", "timm:", ("http://", "https://")
-TIMEOUT_SECONDS = 30
+TIMEOUT_SECONDS, HUB_TIMEOUT_SECONDS = 30, 4
 #: as torchvision and timm name files: name-<start of the SHA-256>.pth
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.(?:pth|pt|pth\.tar|bin|safetensors)$")
 
@@ -50,8 +51,14 @@ def fetch(source: str | Path) -> Path:
     if name.startswith(WEB):
         return _fetch_file(name)
     if name.startswith((HUB, TIMM)):
-        return _fetch_from_hub(name.replace(TIMM, f"{HUB}timm/", 1) if name.startswith(TIMM) else name)
+        return _fetch_from_hub(_of_timm(name) if name.startswith(TIMM) else name)
     return Path(source)
+
+
+def _of_timm(address: str) -> str:
+    """The address on the hub of the weights that timm has under a name."""
+    name, at, revision = address.removeprefix(TIMM).partition("@")
+    return f"{HUB}timm/{with_tag(name)}{at}{revision}"
 
 
 def cache_dir() -> Path:
@@ -133,6 +140,20 @@ def _fetch_from_hub(address: str) -> Path:
     return found
 
 
+def _check_hub() -> None:
+    """Raise OSError at once if the hub cannot be reached; its package would try six times, for 25 seconds."""
+    from huggingface_hub import constants
+
+    request = urllib.request.Request(constants.ENDPOINT, headers={"User-Agent": "vitcli"}, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=HUB_TIMEOUT_SECONDS).close()
+    except urllib.error.HTTPError:
+        return  # it answers
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise OSError(f"{constants.ENDPOINT} cannot be reached: {reason}") from None
+
+
 def _hub_file(repository: str, revision: str | None, name: str) -> Path | None:
     """One file, from the cache of the hub if it is there; None if the repository has no such file."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
@@ -141,6 +162,7 @@ def _hub_file(repository: str, revision: str | None, name: str) -> Path | None:
     cached = try_to_load_from_cache(repository, name, revision=revision)
     if cached is not None:  # a path, or an object that stands for "no such file"
         return Path(cached) if isinstance(cached, str) else None
+    _check_hub()
     try:
         return Path(hf_hub_download(repository, name, revision=revision))
     except RemoteEntryNotFoundError:

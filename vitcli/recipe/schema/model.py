@@ -39,7 +39,7 @@ class Model(Section):
     ckpt_path: PathOrAddress | None = key(
         None,
         "Weights to start from: a run, a checkpoint, a file (.safetensors, .pth, .npz, .ckpt), https://…, "
-        "hf-hub:org/name[/file][@revision], or timm:name.",
+        "hf-hub:org/name[/file][@revision], or timm:name; `vitcli models show NAME` lists published ones.",
         free=True,
     )
     use_ema: bool | None = key(
