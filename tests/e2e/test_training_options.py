@@ -50,3 +50,19 @@ def test_mistakes_are_explained(vitcli):
     assert "but the weights are random" in said("--freeze", "backbone")
     assert "'^steem' matches no parameter name" in said("--freeze", "['^steem']")
     assert "is not a regular expression" in said("--freeze", "['(']")
+
+
+def test_a_recipe_for_fine_tuning_needs_weights(vitcli, image_folder):
+    keys = options({"data_dir": image_folder, "image_resize": 32, "epoch_size": 2, "batch_size": 7, "device": "cpu"})
+    done = vitcli("train", "-c", "finetune", *keys)
+    assert done.returncode == 2
+    assert "finetune fine-tunes given weights, and ckpt_path names none" in done.stderr
+    assert "--from_scratch True" in done.stderr
+    done = vitcli("train", "-c", "finetune", *keys, "--from_scratch", "True")
+    assert done.returncode == 0, done.stderr
+    assert "drop_remainder: each epoch leaves out 3 other images" in done.stdout
+    assert "with 2 classes, top5 is always 100" in done.stdout
+
+
+def test_help_shows_its_placeholders(vitcli):
+    assert "runs/<recipe>-<time>-<hex>" in vitcli("train", "--help").stdout

@@ -147,6 +147,35 @@ NOTES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
+NOTES += [
+    (
+        {"lr_epoch_stair": True, "warmup_epochs": 1},
+        "`lr_epoch_stair`: the whole first epoch has the rate 0, where the warm-up starts; set warmup_lr",
+        {"warmup_lr": 1e-6},
+    ),
+    (
+        {"epoch_size": 1, "warmup_epochs": 1},
+        "the warm-up lasts for the whole run: its peak rate is never used",
+        {"warmup_epochs": 0.5},
+    ),
+    (
+        {"mixup": 0.2, "mixup_off_epoch": 90},
+        "`mixup_off_epoch` 90 is not before the end: batches are mixed in all epochs",
+        {"mixup_off_epoch": 89},
+    ),
+    (
+        {"val_split": "train"},
+        "`val_split` is the training split: the accuracy on it says nothing about other images",
+        {"val_split": "val"},
+    ),
+    (
+        {"in_channels": 1},
+        "mean [0.449], std [0.226]: averages of the defaults for color, since in_channels is 1",
+        {"mean": [0.5], "std": [0.5]},
+    ),
+]
+
+
 @pytest.mark.parametrize(("values", "note", "cure"), NOTES, ids=[f"{row[0]}" for row in NOTES])
 def test_note(values: dict[str, Any], note: str, cure: dict[str, Any]):
     assert load_recipe(**values).notes == (note,)

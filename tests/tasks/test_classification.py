@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vitcli.data.batch import Batch
+from vitcli.errors import UsageError
 from vitcli.recipe.load import load_recipe
 from vitcli.tasks.classification import Classification
 
@@ -46,7 +47,7 @@ def test_binary_cross_entropy(targets: torch.Tensor):
     torch.testing.assert_close(loss(targets, loss="BCE", label_smoothing=0.1), theirs)
 
 
-@pytest.mark.parametrize("threshold", [None, 0.0, 0.2, 0.5])
+@pytest.mark.parametrize("threshold", [None, 0.05, 0.2, 0.5])
 @pytest.mark.parametrize("sum_classes", [False, True])
 @pytest.mark.parametrize("targets", [LABELS, SOFT], ids=["labels", "mixed"])
 def test_binary_targets_and_the_sum_are_timms(threshold, sum_classes, targets):
@@ -60,3 +61,19 @@ def test_loss_is_fp32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         output = task(Batch((torch.randn(3, 4),), torch.tensor([0, 1, 2]), torch.arange(3)))
     assert output.loss.dtype == torch.float32
+
+
+def test_a_threshold_below_the_smoothed_targets_is_refused():
+    """0.1 over 5 classes gives each 0.02."""
+    keys = {"loss": "BCE", "label_smoothing": 0.1}
+    with pytest.raises(
+        UsageError, match=r"a target of 0\.02, and bce_target_thresh is 0\.01: all targets would become 1"
+    ):
+        loss(LABELS, bce_target_thresh=0.01, **keys)
+    assert torch.isfinite(loss(LABELS, bce_target_thresh=0.03, **keys))
+
+
+@pytest.mark.parametrize(("num_classes", "said"), [(5, ["with 5 classes, top5 is always 100"]), (6, [])])
+def test_five_classes_have_no_top5(num_classes: int, said: list[str]):
+    task = Classification(load_recipe(), nn.Identity(), [str(number) for number in range(num_classes)])
+    assert task.notes(accumulation=1, world_size=1) == said

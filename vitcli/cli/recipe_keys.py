@@ -51,7 +51,7 @@ def with_recipe_keys(command: Callable[..., None]) -> Callable[..., None]:
 def _help(name: str) -> str:
     value = default(name)
     text = f"{help_of(name)} [default: {yaml_value(list(value) if isinstance(value, tuple) else value)}]"
-    return text.replace("null]", "none]")
+    return text.replace("null]", "none]").replace("<", "\\<")  # help is Markdown, which has tags
 
 
 def _first_word(words: list[str]) -> tuple[str | None, list[str]]:

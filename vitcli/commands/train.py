@@ -17,7 +17,7 @@ from vitcli.engine.preflight import check_device, check_frozen, check_launch
 from vitcli.engine.resume import ResumePoint, check_global_batch, check_resume, claim_run_dir
 from vitcli.engine.state import restore
 from vitcli.engine.training import Training
-from vitcli.errors import DivergedError, Interrupted, VitcliError
+from vitcli.errors import DivergedError, Interrupted, UsageError, VitcliError
 from vitcli.image_size import in_words
 from vitcli.log import Reporter, relative
 from vitcli.networks.classes import check_num_classes
@@ -48,6 +48,7 @@ def train(recipe: Recipe) -> TrainResult:
         VitcliError: see `errors.py`; nothing that was saved is lost by any of them.
     """
     launch_notes = check_launch(recipe)
+    _check_weights(recipe)
     check_frozen(recipe)
     recipe = _with_absolute_paths(recipe)
     with joined(recipe.system.device, num_launched() > 1) as world:
@@ -60,6 +61,13 @@ def train(recipe: Recipe) -> TrainResult:
             reporter.close()
             if world.is_main:
                 run_dir.leave(folder)
+
+
+def _check_weights(recipe: Recipe) -> None:
+    """Raise UsageError if a recipe for fine-tuning is given no weights: it would train from random values, badly."""
+    if recipe.model.ckpt_path is None and not recipe.model.from_scratch:
+        message = f"{recipe.name} fine-tunes given weights, and ckpt_path names none"
+        raise UsageError(message, help="add --ckpt_path SOURCE, or start from random values: --from_scratch True")
 
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:
@@ -132,6 +140,9 @@ def _announce(training: Training, splits: Splits) -> None:
     amp = chosen_amp(recipe, world.device)
     size = in_words(recipe.augmentation.image_resize)
     where = f"{size}, {world.device.type}{processes}, {'fp32' if amp == 'off' else amp}"
+    left_out = len(splits.train) - plan.steps_per_epoch * plan.global_batch
+    if left_out > 0:
+        training.reporter.notes([f"drop_remainder: each epoch leaves out {left_out} other images"])
     say(f"model    {recipe.model.model}, {num_parameters:,} parameters, {where}")
     epochs = recipe.scheduler.epoch_size
     say(f"training {epochs} epochs x {plan.steps_per_epoch} steps of {plan.global_batch} images{split}")

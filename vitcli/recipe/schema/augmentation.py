@@ -117,5 +117,7 @@ class Augmentation(Section):
         if not (self.mixup or self.cutmix):
             names = ("cutmix_prob", "mixup_switch_prob", "mixup_off_epoch")
             yield from without_effect(recipe, *names, why=": mixup and cutmix are both 0")
+        elif self.mixup_off_epoch >= recipe.scheduler.epoch_size:
+            yield f"`mixup_off_epoch` {self.mixup_off_epoch} is not before the end: batches are mixed in all epochs"
         if self.train_crop == "padded":
             yield from without_effect(recipe, "scale", "ratio", why=" with `train_crop: padded`")

@@ -61,6 +61,10 @@ class Dataset(Section):
         free=True,
     )
 
+    def notes(self, recipe: Recipe) -> Iterator[str]:
+        if self.val_split == self.train_split:
+            yield "`val_split` is the training split: the accuracy on it says nothing about other images"
+
     def problems(self, recipe: Recipe) -> Iterator[Finding]:
         names = ("num_samples", "num_samples_per_class", "num_samples_ratio")
         given = [name for name in names if getattr(self, name) is not None]

@@ -42,6 +42,9 @@ class Model(Section):
         "hf-hub:org/name[/file][@revision], or timm:name; `vitcli models show NAME` lists published ones.",
         free=True,
     )
+    from_scratch: bool = key(
+        True, "Train from random values if there is no ckpt_path. Recipes for fine-tuning set it to false.", free=True
+    )
     use_ema: bool | None = key(
         None, "Of ckpt_path: the moving average of its weights, or the raw ones. Default: the average if there is one."
     )
