@@ -24,6 +24,7 @@ from transformers import (
 
 from tests.models.vit_oracles import TINY, hf_vit, pictures, timm_vit
 from tests.support.tensors import randomized
+from vitcli.commands.weights import show
 from vitcli.errors import WeightsError
 from vitcli.models.registry import create_model
 from vitcli.networks.opened import open_network
@@ -235,3 +236,15 @@ def test_the_names_of_dinov2s_authors():
     notes = load_weights(model, Weights(tensors)).notes
     torch.testing.assert_close(model(pictures()), theirs(pictures()))
     assert "mask_token not loaded: only training without labels uses it" in notes
+
+
+def test_show_says_what_is_refused(tmp_path, capsys):
+    """It is the command that error messages name, so it shows what others refuse."""
+    hf_vit(hidden_act="relu").save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"relu"', '"laplace"'))
+    (tmp_path / "preprocessor_config.json").write_text('{"do_pad": true}')
+    show(str(tmp_path))
+    said = " ".join(capsys.readouterr().out.replace("│", "").split())
+    assert "config.json says hidden_act: 'laplace'" in said
+    assert "preprocessor_config.json says do_pad: True" in said

@@ -13,13 +13,14 @@ from vitcli.data.datasets import build_split
 from vitcli.data.eval_transform import build_eval_transform
 from vitcli.data.loader import build_eval_loader, default_num_workers
 from vitcli.data.mixing import Normalizer
+from vitcli.errors import WeightsError
 from vitcli.image_size import in_words
 from vitcli.models.fastvit_keys import from_apple, is_apple
 from vitcli.models.vit_keys import family_of
 from vitcli.networks.opened import open_weights
 from vitcli.recipe.load import load_recipe
 from vitcli.weights.convert import Target, check_out, convert_weights
-from vitcli.weights.fit import Fit, find_fit
+from vitcli.weights.fit import Fit, find_fit, why_not
 from vitcli.weights.preprocessing import preprocessing_of
 from vitcli.weights.read import Weights
 from vitcli.weights.unfuse import BATCH_SIZE, Unfused, made_up_images, unfuse_weights, write_unfused
@@ -39,10 +40,11 @@ _PROJECTS = {
 def show(source: str) -> None:
     """Print a table of what is known about the weights in `source`."""
     weights = open_weights(source)
-    fit, tensors = find_fit(weights), weights.tensors
+    fit, why_none = _fit(weights)
+    tensors = weights.tensors
     table = Table(title=weights.source, show_header=False, title_justify="left", title_style="bold")
     table.add_row("names", _origin(weights, fit))
-    table.add_row("model", str(fit) if fit else "none of the registry")
+    table.add_row("model", str(fit) if fit else why_none)
     if fit and fit.seen:
         size = in_words(fit.seen["img_size"]) if "img_size" in fit.seen else "? px"
         table.add_row("image", f"{size}, {fit.seen.get('in_chans', '?')} channels")
@@ -56,6 +58,15 @@ def show(source: str) -> None:
     for name in list(tensors)[:3]:
         table.add_row(name, str(tuple(tensors[name].shape)))
     _console.print(table)
+
+
+def _fit(weights: Weights) -> tuple[Fit | None, str]:
+    """The model of the weights, or why there is none."""
+    try:
+        fit = find_fit(weights)
+    except WeightsError as error:
+        return None, error.message.removeprefix(f"{weights.source}: ")
+    return fit, f"none of the registry{why_not(weights.tensors)}"
 
 
 def convert(source: str, to: Target, out: Path, num_heads: int | None = None, *, use_ema: bool | None = None) -> None:
@@ -111,7 +122,10 @@ def _classes(weights: Weights, fit: Fit | None) -> str:
 
 
 def _preprocessing(weights: Weights) -> str:
-    found = preprocessing_of(weights)
+    try:
+        found = preprocessing_of(weights)
+    except WeightsError as error:
+        return error.message.removeprefix(f"{weights.source}: ")
     if found is None:
         return "not known; set mean, std, interpolation, crop_pct"
     shown = {name: " ".join(f"{x:g}" for x in value) for name, value in found.items() if isinstance(value, tuple)}

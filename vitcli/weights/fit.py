@@ -51,6 +51,7 @@ def find_fit(weights: Weights, *, num_heads: int | None = None) -> Fit | None:
 
     Raises:
         DataError: the configuration next to the tensors has a value that is not valid for the option.
+        WeightsError: it says something that vitcli's models do not have, or that the tensors contradict.
         UsageError: the number of heads does not divide the width.
     """
     known = known_options(weights) | ({"num_heads": num_heads} if num_heads else {})
