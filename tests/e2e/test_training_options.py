@@ -66,3 +66,16 @@ def test_a_recipe_for_fine_tuning_needs_weights(vitcli, image_folder):
 
 def test_help_shows_its_placeholders(vitcli):
     assert "runs/<recipe>-<time>-<hex>" in vitcli("train", "--help").stdout
+
+
+def test_a_training_without_validation_needs_no_such_folder(vitcli, image_folder, tmp_path):
+    shutil.rmtree(image_folder / "val")
+    keys = {"data_dir": image_folder, "image_resize": 32, "epoch_size": 1, "batch_size": 8, "device": "cpu"}
+    words = [*options(keys), "--run_dir", "run"]
+    done = vitcli("train", *words)
+    assert done.returncode == 3
+    assert "val" in done.stderr
+    done = vitcli("train", *words, "--val_while_train", "False")
+    assert done.returncode == 0, done.stderr
+    assert "there is nothing to evaluate on" in done.stdout
+    assert (tmp_path / "run" / "checkpoints" / "step-00000003" / "model.safetensors").exists()

@@ -100,7 +100,8 @@ def _train(recipe: Recipe, world: World, folder: Path, point: ResumePoint | None
 
 def _splits(recipe: Recipe, reporter: Reporter) -> Splits:
     needs_labels = catalog.load("tasks", recipe.learning.task).needs_labels
-    splits = build_splits(recipe.dataset, needs_labels=needs_labels, seed=recipe.system.seed)
+    wanted = {"needs_labels": needs_labels, "needs_val": recipe.system.val_while_train}
+    splits = build_splits(recipe.dataset, **wanted, seed=recipe.system.seed)
     reporter.notes(splits.train.notes, splits.val.notes if splits.val else ())
     if splits.class_names is not None:
         check_num_classes(recipe, splits.class_names)

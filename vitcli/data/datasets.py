@@ -30,11 +30,12 @@ class Splits:
         return self.train.class_names
 
 
-def build_splits(section: Dataset, needs_labels: bool = True, *, seed: int = 0) -> Splits:
+def build_splits(section: Dataset, needs_labels: bool = True, *, needs_val: bool = True, seed: int = 0) -> Splits:
     """Both splits. The file `class_names` defines the classes, else the training split, in the order `class_order`.
 
     Args:
         needs_labels: False: images without labels are accepted, and the validation split may be missing.
+        needs_val: False: the validation split may be missing.
         seed: chooses the images of `num_samples_per_class` and `num_samples_ratio`.
 
     Raises:
@@ -45,7 +46,7 @@ def build_splits(section: Dataset, needs_labels: bool = True, *, seed: int = 0) 
     train = build_split(section, "train", needs_labels)
     if section.class_names and train.class_names is not None:
         train = named_in_file(train, section.class_names)
-    val = build_split(section, "val") if needs_labels else _val_if_any(section, train)
+    val = build_split(section, "val") if needs_labels and needs_val else _val_if_any(section, train)
     if val is not None and train.class_names is not None:
         val = _renumber(val, train.class_names, train.class_counts())
     if needs_labels and len(train.class_counts()) == 1:

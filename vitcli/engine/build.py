@@ -66,7 +66,8 @@ def build_training(
     plan = build_plan(recipe, world, len(splits.train))
     lr_factor, lr_text = scaled_lr(recipe.scheduler, plan.global_batch)
     reporter.say(lr_text)
-    class_names = splits.class_names if splits.val is not None else None
+    learns_classes = catalog.load("tasks", recipe.learning.task).needs_labels
+    class_names = splits.class_names if learns_classes or splits.val is not None else None
     task = build_task(recipe, class_names, world.device, reporter, weights, network)
     reporter.notes(task.notes(accumulation=plan.accumulation, world_size=world.size))
     channels_last = recipe.system.channels_last and world.device.type != "cpu"
@@ -193,6 +194,8 @@ def build_evaluators(recipe: Recipe, world: World, splits: Splits, task: Task) -
     own = dict.fromkeys(measurement.evaluator for measurement in task.measurements(task.network))
     setting = Setting(recipe, splits.val, world, build_autocast(recipe, world.device), splits.train)
     evaluators: dict[str, Evaluator] = {}
+    if splits.val is None and not recipe.system.val_while_train:
+        own = {}
     for name in recipe.evaluation.evaluate or own:
         kind: type[Evaluator] = catalog.load("evaluators", name)
         if kind.needs_classifier and name not in own and not task.num_outputs(splits.class_names):

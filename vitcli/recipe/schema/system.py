@@ -29,7 +29,11 @@ class System(Section):
     deterministic: bool = key(
         False, "Use only deterministic kernels on GPUs. Training on a CPU is always deterministic.", free=True
     )
-    val_while_train: bool = key(True, "Evaluate on the validation split during training.", free=True)
+    val_while_train: bool = key(
+        True,
+        "Evaluate on the validation split during training. False: only at the end, and the split may be missing.",
+        free=True,
+    )
     val_interval: int = key(1, "Epochs between two evaluations. The last epoch is always evaluated.", ge=1, free=True)
     log_interval: int = key(100, "Steps between two log lines.", ge=1, free=True)
 
