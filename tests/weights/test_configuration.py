@@ -248,3 +248,14 @@ def test_show_says_what_is_refused(tmp_path, capsys):
     said = " ".join(capsys.readouterr().out.replace("│", "").split())
     assert "config.json says hidden_act: 'laplace'" in said
     assert "preprocessor_config.json says do_pad: True" in said
+
+
+def test_what_a_bare_file_of_clip_does_not_state():
+    theirs = timm_vit(pre_norm=True)
+    model = create_model("vit_b_patch16", **TINY, pre_norm=True)
+    said = " ".join(load_weights(model, Weights(theirs.state_dict())).notes)
+    assert "gelu and 1e-06 assumed, but networks of CLIP have an eps of 1e-05" in said
+    config = {"architecture": "vit_base_patch16_clip_224", "model_args": {"num_heads": 2}}
+    said = " ".join(load_weights(model, Weights(theirs.state_dict(), {"config": config})).notes)
+    assert "norm_eps: 1e-05 in the weights, 1e-06 in the model" in said
+    assert "assumed" not in said

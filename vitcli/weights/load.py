@@ -127,3 +127,7 @@ def _check_hidden(model: nn.Module, report: LoadReport, weights: Weights) -> Non
         report.notes.append(f"norm_eps: {known['norm_eps']:g} in the weights, {own['norm_eps']:g} in the model")
     if own and "num_heads" not in known and options_of(weights.tensors).get("num_heads") != own["num_heads"]:
         report.notes.append(f"num_heads: not stated in {weights.source}; {own['num_heads']} assumed")
+    if own and "norm_pre.weight" in weights.tensors and "act_layer" not in known:  # CLIP's
+        assumed = f"{own['act_layer']} and {own['norm_eps']:g} assumed"
+        others = "networks of CLIP have an eps of 1e-05, and those of OpenAI quick_gelu"
+        report.notes.append(f"act_layer and norm_eps: not stated in {weights.source}; {assumed}, but {others}")
