@@ -13,6 +13,7 @@ from timm.models._pretrained import PretrainedCfg
 from timm.models.fastvit import FastVit
 from timm.models.vision_transformer import VisionTransformer
 from transformers import (
+    BitImageProcessorPil,
     DeiTConfig,
     Dinov2Config,
     Dinov2ForImageClassification,
@@ -140,6 +141,29 @@ def test_dinov2_of_transformers(tmp_path, registers):
     opened = open_network(tmp_path)
     torch.testing.assert_close(opened.model(pictures()), theirs(pictures()).pooler_output)
     assert any("mask_token not loaded" in note for note in opened.notes)
+
+
+def test_dinov2_of_transformers_with_another_size_of_images(tmp_path):
+    """Its processor crops 48 px, its positions are for 32 px: transformers resizes them by its own rule."""
+    tiny = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+    theirs = randomized(Dinov2Model(Dinov2Config(**tiny)))
+    theirs.save_pretrained(tmp_path)
+    sizes = {"size": {"shortest_edge": 56}, "crop_size": {"height": 48, "width": 48}}
+    BitImageProcessorPil(**sizes).save_pretrained(tmp_path)
+    opened = open_network(tmp_path)
+    assert opened.recipe.augmentation.image_resize == 48
+    images = pictures(side=48)
+    torch.testing.assert_close(opened.model(images), theirs(images).pooler_output)
+
+
+def test_a_named_norm_has_its_own_eps(tmp_path):
+    """timm's "layernorm" replaces the norms of CLIP, whose eps is 1e-5, by those with 1e-6."""
+    tiny = TINY | {"pre_norm": True, "norm_layer": "layernorm"}
+    theirs = randomized(timm.create_model("vit_base_patch16_clip_224", **tiny))
+    assert {theirs.norm.eps, theirs.blocks[0].norm1.eps} == {1e-6}
+    model = of_timm(tmp_path, theirs, norm_layer="layernorm")
+    assert {module.eps for module in model.modules() if isinstance(module, torch.nn.LayerNorm)} == {1e-6}
+    torch.testing.assert_close(model(pictures()), theirs(pictures()))
 
 
 def test_a_classifier_of_dinov2_is_refused_for_its_reason(tmp_path):

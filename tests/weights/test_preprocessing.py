@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+import transformers
 from PIL import Image
 from safetensors.torch import save_file
 from torchvision.models import VisionTransformer as TorchvisionViT
@@ -19,7 +20,7 @@ from vitcli.models.vit_google import to_google
 from vitcli.networks.precedence import adopt_of_run, adopt_preprocessing
 from vitcli.recipe.load import load_recipe
 from vitcli.recipe.schema import Augmentation
-from vitcli.weights.preprocessing import of_processor, preprocessing_of
+from vitcli.weights.preprocessing import PROCESSORS, of_processor, preprocessing_of
 from vitcli.weights.read import Weights, read_weights
 
 IMAGENET, HALF = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), ((0.5,) * 3, (0.5,) * 3)
@@ -118,12 +119,21 @@ def test_the_same_numbers_as_transformers(tmp_path, options, resample):
     torch.testing.assert_close(Normalizer(aug.mean, aug.std, 3)(pixels), expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_what_a_file_does_not_state_is_the_default_of_its_class(name):
+    theirs = json.loads(getattr(transformers, f"{name}ImageProcessorPil")().to_json_string())
+    assert of_processor({"image_processor_type": f"{name}ImageProcessor"}, "here") == of_processor(theirs, "here")
+    assert PROCESSORS[name]["default_to_square"] == getattr(transformers, f"{name}ImageProcessorPil").default_to_square
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"do_resize": False}, "do_resize: False"),
         ({"resample": 5}, "resample: 5; vitcli has nearest"),
         ({"size": {"longest_edge": 9}}, "size: {'longest_edge': 9}"),
+        ({"size": {"shortest_edge": 9, "longest_edge": 20}, "do_center_crop": True}, "this is not understood"),
+        ({"size": 224, "default_to_square": False}, "without a crop; images would have different sizes"),
         ({"size": {"shortest_edge": 224}}, "without a crop; images would have different sizes"),
         ({"do_center_crop": True, "size": 224, "crop_size": 256}, "the crop has another shape, or is larger"),
         ({"do_pad": True}, "do_pad: True"),

@@ -6,13 +6,13 @@ from timm.models import get_pretrained_cfg, list_pretrained
 
 from vitcli.models.registry import list_models
 from vitcli.models.vit import VARIANTS
-from vitcli.weights.published import _DEFAULT_TAGS, published, with_tag
+from vitcli.weights.published import DEFAULT_TAGS, published, with_tag
 
 LICENSES = {"fastvit-license": "Apple's FastViT license", "apache-2.0": "Apache 2.0"}
 
 
 def test_default_tags_are_timms():
-    names = [name for of in _DEFAULT_TAGS.values() for name in of.split()]
+    names = [name for of in DEFAULT_TAGS.values() for name in of.split()]
     assert len(names) == len(set(names)) > 100
     for name in names:
         assert with_tag(name) == f"{name}.{get_pretrained_cfg(name).tag}"

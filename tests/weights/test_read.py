@@ -65,7 +65,8 @@ def test_what_trainers_save(tmp_path, wrapper, ema_wrapper):
     for use_ema in (False, True, None):
         weights = read_weights(tmp_path / "w.pth.tar", use_ema=use_ema)
         assert same(weights.tensors, TENSORS if use_ema is False else AVERAGED)
-        assert weights.meta == beside | {"chosen": wrapper if use_ema is False else ema_wrapper}
+        assert weights.meta == beside
+        assert weights.chosen == (wrapper if use_ema is False else ema_wrapper)
     torch.save({wrapper: TENSORS}, tmp_path / "plain.pth")
     with pytest.raises(WeightsError, match="no moving average"):
         read_weights(tmp_path / "plain.pth", use_ema=True)
@@ -363,7 +364,7 @@ def test_a_common_beginning_is_removed_where_the_rest_is_known(tmp_path, prefix)
         torch.save({prefix + name: tensor for name, tensor in tensors.items()}, path)
         weights = read_weights(path)
         assert same(weights.tensors, tensors)
-        assert weights.meta["prefix"] == prefix
+        assert weights.prefix == prefix
     torch.save({prefix + "a": torch.zeros(1), prefix + "b": torch.zeros(1)}, tmp_path / "unknown.pth")
     assert read_weights(tmp_path / "unknown.pth").tensors.keys() == {prefix + "a", prefix + "b"}
 

@@ -4,6 +4,7 @@ The seven FastViTs are compared in tests/models/test_fastvit.py.
 """
 
 from collections import Counter
+from pathlib import Path
 
 import timm
 import torch
@@ -56,6 +57,13 @@ def test_equal_or_refused_for_a_reason(tmp_path):
     torch.manual_seed(0)
     found = Counter(outcome(name, tmp_path) for name in VITS)
     assert found == {"equal": len(VITS) - sum(REFUSED.values()), **REFUSED}
+
+
+def test_the_numbers_of_the_documentation():
+    page = Path("docs/weights.md").read_text()
+    assert "".join(f"| {reason} | {number} |\n" for reason, number in REFUSED.items()) in page
+    assert f"Of the {len(VITS)} ViTs of timm" in page
+    assert f"{len(VITS) - sum(REFUSED.values())} give the same logits" in page
 
 
 def test_names_say_what_tensors_do_not():

@@ -5,22 +5,10 @@ from typing import Annotated, Literal
 
 from typer import Argument, BadParameter, Context, Option, Typer
 
-from vitcli.cli.options import (
-    ANY_SOURCE,
-    ClassNamesOption,
-    CropModeOption,
-    CropPctOption,
-    ImageResizeOption,
-    InterpolationOption,
-    JsonOption,
-    MeanOption,
-    PluginOption,
-    SourceArgument,
-    StdOption,
-    UseEmaOption,
-    recipe_of,
-)
+from vitcli.cli.options import ANY_SOURCE, JsonOption, PluginOption, SourceArgument
+from vitcli.cli.recipe_keys import with_keys
 from vitcli.errors import UsageError
+from vitcli.recipe.load import Recipe
 
 deployment_app = Typer()
 bench_app = Typer(no_args_is_help=True, help="Measure speed and memory on this machine.")
@@ -30,10 +18,13 @@ deployment_app.add_typer(bench_app, name="bench")
 _PRECISIONS = (
     "fp32, bf16, fp16 or int8, as the format supports; aoti and torch_export also have int8_dynamic and int8_weight."
 )
+#: recipe keys by which a user describes a network and its images where the weights do not
+_DESCRIPTION = ("class_names", "use_ema", "image_resize", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 _INPUTS = "pixels: uint8 (B, H, W, C) in, probabilities out. normalized: float32 (B, C, H, W) in, logits out."
 
 
 @deployment_app.command()
+@with_keys(*_DESCRIPTION)
 def export(
     ctx: Context,
     source: SourceArgument,
@@ -64,20 +55,14 @@ def export(
     num_calibration: Annotated[
         int, Option("--num_calibration", min=1, metavar="N", help="Images for the calibration of int8.")
     ] = 300,
-    class_names: ClassNamesOption = None,
-    use_ema: UseEmaOption = None,
-    image_resize: ImageResizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    interpolation: InterpolationOption = None,
-    crop_pct: CropPctOption = None,
-    crop_mode: CropModeOption = None,
     fold: Annotated[
         Literal["standard", "full"],
         Option(help="With --to fused: standard is the form that timm and Apple publish, full folds more."),
     ] = "full",
     accept: Annotated[bool, Option("--accept", help="Write the artifact even if it is out of tolerance.")] = False,
     plugin: PluginOption = None,
+    *,
+    recipe: Recipe,
 ) -> None:
     """Export a network to another runtime, and verify that it computes the same.
 
@@ -86,16 +71,6 @@ def export(
     from vitcli.commands import export as story
     from vitcli.deploy.plan import ExportPlan
 
-    recipe = recipe_of(
-        class_names=class_names,
-        use_ema=use_ema,
-        image_resize=image_resize,
-        mean=mean,
-        std=std,
-        interpolation=interpolation,
-        crop_pct=crop_pct,
-        crop_mode=crop_mode,
-    )
     if to == "fused":
         _refuse_others(ctx, "source", "to", "out", "fold", "plugin", *recipe.origins)
         story.export_fused(source, out, fold=fold, recipe=recipe)
@@ -124,6 +99,7 @@ def _refuse_others(ctx: Context, *allowed: str) -> None:
 
 
 @deployment_app.command()
+@with_keys(*_DESCRIPTION)
 def predict(
     source: Annotated[str, Argument(metavar="SOURCE", help=ANY_SOURCE)],
     images: Annotated[
@@ -134,14 +110,6 @@ def predict(
         Path | None, Option("--csv", metavar="FILE", help="Also write path, rank, class, probability to this file.")
     ] = None,
     json: JsonOption = None,
-    class_names: ClassNamesOption = None,
-    use_ema: UseEmaOption = None,
-    image_resize: ImageResizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    interpolation: InterpolationOption = None,
-    crop_pct: CropPctOption = None,
-    crop_mode: CropModeOption = None,
     batch_size: Annotated[
         int, Option("--batch_size", min=1, metavar="N", help="Images that are classified together.")
     ] = 16,
@@ -164,6 +132,8 @@ def predict(
         ),
     ] = "fail",
     plugin: PluginOption = None,
+    *,
+    recipe: Recipe,
 ) -> None:
     """Print the most probable classes of images.
 
@@ -177,16 +147,7 @@ def predict(
         top=top,
         csv=csv,
         json=json,
-        recipe=recipe_of(
-            class_names=class_names,
-            use_ema=use_ema,
-            image_resize=image_resize,
-            mean=mean,
-            std=std,
-            interpolation=interpolation,
-            crop_pct=crop_pct,
-            crop_mode=crop_mode,
-        ),
+        recipe=recipe,
         batch_size=batch_size,
         threads=threads,
         device=device,

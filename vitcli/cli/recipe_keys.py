@@ -1,4 +1,4 @@
-"""Gives a command one option for every key of a recipe, generated from the schema."""
+"""Gives a command one option for every key of a recipe, or for some of them, generated from the schema."""
 
 import inspect
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typer import Argument, Option
 
 from vitcli.cli.options import ANY_SOURCE, PluginOption, unknown_options
 from vitcli.recipe.describe import help_of, metavar
+from vitcli.recipe.load import load_recipe
 from vitcli.recipe.schema import SECTION_OF, SECTIONS, default
 from vitcli.recipe.write import yaml_value
 
@@ -42,16 +43,48 @@ def with_recipe_keys(command: Callable[..., None]) -> Callable[..., None]:
             arguments["source"], words = _first_word(words)
         command(**arguments, recipe_keys=given | unknown_options(words))
 
+    return _shown_as(command, run, own.replace(parameters=parameters))
+
+
+def with_keys(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command one option for each of these recipe keys, and in `recipe` what the user says with them."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command)
+        parameters = [p for p in own.parameters.values() if p.name != "recipe"]
+        for name in names:
+            option = Option(f"--{name}", metavar=metavar(name), help=_markdown(help_of(name)))
+            shape: dict[str, Any] = {"default": None, "annotation": Annotated[str | None, option]}
+            parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, **shape))
+
+        def run(**arguments: Any) -> None:
+            given = {name: text for name in names if (text := arguments.pop(name)) is not None}
+            command(**arguments, recipe=load_recipe(overrides=given))
+
+        return _shown_as(command, run, own.replace(parameters=parameters))
+
+    return decorate
+
+
+def _shown_as(
+    command: Callable[..., None], run: Callable[..., None], signature: inspect.Signature
+) -> Callable[..., None]:
+    """`run` under the name and help of `command`, with the options of `signature`."""
     run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
     return run
 
 
 def _help(name: str) -> str:
     value = default(name)
     text = f"{help_of(name)} [default: {yaml_value(list(value) if isinstance(value, tuple) else value)}]"
-    return text.replace("null]", "none]").replace("<", "\\<")  # help is Markdown, which has tags
+    return _markdown(text.replace("null]", "none]"))
+
+
+def _markdown(text: str) -> str:
+    """`text`, such that the help, which is Markdown, shows its angle brackets."""
+    return text.replace("<", "\\<")
 
 
 def _first_word(words: list[str]) -> tuple[str | None, list[str]]:

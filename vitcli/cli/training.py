@@ -11,10 +11,8 @@ from vitcli.cli.options import (
     JsonOption,
     PluginOption,
     SourceArgument,
-    UseEmaOption,
-    recipe_of,
 )
-from vitcli.cli.recipe_keys import with_recipe_keys
+from vitcli.cli.recipe_keys import with_keys, with_recipe_keys
 from vitcli.errors import UsageError
 from vitcli.recipe.load import Recipe, load_recipe
 
@@ -93,6 +91,7 @@ def validate(
 
 
 @training_app.command()
+@with_keys("use_ema")
 def embed(
     source: SourceArgument,
     folder: Annotated[
@@ -105,8 +104,9 @@ def embed(
     device: Annotated[
         Literal["auto", "cpu", "cuda", "mps"], Option(help="Where to compute; auto: a GPU if there is one.")
     ] = "auto",
-    use_ema: UseEmaOption = None,
     plugin: PluginOption = None,
+    *,
+    recipe: Recipe,
 ) -> None:
     """Write the features of every image in a folder to one file, with names and labels.
 
@@ -114,4 +114,4 @@ def embed(
     """
     from vitcli.commands.embed import embed as run
 
-    run(source, folder, out, batch_size=batch_size, device=device, recipe=recipe_of(use_ema=use_ema))
+    run(source, folder, out, batch_size=batch_size, device=device, recipe=recipe)

@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 
 from typer import Option, Typer
 
-from vitcli.cli.options import PluginOption, SourceArgument, UseEmaOption, recipe_of
+from vitcli.cli.options import PluginOption, SourceArgument
+from vitcli.cli.recipe_keys import with_keys
+from vitcli.recipe.load import Recipe
 
 weights_app = Typer(no_args_is_help=True, help="Describe weights, and convert them for other projects.")
 
@@ -19,6 +21,7 @@ def weights_show(source: SourceArgument, plugin: PluginOption = None) -> None:
 
 
 @weights_app.command("convert")
+@with_keys("use_ema")
 def weights_convert(
     source: SourceArgument,
     to: Annotated[
@@ -30,13 +33,14 @@ def weights_convert(
         int | None,
         Option("--num_heads", min=1, help="Attention heads of a ViT, if the weights do not state their number."),
     ] = None,
-    use_ema: UseEmaOption = None,
     plugin: PluginOption = None,
+    *,
+    recipe: Recipe,
 ) -> None:
     """Write the same tensors under another project's names, with the configuration that it needs."""
     from vitcli.commands import weights
 
-    weights.convert(source, to, out, num_heads, use_ema=recipe_of(use_ema=use_ema).model.use_ema)
+    weights.convert(source, to, out, num_heads, use_ema=recipe.model.use_ema)
 
 
 @weights_app.command("unfuse")

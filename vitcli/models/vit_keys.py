@@ -163,21 +163,32 @@ def with_prefix_rows(tensors: dict[str, Tensor], img_size: ImageSize | None = No
     if positions is None or positions.ndim != 3 or not prefix:
         return tensors
     registers = tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
-    num_patches, rows = _num_patches(tensors, img_size), positions.shape[1]
+    kernel, rows = tensors.get("patch_embed.proj.weight"), positions.shape[1]
+    grid = image_grid(img_size, kernel.shape[-1] if kernel is not None and kernel.ndim == 4 else None)
 
     def fits(kept: int) -> bool:
-        return rows - kept == num_patches if num_patches else is_square(rows - kept)
+        return rows - kept == math.prod(grid) if grid else is_square(rows - kept)
 
     kept = next((kept for kept in (prefix, 0, prefix - registers) if fits(kept)), prefix)
     zeros = positions.new_zeros(1, prefix - kept, positions.shape[2])
     return {**tensors, "pos_embed": torch.cat([positions[:, :kept], zeros, positions[:, kept:]], dim=1)}
 
 
-def _num_patches(tensors: Mapping[str, Tensor], img_size: ImageSize | None) -> int | None:
-    kernel = tensors.get("patch_embed.proj.weight")
-    if kernel is None or kernel.ndim != 4 or img_size is None:
+def image_grid(img_size: ImageSize | None, patch_size: ImageSize | None) -> tuple[int, int] | None:
+    """Whole patches along the height and the width of an image; None if one of the two sizes is not known."""
+    if img_size is None or not patch_size:
         return None
-    return math.prod(side // kernel.shape[-1] for side in height_and_width(img_size))
+    (height, width), (patch_height, patch_width) = height_and_width(img_size), height_and_width(patch_size)
+    return height // patch_height, width // patch_width
+
+
+def grid_of(num_patches: int, img_size: ImageSize | None, patch_size: ImageSize | None) -> tuple[int, int] | None:
+    """The grid that `num_patches` positions belong to: that of the image if it fits, otherwise a square, or None."""
+    grid = image_grid(img_size, patch_size)
+    if grid and math.prod(grid) == num_patches:
+        return grid
+    side = math.isqrt(max(num_patches, 0))
+    return (side, side) if side and side**2 == num_patches else None
 
 
 def to_torchvision(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

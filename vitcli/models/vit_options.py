@@ -10,11 +10,11 @@ from torch import Tensor
 
 from vitcli.catalog import model_info
 from vitcli.errors import UsageError
-from vitcli.image_size import ImageSize, height_and_width, shortest
+from vitcli.image_size import shortest
 from vitcli.models.registry import create_model
 from vitcli.models.vit import VARIANTS, create
 from vitcli.models.vit_google import num_heads_of
-from vitcli.models.vit_keys import family_of, from_any, is_square, num_prefix_tokens
+from vitcli.models.vit_keys import family_of, from_any, grid_of, num_prefix_tokens
 from vitcli.models.vit_pytorch_keys import hidden_options
 
 
@@ -110,9 +110,10 @@ def options_of(tensors: Mapping[str, Tensor], known: Mapping[str, Any] | None = 
     usual_head_dim = 64 if family == "vit-pytorch" and found["attn_scale"] == "head" else None  # at any width
     found |= _patches(own) | _head(own)
     if "pos_embed" in own:
-        num_positions = own["pos_embed"].shape[1] - num_prefix_tokens(own)
+        num_positions, patch_size = own["pos_embed"].shape[1] - num_prefix_tokens(own), found.get("patch_size")
+        grid = grid_of(num_positions, found.get("img_size"), patch_size)
         found["pos_embed"] = "learned"
-        found["img_size"] = _img_size(num_positions, found.get("patch_size"), found.get("img_size"))
+        found["img_size"] = shortest([side * patch_size for side in grid]) if grid and patch_size else None
     found |= _heads(own, found.get("num_heads"), usual_head_dim)
     return {name: value for name, value in found.items() if value is not None}
 
@@ -127,15 +128,6 @@ def name_and_options(found: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     name = by_patch.get(found.get("patch_size", 16), by_patch[16])
     usual = usual_options(name) | {"class_token": found.get("global_pool", "token") == "token"}
     return name, {key: value for key, value in found.items() if value != usual[key]}
-
-
-def _img_size(num_patches: int, patch_size: int | None, stated: ImageSize | None) -> int | tuple[int, int] | None:
-    """The size with so many patches: the stated one, else a square; None if neither has them."""
-    if patch_size and stated:
-        rows, columns = (side // patch_size for side in height_and_width(stated))
-        if rows * columns == num_patches:
-            return shortest((rows * patch_size, columns * patch_size))
-    return math.isqrt(num_patches) * patch_size if patch_size and is_square(num_patches) else None
 
 
 def _patches(own: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from vitcli.models.registry import model_info
 from vitcli.recipe.check import COMMAND_LINE, MINDCV_DEFAULT
 from vitcli.recipe.load import Recipe
 from vitcli.recipe.schema import OWN_KEYS
+from vitcli.weights.configuration import pos_resample_of
 from vitcli.weights.fit import fit_of
 from vitcli.weights.preprocessing import KEYS, preprocessing_of, stated_size
 from vitcli.weights.read import Weights
@@ -114,8 +115,8 @@ def _stated(weights: Weights, *, with_data: bool) -> dict[str, Any]:
     found, recipe = preprocessing_of(weights) or {}, _recipe_of(weights) or {}
     names = (*NETWORK, *PREPROCESSING, *(DATA if with_data else ()))
     found |= {name: recipe[name] for name in names if name in recipe}
-    if weights.meta.get("config", {}).get("model_type", "").startswith("dinov2"):
-        found["pos_resample"] = "transformers"  # its models resize positions to any image
+    if rule := pos_resample_of(weights.meta.get("config", {})):
+        found["pos_resample"] = rule
     if with_data and recipe.get("amp", "off") != "off":
         found["amp"] = "auto"  # mixed precision if this device supports it
     return found

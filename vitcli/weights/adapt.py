@@ -3,7 +3,6 @@
 `load_weights` refuses what does not match exactly afterwards; nothing else is dropped or changed.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitcli.image_size import ImageSize, height_and_width
-from vitcli.models.vit_keys import MASK_TOKEN
+from vitcli.image_size import ImageSize
+from vitcli.models.vit_keys import MASK_TOKEN, grid_of
 
 PosResample = Literal["timm", "torchvision", "transformers", "jax"]
 #: how these projects resize a grid of position embeddings; jax: scipy.ndimage.zoom of order 1
@@ -98,7 +97,7 @@ def adapt(
     _resample_patches(tensors, own, report)
     if "pos_embed" in tensors and "pos_embed" in own:
         num_prefix, wanted = getattr(model, "num_prefix_tokens", 0), getattr(model, "grid_size", None)
-        grid = _grid(tensors["pos_embed"].shape[1] - num_prefix, patch_size, img_size)
+        grid = grid_of(tensors["pos_embed"].shape[1] - num_prefix, img_size, patch_size)
         if grid and wanted and grid != wanted and tensors["pos_embed"].shape[2] == own["pos_embed"].shape[2]:
             _resample_positions(tensors, grid, wanted, num_prefix, report, pos_resample)
 
@@ -253,20 +252,10 @@ def resample_kernel(kernel: Tensor, size: tuple[int, int]) -> Tensor:
     return resampled.unflatten(2, size).to(kernel.dtype)
 
 
-def _patch_size(tensors: Tensors, model: nn.Module) -> int | None:
-    """The side of a patch in the file; that of the model if the file's patch embedding has several layers."""
+def _patch_size(tensors: Tensors, model: nn.Module) -> ImageSize | None:
+    """The size of a patch in the file; that of the model if the file's patch embedding has several layers."""
     kernel = tensors.get("patch_embed.proj.weight")
     return kernel.shape[-1] if kernel is not None and kernel.ndim == 4 else getattr(model, "patch_size", None)
-
-
-def _grid(num_patches: int, patch_size: int | None, img_size: ImageSize | None) -> tuple[int, int] | None:
-    """Rows and columns of so many patches: those of the image, else of a square; None if there are none."""
-    if isinstance(patch_size, int) and img_size is not None:
-        rows, columns = (side // patch_size for side in height_and_width(img_size))
-        if rows * columns == num_patches:
-            return rows, columns
-    side = math.isqrt(max(num_patches, 0))
-    return (side, side) if side and side**2 == num_patches else None
 
 
 def _resample_positions(

@@ -164,6 +164,8 @@ def _of_timm(config: Config, source: str) -> dict[str, Any]:
     if is_fastvit:
         return {}
     stated = facts_of(name) | {"num_heads": args.get("num_heads", facts_of(name).get("num_heads"))}
+    if args.get("norm_layer"):  # timm's own LayerNorm, in place of one with another eps
+        stated["norm_eps"] = 1e-6
     if "act_layer" in args:
         stated["act_layer"] = _activation("act_layer", args["act_layer"], source)
     pool = args.get("global_pool", config.get("global_pool"))
@@ -181,6 +183,11 @@ def _of_transformers(config: Config, source: str) -> dict[str, Any]:
         "act_layer": _activation("hidden_act", config.get("hidden_act"), source),
         "img_size": _size(config.get("image_size")),
     }
+
+
+def pos_resample_of(config: Config) -> str | None:
+    """Whose rule resizes the positions to another size of images: DINOv2's models of transformers resize any."""
+    return "transformers" if str(config.get("model_type")).startswith("dinov2") else None
 
 
 def table(config: Config, key: str, source: str) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from vitcli.errors import WeightsError
 from vitcli.models.vit_options import options_of
 from vitcli.weights.adapt import Classes, LoadReport, PosResample, adapt
 from vitcli.weights.fit import converted, find_fit, fold_of, known_options, why_not
-from vitcli.weights.read import PREFIX, Weights, read_weights
-from vitcli.weights.torch_file import CHOSEN, EMA_WRAPPERS
+from vitcli.weights.read import Weights, read_weights
+from vitcli.weights.torch_file import EMA_WRAPPERS
 
 
 def load_weights(
@@ -48,13 +48,13 @@ def load_weights(
         weights = read_weights(weights, use_ema=use_ema)
     own = model.state_dict()
     size = known_options(weights).get("img_size")
-    tensors, prefix = weights.tensors, weights.meta.get(PREFIX, "")
+    tensors, prefix = weights.tensors, weights.prefix
     if prefix and all(name.startswith(prefix) for name in own):  # the model's own names begin with it
         tensors, prefix = {prefix + name: tensor for name, tensor in tensors.items()}, ""
     tensors = converted(model, tensors, size)
     _check_form(tensors, own, weights.source)
 
-    report = LoadReport(notes=chosen_note(weights))
+    report = LoadReport(notes=_chosen_note(weights))
     if prefix:
         report.notes.append(f"all names in the file begin with {prefix!r}, which was removed")
     if learner := weights.meta.get("learner"):
@@ -71,14 +71,12 @@ def load_weights(
     return report
 
 
-def chosen_note(weights: Weights) -> list[str]:
+def _chosen_note(weights: Weights) -> list[str]:
     """A note on which weights were read, if the file has a moving average and raw ones."""
-    chosen = weights.meta.get(CHOSEN)
-    if not chosen:
+    if weights.chosen is None:
         return []
-    if chosen in EMA_WRAPPERS:
-        return [f"the file has raw weights and their moving average: the average ({chosen}) is used"]
-    return [f"the file has raw weights and their moving average: the raw weights ({chosen}) are used"]
+    used = "average is" if weights.chosen in EMA_WRAPPERS else "raw weights are"
+    return [f"the file has raw weights and their moving average: the {used} used ({weights.chosen})"]
 
 
 def _check_form(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:

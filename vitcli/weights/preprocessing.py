@@ -10,6 +10,7 @@ from vitcli.errors import WeightsError
 from vitcli.image_size import ImageSize, shortest
 from vitcli.models.vit_keys import Family, family_of
 from vitcli.models.vit_options import options_of
+from vitcli.recipe.describe import allowed_values
 from vitcli.weights.configuration import Config, Keys, is_timms, refused, table
 from vitcli.weights.hub_folder import PREPROCESSOR
 from vitcli.weights.read import Weights
@@ -20,21 +21,31 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 #: Pillow's numbers, which transformers' files use
 RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos", "random")
-CROP_MODES = ("center", "squash", "border")
-#: image processors of transformers whose keys are understood, and how the names of their classes end
-PROCESSORS = ("ViT", "DeiT", "Bit", "CLIP")
+#: image processors of transformers -> the values that its class has for keys that a file does not state
+_SQUARE, _CLIP = {"height": 224, "width": 224}, {"image_mean": (0.48145466, 0.4578275, 0.40821073)}
+_CLIP |= {"image_std": (0.26862954, 0.26130258, 0.27577711)}
+PROCESSORS: dict[str, dict[str, Any]] = {
+    "ViT": {"size": _SQUARE, "resample": 2, "do_center_crop": False, "default_to_square": True},
+    "DeiT": {"size": {"height": 256, "width": 256}, "resample": 3, "do_center_crop": True, "default_to_square": True},
+    "Bit": {"size": {"shortest_edge": 224}, "resample": 3, "do_center_crop": True, "default_to_square": False, **_CLIP},
+}
+PROCESSORS["CLIP"] = PROCESSORS["Bit"]
+_OF_ALL: dict[str, Any] = {
+    "crop_size": _SQUARE, "do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
+    "image_mean": HALF["mean"], "image_std": HALF["std"],
+}  # fmt: skip
+#: how the names of their classes end
 ENDINGS = ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor")
 PROCESSOR = Keys(
     PREPROCESSOR,
     honored=(
         "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize",
-        "image_mean", "image_std", "image_processor_type", "feature_extractor_type",
+        "image_mean", "image_std", "image_processor_type", "feature_extractor_type", "default_to_square",
     ),
     fixed={"do_pad": (None, False), "do_flip_channel_order": (None, False), "crop_pct": (None,)},
     ignored=(
-        "do_convert_rgb", "processor_class", "default_to_square", "_valid_processor_keys", "input_data_format",
-        "data_format", "return_tensors", "device", "disable_grouping",
+        "do_convert_rgb", "processor_class", "_valid_processor_keys", "input_data_format", "data_format",
+        "return_tensors", "device", "disable_grouping",
     ),
 )  # fmt: skip
 
@@ -81,9 +92,9 @@ def _of_timm(config: Config, source: str) -> dict[str, Any] | None:
     if not (_are_numbers(known.get("mean")) and _are_numbers(known.get("std"))):
         return None
     found = _some_of(known)
-    for key, values in (("interpolation", INTERPOLATIONS), ("crop_mode", CROP_MODES)):
-        if found.get(key, values[0]) not in values:
-            raise refused(source, f"config.json says {key}: {found[key]!r}", f"vitcli has {', '.join(values)}")
+    for key in ("interpolation", "crop_mode"):
+        if key in found and found[key] not in (words := allowed_values(key)):
+            raise refused(source, f"config.json says {key}: {found[key]!r}", f"vitcli has {', '.join(words)}")
     return found
 
 
@@ -103,19 +114,20 @@ def of_processor(given: Config, source: str) -> tuple[dict[str, Any], ImageSize]
     name = next((name for name in PROCESSORS if kind in {f"{name}{ending}" for ending in ENDINGS}), None)
     if kind and name is None:
         raise _refused(source, f"image_processor_type: {kind!r}", f"vitcli knows those of {', '.join(PROCESSORS)}")
-    geometry, size = _geometry(given, name or "ViT", source)
+    given = _OF_ALL | PROCESSORS[name or "ViT"] | {key: value for key, value in given.items() if value is not None}
+    geometry, size = _geometry(given, source)
     return _normalization(given, source) | geometry, size
 
 
 def _normalization(given: Config, source: str) -> dict[str, Any]:
     """Mean and std for pixels divided by 255, which equal rescaling by another factor and normalizing, or neither."""
-    factor = given.get("rescale_factor", 1 / 255) if given.get("do_rescale", True) else 1
+    factor = given["rescale_factor"] if given["do_rescale"] else 1
     if not isinstance(factor, int | float) or factor <= 0:
         raise _refused(source, f"rescale_factor: {factor!r}", "this is not understood")
     scale = 1.0 if math.isclose(255 * factor, 1, rel_tol=1e-6) else 255 * factor
     found: dict[str, Any] = {}
     for name, without in (("mean", 0.0), ("std", 1.0)):
-        values = given.get(f"image_{name}", HALF[name]) if given.get("do_normalize", True) else (without,)
+        values = given[f"image_{name}"] if given["do_normalize"] else (without,)
         values = [values] if isinstance(values, int | float) else values
         if not _are_numbers(values) or (name == "std" and min(values) <= 0):
             raise _refused(source, f"image_{name}: {values!r}", "this is not understood")
@@ -123,28 +135,26 @@ def _normalization(given: Config, source: str) -> dict[str, Any]:
     return found
 
 
-def _geometry(given: Config, name: str, source: str) -> tuple[dict[str, Any], ImageSize]:
+def _geometry(given: Config, source: str) -> tuple[dict[str, Any], ImageSize]:
     """How an image is resized and cropped, and to which size."""
-    size, crop = given.get("size", 224), given.get("crop_size")
-    if not given.get("do_resize", True):
+    size, crop, resample = (given[key] for key in ("size", "crop_size", "resample"))
+    sizes = f"size: {size!r}, crop_size: {crop!r}"
+    if not given["do_resize"]:
         raise _refused(source, "do_resize: False", "vitcli resizes all images to the size of the input")
-    resample = given.get("resample", 2 if name == "ViT" else 3)
     if not isinstance(resample, int) or resample not in RESAMPLE:
         raise _refused(source, f"resample: {resample}", f"vitcli has {', '.join(RESAMPLE.values())}")
-    is_squash = set(size) == {"height", "width"} if isinstance(size, dict) else name in ("ViT", "DeiT")
+    is_squash = "height" in size if isinstance(size, dict) else given["default_to_square"]
     scaled = _sides(size)
-    cropped = _sides(crop if crop is not None else 224) if given.get("do_center_crop", name != "ViT") else scaled
+    cropped = _sides(crop) if given["do_center_crop"] else scaled
     if scaled is None or cropped is None:
-        raise _refused(source, f"size: {size!r}, crop_size: {crop!r}", "this is not understood")
-    if not is_squash and not given.get("do_center_crop", name != "ViT"):
+        raise _refused(source, sizes, "this is not understood")
+    if not is_squash and not given["do_center_crop"]:
         raise _refused(source, f"size: {size!r} without a crop", "images would have different sizes")
     crop_pct = _crop_pct(cropped, scaled)
     if crop_pct is None:
-        raise _refused(source, f"size: {size!r}, crop_size: {crop!r}", "the crop has another shape, or is larger")
-    found: dict[str, Any] = {"interpolation": RESAMPLE[resample], "crop_pct": crop_pct}
-    if is_squash:
-        found["crop_mode"] = "squash"
-    return found, shortest(cropped)
+        raise _refused(source, sizes, "the crop has another shape, or is larger")
+    mode = {"crop_mode": "squash"} if is_squash else {}
+    return {"interpolation": RESAMPLE[resample], "crop_pct": crop_pct} | mode, shortest(cropped)
 
 
 def _crop_pct(cropped: tuple[int, int], scaled: tuple[int, int]) -> float | None:
@@ -157,11 +167,18 @@ def _crop_pct(cropped: tuple[int, int], scaled: tuple[int, int]) -> float | None
 
 
 def _sides(size: Any) -> tuple[int, int] | None:
-    """(height, width) of a size of transformers."""
-    if isinstance(size, dict):
-        size = [size.get("height"), size.get("width")] if "height" in size else size.get("shortest_edge")
-    sides = size if isinstance(size, list) else [size, size]
-    return (sides[0], sides[1]) if len(sides) == 2 and all(isinstance(x, int) and x > 0 for x in sides) else None
+    """(height, width) of a size of transformers; None if it is anything else."""
+    match size:
+        case {"height": height, "width": width, **rest} if not rest:
+            sides = [height, width]
+        case {"shortest_edge": edge, **rest} if not rest:
+            sides = [edge, edge]
+        case [_, _]:
+            sides = list(size)
+        case _:
+            sides = [size, size]
+    height, width = sides
+    return (height, width) if all(isinstance(side, int) and side > 0 for side in sides) else None
 
 
 def _refused(source: str, said: str, reason: str) -> WeightsError:

@@ -54,7 +54,7 @@ _VIT_TOP1: dict[str, dict[str, float | None]] = {
 }
 
 #: timm's default tag -> the names that have it; only networks that vitcli has
-_DEFAULT_TAGS = {
+DEFAULT_TAGS = {
     "1200ep_in1k": "flexivit_base flexivit_large flexivit_small",
     "apple_in1k": "fastvit_ma36 fastvit_s12 fastvit_sa12 fastvit_sa24 fastvit_sa36 fastvit_t8 fastvit_t12",
     "augreg2_in21k_ft_in1k": "vit_base_patch8_224 vit_base_patch16_224",
@@ -138,5 +138,5 @@ def published(model: str) -> list[Published]:
 
 def with_tag(name: str) -> str:
     """timm's `name`, completed by its default tag if it has none and one is known."""
-    tag = next((tag for tag, names in _DEFAULT_TAGS.items() if name in names.split()), None)
+    tag = next((tag for tag, names in DEFAULT_TAGS.items() if name in names.split()), None)
     return f"{name}.{tag}" if tag else name

@@ -22,7 +22,6 @@ from vitcli.weights.torch_file import read_torch
 
 #: key in the metadata of a safetensors file: what this project knows about the weights, as JSON
 PACKED = "vitcli"
-PREFIX = "prefix"  #: entry of `Weights.meta`: what was removed from the beginning of all names
 PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
 #: how the names of the trained network begin in the state of byol-pytorch's learner
 LEARNER = "online_encoder.net."
@@ -39,6 +38,8 @@ class Weights:
     tensors: dict[str, Tensor]
     meta: dict[str, Any] = field(default_factory=dict)
     source: str = "memory"
+    chosen: str | None = None  #: if the file has raw weights and their moving average: the name of those that were read
+    prefix: str = ""  #: what was removed from the beginning of all names
 
     @property
     def class_names(self) -> list[str]:
@@ -54,7 +55,7 @@ def read_weights(source: str | Path, *, use_ema: bool | None = None) -> Weights:
             file: safetensors, PyTorch (.pth, .pt, .pth.tar, .bin), Google's .npz, MindSpore's .ckpt. The format is
             detected from the content, not from the name. Or an address for `fetch`.
         use_ema: the moving average of the weights, and a file without one is refused; or the raw weights; None: the
-            average if there is one. If there are both, `meta` says under `chosen` which was read.
+            average if there is one. If there are both, `Weights.chosen` says which were read.
 
     Raises:
         DataError: there is no such file, or it is empty, cut off, damaged or not a weights file.
@@ -68,39 +69,40 @@ def read_weights(source: str | Path, *, use_ema: bool | None = None) -> Weights:
             return _read_checkpoint(path, use_ema=use_ema)
         config, path = read_meta(path), weights_in(path) or path
     try:
-        tensors, meta = _read_file(path, use_ema=use_ema)
+        tensors, meta, chosen = _read_file(path, use_ema=use_ema)
     except DataError:
         if str(source).startswith(WEB):  # so that the next attempt downloads it again
             path.unlink(missing_ok=True)
         raise
     name = str(source) if is_remote(source) else str(path)
     tensors = {_without_prefixes(key): tensor for key, tensor in tensors.items()}
-    if prefix := _common_prefix(tensors):
-        tensors, meta = {key.removeprefix(prefix): tensors[key] for key in tensors}, meta | {PREFIX: prefix}
+    prefix = _common_prefix(tensors)
+    tensors = {key.removeprefix(prefix): tensors[key] for key in tensors}
     if of_learner := {key.removeprefix(LEARNER): tensors[key] for key in tensors if key.startswith(LEARNER)}:
         tensors, meta = of_learner, meta | {"learner": LEARNER}
-    return Weights(tensors, meta | config, name)
+    return Weights(tensors, meta | config, name, chosen, prefix)
 
 
-def _read_file(path: Path, *, use_ema: bool | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read_file(path: Path, *, use_ema: bool | None) -> tuple[dict[str, Tensor], dict[str, Any], str | None]:
+    """The tensors, what else the file says, and `Weights.chosen`."""
     if path.name.endswith(INDEX):
-        return _read_shards(path, use_ema=use_ema), {}
+        return _read_shards(path, use_ema=use_ema), {}, None
     kind = _kind_of(path)
     if use_ema and kind != "torch":
         raise WeightsError(f"{path} holds one set of weights and no moving average")
     if kind == "safetensors":
-        return _read_safetensors(path)
+        return *_read_safetensors(path), None
     if kind == "npz":
-        return read_npz(path), {}
-    tensors, meta = read_torch(path, use_ema=use_ema) if kind == "torch" else read_mindspore(path)
-    return tensors, {name: value for name, value in meta.items() if name not in TYPES}
+        return read_npz(path), {}, None
+    tensors, meta, chosen = read_torch(path, use_ema=use_ema) if kind == "torch" else (*read_mindspore(path), None)
+    return tensors, {name: value for name, value in meta.items() if name not in TYPES}, chosen
 
 
 def _read_shards(index: Path, *, use_ema: bool | None) -> dict[str, Tensor]:
     """The tensors of all files that an index names."""
     tensors: dict[str, Tensor] = {}
     for file, names in files_in(index).items():
-        found, _ = _read_file(index.with_name(file), use_ema=use_ema)
+        found, *_ = _read_file(index.with_name(file), use_ema=use_ema)
         if missing := [name for name in names if name not in found]:
             message = f"{index.with_name(file)} lacks {missing[0]}, which {index.name} names"
             raise DataError(message, help="copy or download it again")

@@ -39,8 +39,8 @@ _FACTS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 def facts_of(architecture: str) -> dict[str, Any]:
-    """The options of `create_model` that belong to timm's name of a ViT; none for other names."""
-    if not fnmatchcase(architecture, "*vit*") and not architecture.startswith(_PLAIN):
+    """The options of `create_model` that belong to timm's name of a plain ViT; none for other names."""
+    if not architecture.startswith(_PLAIN):
         return {}
     found: dict[str, Any] = {}
     for pattern, facts in _FACTS:

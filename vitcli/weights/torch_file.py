@@ -13,13 +13,14 @@ from torch import Tensor
 from vitcli.errors import DataError, WeightsError
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")
-#: entry of `Weights.meta`: the wrapper that was read, if the file has both kinds
-CHOSEN = "chosen"
 EMA_WRAPPERS = ("state_dict_ema", "model_ema", "ema")
 
 
-def read_torch(path: Path, *, use_ema: bool | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors, and the plain values stored with them; `use_ema` as for `read_weights`."""
+def read_torch(path: Path, *, use_ema: bool | None) -> tuple[dict[str, Tensor], dict[str, Any], str | None]:
+    """The tensors, the plain values stored with them, and which of two kinds of weights they are, if there are two.
+
+    use_ema: as for `read_weights`.
+    """
     content = _load(path)
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")
@@ -39,7 +40,7 @@ def read_torch(path: Path, *, use_ema: bool | None) -> tuple[dict[str, Tensor], 
         raise WeightsError(f"{path} holds no tensors; its entries are {', '.join(map(str, list(state)[:8]))}")
     values = {**content, **state}.items()
     meta = {name: value for name, value in values if isinstance(value, str | int | float | bool)}
-    return tensors, meta | ({CHOSEN: wrapper} if raw and averaged else {})
+    return tensors, meta, wrapper if raw and averaged else None
 
 
 def _load(path: Path) -> Any:

@@ -46,7 +46,7 @@ class Model(Section):
         True, "Train from random values if there is no ckpt_path. Recipes for fine-tuning set it to false.", free=True
     )
     use_ema: bool | None = key(
-        None, "Of ckpt_path: the moving average of its weights, or the raw ones. Default: the average if there is one."
+        None, "Use the moving average of trained weights, or the raw ones. Default: the average if there is one."
     )
     reset_head: bool = key(False, "Start with a new classifier, even if the one in ckpt_path would fit.")
     pos_resample: Literal["timm", "torchvision", "transformers", "jax"] = key(
