@@ -116,7 +116,7 @@ def test_classes_with_other_names(artifact, colors, capsys):
             ["--crop_pct", "1.0", "--model", "vit_b_patch16"],
             "--crop_pct, --model: an exported network",
         ),
-        (["--fold", "full", "--eval-crops", "5"], "--fold, --eval_crops: an exported network cannot be changed"),
+        (["--fold", "full", "--eval-crops", "5"], "--fold, --eval_crops: an exported network can no longer be changed"),
         (["--use_ema", "False"], "--use_ema: an exported network"),
         (["--ckpt_path", "run"], "and --ckpt_path name what to validate"),
         (["another"], "unexpected argument 'another'"),

@@ -56,11 +56,11 @@ def test_a_recipe_for_fine_tuning_needs_weights(vitcli, image_folder):
     keys = options({"data_dir": image_folder, "image_resize": 32, "epoch_size": 2, "batch_size": 7, "device": "cpu"})
     done = vitcli("train", "-c", "finetune", *keys)
     assert done.returncode == 2
-    assert "finetune fine-tunes given weights, and ckpt_path names none" in done.stderr
+    assert "the recipe finetune starts from trained weights, but there is no ckpt_path" in done.stderr
     assert "--from_scratch True" in done.stderr
     done = vitcli("train", "-c", "finetune", *keys, "--from_scratch", "True")
     assert done.returncode == 0, done.stderr
-    assert "drop_remainder: each epoch leaves out 3 other images" in done.stdout
+    assert "drop_remainder leaves out 3 images in each epoch" in done.stdout
     assert "with 2 classes, top5 is always 100" in done.stdout
 
 

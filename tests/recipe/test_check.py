@@ -155,7 +155,7 @@ NOTES += [
     ),
     (
         {"epoch_size": 1, "warmup_epochs": 1},
-        "the warm-up lasts for the whole run: its peak rate is never used",
+        "the warm-up lasts the whole run: `lr` is never reached",
         {"warmup_epochs": 0.5},
     ),
     (

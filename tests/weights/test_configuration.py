@@ -210,7 +210,7 @@ def test_sizes_that_contradict_each_other():
     """timm cuts an image of 36 px to 32 for patches of 8, which no resizing equals."""
     tensors = timm_vit().state_dict()
     config = TIMMS | {"pretrained_cfg": {"input_size": [3, 36, 36]}, "model_args": {"num_heads": 2}}
-    with pytest.raises(WeightsError, match="images of 36 px, the positions are for 32 px"):
+    with pytest.raises(WeightsError, match="images of 36 px, but the positions are for 32 px"):
         find_fit(Weights(tensors, {"config": config}))
 
 

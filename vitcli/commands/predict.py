@@ -18,7 +18,7 @@ from rich.progress import Progress
 
 from vitcli.data.decode import BadImage, open_image
 from vitcli.data.find_images import find_images
-from vitcli.deploy.artifact import is_artifact, open_artifact
+from vitcli.deploy.artifact import fixed_by_export, is_artifact, open_artifact
 from vitcli.deploy.classify import Classifier, ImageClassifier, top_classes
 from vitcli.deploy.predictions import Answer, Write, check_writable, csv_file, json_file, text_of
 from vitcli.errors import DataError, DiskError, UsageError, is_disk_full
@@ -77,9 +77,8 @@ def _open_classifier(
     source: str, recipe: Recipe, threads: int | None, device: str | None, messages: Console
 ) -> ImageClassifier:
     if is_artifact(source):
-        if others := [f"--{name}" for name in recipe.origins if name != "class_names"]:
-            message = f"{', '.join(others)}: an exported network and its preprocessing cannot be changed any more"
-            raise UsageError(message, help="remove it, or export the network again with it")
+        if others := [name for name in recipe.origins if name != "class_names"]:
+            raise fixed_by_export(others, help="remove it, or export the network again with it")
         artifact = open_artifact(source, class_names=recipe.dataset.class_names)
         return Classifier(artifact, threads=threads, device=device)
     from vitcli.deploy.bridges import ModelClassifier

@@ -64,10 +64,10 @@ def train(recipe: Recipe) -> TrainResult:
 
 
 def _check_weights(recipe: Recipe) -> None:
-    """Raise UsageError if a recipe for fine-tuning is given no weights: it would train from random values, badly."""
+    """Raise UsageError if a recipe for fine-tuning is given no weights: its rates and epochs are for trained ones."""
     if recipe.model.ckpt_path is None and not recipe.model.from_scratch:
-        message = f"{recipe.name} fine-tunes given weights, and ckpt_path names none"
-        raise UsageError(message, help="add --ckpt_path SOURCE, or start from random values: --from_scratch True")
+        message = f"the recipe {recipe.name} starts from trained weights, but there is no ckpt_path"
+        raise UsageError(message, help="add --ckpt_path SOURCE, or --from_scratch True to start from random values")
 
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:
@@ -143,7 +143,9 @@ def _announce(training: Training, splits: Splits) -> None:
     where = f"{size}, {world.device.type}{processes}, {'fp32' if amp == 'off' else amp}"
     left_out = len(splits.train) - plan.steps_per_epoch * plan.global_batch
     if left_out > 0:
-        training.reporter.notes([f"drop_remainder: each epoch leaves out {left_out} other images"])
+        training.reporter.notes(
+            [f"drop_remainder leaves out {left_out} images in each epoch, not always the same ones"]
+        )
     say(f"model    {recipe.model.model}, {num_parameters:,} parameters, {where}")
     epochs = recipe.scheduler.epoch_size
     say(f"training {epochs} epochs x {plan.steps_per_epoch} steps of {plan.global_batch} images{split}")

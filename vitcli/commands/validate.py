@@ -12,7 +12,7 @@ from vitcli import catalog
 from vitcli.data.crops import Crops
 from vitcli.data.datasets import build_splits
 from vitcli.data.source import Source
-from vitcli.deploy.artifact import RECIPE, Artifact, is_artifact, open_artifact
+from vitcli.deploy.artifact import RECIPE, Artifact, fixed_by_export, is_artifact, open_artifact
 from vitcli.deploy.bridges import ExportedNetwork, fed_pixels
 from vitcli.deploy.predictions import check_writable
 from vitcli.distributed import joined, num_launched
@@ -198,15 +198,11 @@ def _data_of(artifact: Artifact) -> dict[str, Any]:
 
 
 def _check_artifact_options(recipe: Recipe, *, fold: Fold, crops: Crops | None) -> None:
-    """Refuse what cannot be changed about an exported network any more."""
+    """Refuse what an export has fixed."""
     if num_launched() > 1:
         raise UsageError("an exported network is validated by one process", help="start without torchrun")
     typed = [name for name, origin in recipe.origins.items() if origin == COMMAND_LINE and name != "ckpt_path"]
     options = {"fold": fold != "none", "eval_crops": crops is not None}
     others = [name for name in typed if name not in OF_AN_ARTIFACT] + [name for name, set_ in options.items() if set_]
     if others:
-        raise UsageError(
-            f"{', '.join(f'--{name}' for name in others)}: an exported network cannot be changed any more, "
-            "nor can its preprocessing",
-            help=f"keys that apply: {', '.join(OF_AN_ARTIFACT)}",
-        )
+        raise fixed_by_export(others, help=f"keys that apply: {', '.join(OF_AN_ARTIFACT)}")

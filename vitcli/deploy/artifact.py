@@ -18,6 +18,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -84,6 +85,12 @@ class Artifact:
 def is_artifact(path: str | Path) -> bool:
     """Whether `path` is an exported folder, also of an earlier version, which `open_artifact` refuses."""
     return any((Path(path) / name).is_file() for name in (FACTS, OLD_FACTS))
+
+
+def fixed_by_export(options: Sequence[str], help: str) -> UsageError:
+    """What to raise for options that would change an exported network."""
+    given = ", ".join(f"--{name}" for name in options)
+    return UsageError(f"{given}: an exported network can no longer be changed, nor can its preprocessing", help=help)
 
 
 def open_artifact(folder: str | Path, *, class_names: Path | None = None) -> Artifact:

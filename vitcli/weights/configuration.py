@@ -146,7 +146,7 @@ def is_timms(config: Config) -> bool:
 
 def refused(source: str, message: str, reason: str) -> WeightsError:
     """What to raise for a configuration that cannot be honored."""
-    help = "vitcli cannot use these weights as their configuration says; correct it if it is wrong"
+    help = "correct the configuration if it is wrong; otherwise vitcli cannot use these weights"
     return WeightsError(f"{source}: {message}; {reason}", help=help)
 
 

@@ -63,9 +63,9 @@ def find_fit(weights: Weights, *, num_heads: int | None = None) -> Fit | None:
         return fit and replace(fit, options=fit.options | _channels(fit, weights.tensors))
     stated, shown = (options.get("img_size") for options in (known, found))
     if stated and stated != shown:
-        positions = f"for {in_words(shown)}" if shown else "not that many"
+        positions = f"are for {in_words(shown)}" if shown else "do not match that size"
         raise WeightsError(
-            f"{weights.source}: the configuration says images of {in_words(stated)}, the positions are {positions}",
+            f"{weights.source}: the configuration says images of {in_words(stated)}, but the positions {positions}",
             help="correct the configuration next to the weights",
         )
     name, options = name_and_options(found)

@@ -59,7 +59,7 @@ class Scheduler(Section):
             names = ("warmup_epochs", "min_lr", "decay_epochs", "cooldown_epochs")
             yield from without_effect(recipe, *names, why=": one_cycle has its own warm-up and lower bound")
         if self.epoch_size == 1 and self.warmup_epochs >= 1:
-            yield "the warm-up lasts for the whole run: its peak rate is never used"
+            yield "the warm-up lasts the whole run: `lr` is never reached"
         starts_at_zero = not (self.warmup_factor if self.warmup_lr is None else self.warmup_lr)
         if self.lr_epoch_stair and self.warmup_epochs and starts_at_zero and self.scheduler != "one_cycle":
             yield "`lr_epoch_stair`: the whole first epoch has the rate 0, where the warm-up starts; set warmup_lr"
