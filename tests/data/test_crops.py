@@ -93,3 +93,8 @@ def test_mistakes_say_what_is_allowed(wrong):
     with pytest.raises(UsageError) as error:
         wrong()
     assert any(word in str(error.value.help) for word in ("1, 5, 10, 144", "1.0,1.5", "prob, logit"))
+
+
+def test_an_input_that_is_not_square_is_refused():
+    with pytest.raises(UsageError, match="the input is 24 x 32 px"):
+        build_crop_transform(Crops("5"), Augmentation(image_resize=(24, 32)))

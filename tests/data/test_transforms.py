@@ -74,14 +74,11 @@ def test_eval_of_a_thin_image_needs_no_huge_picture_and_shows_its_middle(size):
 
 
 @pytest.mark.parametrize("size", [size for size in SIZES if size != (1, 1)], ids=str)  # theirs may be empty
-@pytest.mark.parametrize("interpolation", ["bicubic", "random"])
-def test_train_crop_is_timms_pixel_for_pixel(size, interpolation):
+@pytest.mark.parametrize(("interpolation", "side"), [("bicubic", 24), ("random", 24), ("bicubic", (16, 24))])
+def test_train_crop_is_timms_pixel_for_pixel(size, interpolation, side):
     image = photo(*size)
-    aug = Augmentation(image_resize=24, interpolation=interpolation, hflip=0)
-    ours, timms = (
-        train_transform(aug),
-        RandomResizedCropAndInterpolation(24, (0.08, 1.0), (3 / 4, 4 / 3), interpolation),
-    )
+    ours = train_transform(Augmentation(image_resize=side, interpolation=interpolation, hflip=0))
+    timms = RandomResizedCropAndInterpolation(side, (0.08, 1.0), (3 / 4, 4 / 3), interpolation)
     for seed in range(20):
         random.seed(seed)
         assert same(ours(image, random.Random(seed)), timms(image))
@@ -110,21 +107,29 @@ def test_crop_area_and_position_are_spread_as_asked():
     assert abs(np.mean([left + right for left, _, right, _ in boxes]) / 2000 - 0.5) < 0.01
 
 
-@pytest.mark.parametrize("size", [(8, 8), (30, 19)])
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_padded_crop_is_torchvisions_at_every_place(size, mode):
+@pytest.mark.parametrize(
+    ("size", "mode", "side", "resized"),
+    [
+        ((8, 8), "RGB", 8, (8, 8)),
+        ((30, 19), "L", 8, (12, 8)),
+        ((20, 15), "RGB", (8, 10), (11, 8)),
+        ((20, 12), "RGB", (10, 8), (17, 10)),
+    ],
+)
+def test_padded_crop_is_torchvisions_at_every_place(size, mode, side, resized):
     """RandomCrop(padding=4, padding_mode="reflect"), whose offsets are drawn evenly."""
     image = photo(*size).convert(mode)
-    aug = Augmentation(image_resize=8, train_crop="padded", interpolation="bilinear", hflip=0)
-    padded = tvf.pad(tvf.resize(image, 8), [4], padding_mode="reflect")
-    places = [(top, left) for top in range(padded.height - 7) for left in range(padded.width - 7)]
-    expected = {tvf.crop(padded, top, left, 8, 8).tobytes(): (top, left) for top, left in places}
+    aug = Augmentation(image_resize=side, train_crop="padded", interpolation="bilinear", hflip=0)
+    height, width = aug.height_and_width
+    padded = tvf.pad(tvf.resize(image, resized[::-1]), [4], padding_mode="reflect")
+    places = [(top, left) for top in range(padded.height - height + 1) for left in range(padded.width - width + 1)]
+    expected = {tvf.crop(padded, top, left, height, width).tobytes(): (top, left) for top, left in places}
     transform = train_transform(aug, in_channels=3 if mode == "RGB" else 1)
     found = [expected[transform(image, random.Random(seed)).tobytes()] for seed in range(2500)]
     assert len(expected) == len(places) == len(set(found))
     tops, lefts = np.array(found).T
-    assert abs(tops.mean() - 4) < 0.2
-    assert abs(lefts.mean() - (padded.width - 8) / 2) < 0.2
+    assert abs(tops.mean() - (padded.height - height) / 2) < 0.2
+    assert abs(lefts.mean() - (padded.width - width) / 2) < 0.2
 
 
 def test_flips_have_their_probability():

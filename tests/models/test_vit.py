@@ -98,13 +98,27 @@ def without_hidden_patches(model: VisionTransformer, images: Tensor, mask: Tenso
         tokens = torch.cat([tokens[:, :prefix], tokens[:, prefix:][:, visible]], dim=1)
         for block in model.blocks:
             tokens = block(tokens)
-        latent = model.norm(tokens)[:, 0] if model.global_pool == "token" else model.fc_norm(tokens[:, prefix:].mean(1))
-        logits.append(model.head(latent))
+        tokens = model.norm(tokens)
+        patches = tokens[:, prefix:]
+        pooled = {
+            "token": tokens[:, 0],
+            "avg": patches.mean(1),
+            "max": patches.amax(1),
+            "avgmax": 0.5 * (patches.mean(1) + patches.amax(1)),
+        }
+        logits.append(model.head(model.fc_norm(pooled[model.global_pool])))
     return torch.cat(logits)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7])
-@pytest.mark.parametrize("options", [{}, {"global_pool": "avg"}, {"reg_tokens": 3}, {"attn_scale": "learned"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {}, {"global_pool": "avg"}, {"global_pool": "max"}, {"global_pool": "avgmax", "fc_norm": False},
+        {"reg_tokens": 3}, {"attn_scale": "learned"},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_a_masked_patch_is_a_missing_patch(batch: int, options: dict):
     model = randomized(tiny(**options))
     images = torch.randn(batch, 3, 32, 32)
@@ -127,7 +141,7 @@ def test_masks_at_their_ends():
     alone = model(images, mask=none)
     torch.testing.assert_close(alone, model(torch.randn(2, 3, 32, 32), mask=none))  # the image does not matter
     assert alone.isfinite().all()
-    for options in ({"global_pool": "avg"}, {"attn_scale": "learned"}):
+    for options in ({"global_pool": "avg"}, {"global_pool": "max"}, {"attn_scale": "learned"}):
         assert tiny(**options)(images, mask=none).isfinite().all()
 
 
@@ -184,6 +198,15 @@ def test_every_part_learns(options: dict):
         assert once.abs().sum() > 0, name
         torch.testing.assert_close(once, twice, msg=name)
     assert {model.layer_of(name) for name, _ in model.named_parameters()} == set(range(model.num_layers))
+
+
+def test_what_comes_before_the_blocks_is_layer_0():
+    model = tiny(pre_norm=True, reg_tokens=1)
+    before = [name for name, _ in model.named_parameters() if not name.startswith(("blocks.", "norm.", "head."))]
+    assert {name.split(".")[0] for name in before} == {
+        "cls_token", "reg_token", "pos_embed", "patch_embed", "norm_pre",
+    }  # fmt: skip
+    assert {model.layer_of(name) for name in before} == {0}
 
 
 def test_eval_mode_is_deterministic_and_whole():

@@ -378,3 +378,11 @@ def test_a_model_whose_own_names_begin_so(tmp_path):
             parameter.zero_()
     assert load_weights(model, tmp_path / "w.pth").notes == []
     assert same(model.state_dict(), expected)
+
+
+def test_which_of_two_weights_was_loaded_is_said(tmp_path):
+    model = ours()
+    torch.save({"model": model.state_dict(), "model_ema": model.state_dict()}, tmp_path / "w.pth")
+    for use_ema, sentence in ((None, "the average is used (model_ema)"), (False, "the raw weights are used (model)")):
+        report = load_weights(model, read_weights(tmp_path / "w.pth", use_ema=use_ema))
+        assert report.notes[0] == f"the file has raw weights and their moving average: {sentence}"
