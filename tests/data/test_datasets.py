@@ -135,27 +135,35 @@ def test_what_is_no_image_is_left_out_and_counted(make_image_folder):
     os.mkfifo(cat / "pipe.jpg")
     (cat / "gone.jpg").symlink_to("nowhere")
     (cat / "loop.jpg").symlink_to("loop.jpg")
-    (cat / "photo.heic").write_bytes(b"")
+    (cat / "photo.cr2").write_bytes(b"")
     (cat / "README").write_bytes(b"")
     (cat / "._000.png").write_bytes(b"")
     (cat / "folder.jpg").mkdir()
     photo().save(cat / "folder.jpg" / "inside.png")
     (cat / "deep/deeper").mkdir(parents=True)
     photo().save(cat / "deep/deeper/x.JPEG")
+    photo().save(cat / "deep" / "unnamed", format="PNG")
     (cat / "deep/up").symlink_to(cat)
     (cat / "other.png").symlink_to(data_dir / "train/dog/0.png")
     (data_dir / "train/list.txt").write_bytes(b"")
     train = build_splits(section(data_dir)).train
     names = [train.name(index) for index in np.flatnonzero(train.targets == 0)]
-    assert names == ["cat/0.png", "cat/1.png", "cat/2.png", "cat/deep/deeper/x.JPEG", "cat/other.png"]
+    assert names == [
+        "cat/0.png",
+        "cat/1.png",
+        "cat/2.png",
+        "cat/deep/deeper/x.JPEG",
+        "cat/deep/unnamed",
+        "cat/other.png",
+    ]
     assert any("ignored 1 file next to the class folders" in note for note in train.notes)
     said = "\n".join(train.notes)
     for reason in (
-        "1 .heic",
+        "1 .cr2",
         "2 dangling link",
         "1 not a regular file",
         "1 hidden",
-        "1 without extension",
+        "1 without suffix",
         "1 folder named like an image",
     ):
         assert reason in said

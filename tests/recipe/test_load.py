@@ -55,7 +55,7 @@ MISTAKES = [
     ("color_jitter: [0.1, -0.2, 0.3]", "give one number, three", 15),
     ("color_jitter: [0.4, 0.4, 0.4, 0.6]", "at most 0.5", 15),
     ("auto_augment: rnd-m9", "unknown policy 'rnd'", 15),
-    ("in_channels: 4", "must be one of 1, 3", 14),
+    ("in_channels: 0", "must be a whole number >= 1", 14),
     ("pretrained: true", "not downloaded automatically", 13),
     ("warmup_epochs: 90", "leave nothing of epoch_size 90", 16),
     ("resume: auto", "add --run_dir DIR", 9),

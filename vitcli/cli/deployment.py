@@ -19,7 +19,9 @@ _PRECISIONS = (
     "fp32, bf16, fp16 or int8, as the format supports; aoti and torch_export also have int8_dynamic and int8_weight."
 )
 #: recipe keys by which a user describes a network and its images where the weights do not
-_DESCRIPTION = ("class_names", "use_ema", "image_resize", "mean", "std", "interpolation", "crop_pct", "crop_mode")
+_DESCRIPTION = (
+    "class_names", "use_ema", "image_resize", "mean", "std", "interpolation", "crop_pct", "crop_mode", "pixel_range",
+)  # fmt: skip
 _INPUTS = "pixels: uint8 (B, H, W, C) in, probabilities out. normalized: float32 (B, C, H, W) in, logits out."
 
 
@@ -99,7 +101,7 @@ def _refuse_others(ctx: Context, *allowed: str) -> None:
 
 
 @deployment_app.command()
-@with_keys(*_DESCRIPTION)
+@with_keys(*_DESCRIPTION, "max_image_pixels")
 def predict(
     source: Annotated[str, Argument(metavar="SOURCE", help=ANY_SOURCE)],
     images: Annotated[

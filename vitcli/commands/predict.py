@@ -18,6 +18,7 @@ from rich.progress import Progress
 
 from vitcli.data.decode import BadImage, open_image
 from vitcli.data.find_images import find_images
+from vitcli.data.pixel_format import UnfitImage
 from vitcli.deploy.artifact import fixed_by_export, is_artifact, open_artifact
 from vitcli.deploy.classify import Classifier, ImageClassifier, top_classes
 from vitcli.deploy.predictions import Answer, Write, check_writable, csv_file, json_file, text_of
@@ -55,13 +56,15 @@ def predict(
     messages = _console(stderr=True)
     for note in notes:
         messages.print(f"note: {note}")
-    classifier = _open_classifier(source, recipe or load_recipe(), threads, device, messages)
+    recipe = recipe or load_recipe()
+    classifier = _open_classifier(source, recipe, threads, device, messages)
+    how = {"top": top, "batch_size": batch_size, "max_image_pixels": recipe.dataset.max_image_pixels}
     num_bad = 0
     quiet = sys.stdout.isatty() or not sys.stderr.isatty()  # a bar must not mix with the answers
     progress = Progress(console=messages, redirect_stdout=False, transient=True, disable=quiet)
     with _outputs(csv, json) as outputs, progress:
         task = progress.add_task("images", total=len(paths))
-        for answer in _answers(classifier, paths, top=top, batch_size=batch_size):
+        for answer in _answers(classifier, paths, **how):
             if answer.error:
                 num_bad += 1
                 messages.print(f"error: {answer.error}")
@@ -77,7 +80,7 @@ def _open_classifier(
     source: str, recipe: Recipe, threads: int | None, device: str | None, messages: Console
 ) -> ImageClassifier:
     if is_artifact(source):
-        if others := [name for name in recipe.origins if name != "class_names"]:
+        if others := [name for name in recipe.origins if name not in ("class_names", "max_image_pixels")]:
             raise fixed_by_export(others, help="remove it, or export the network again with it")
         artifact = open_artifact(source, class_names=recipe.dataset.class_names)
         return Classifier(artifact, threads=threads, device=device)
@@ -90,14 +93,18 @@ def _open_classifier(
     return ModelClassifier(opened, threads=threads, device=device or "auto")
 
 
-def _answers(classifier: ImageClassifier, paths: Sequence[str], *, top: int, batch_size: int) -> Iterator[Answer]:
+def _answers(
+    classifier: ImageClassifier, paths: Sequence[str], *, top: int, batch_size: int, max_image_pixels: int
+) -> Iterator[Answer]:
     """One answer for each path, in their order; threads decode the next images while the network runs."""
 
     def see(path: str) -> np.ndarray | BadImage:
         try:
-            return classifier.pixels(open_image(path))
+            return classifier.pixels(open_image(path, max_image_pixels=max_image_pixels))
         except BadImage as error:
             return error
+        except UnfitImage as error:
+            return BadImage(path, f"{error.message}; {error.help}")
 
     batches = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:

@@ -10,12 +10,12 @@ from typing import Literal
 
 from PIL import Image
 
+from vitcli.data.bands import Picture
 from vitcli.data.eval_transform import (
     EvalTransform,
     Resampling,
     build_eval_transform,
     center_crop,
-    in_mode,
     limit_aspect,
     resize_shorter,
 )  # fmt: skip
@@ -23,7 +23,7 @@ from vitcli.errors import UsageError
 from vitcli.image_size import in_words
 from vitcli.recipe.schema import Augmentation
 
-Images = list[Image.Image]
+Images = list[Picture]
 Average = Literal["prob", "logit"]
 
 
@@ -93,10 +93,10 @@ class CropTransform:
     crops: Crops
     single: EvalTransform
 
-    def __call__(self, image: Image.Image) -> Images:
+    def __call__(self, image: Picture) -> Images:
         protocol, size, resample = self.crops.protocol, self.single.size[0], self.single.resample
         rounded = math.floor if protocol in ("1", "5") else round  # as their sources do
-        image = in_mode(image, self.single.mode)
+        image = self.single.format(image)
         found = [self.single(image)]
         for scale in self.crops.used_scales:
             resized = resize_shorter(limit_aspect(image), rounded(scale * size), resample)
@@ -112,7 +112,7 @@ def build_crop_transform(crops: Crops, aug: Augmentation, *, in_channels: int = 
     return CropTransform(crops, build_eval_transform(aug, in_channels=in_channels))
 
 
-def crops_of(image: Image.Image, protocol: str, size: int, resample: Resampling) -> Images:
+def crops_of(image: Picture, protocol: str, size: int, resample: Resampling) -> Images:
     """The crops of a protocol at one scale.
 
     10: five of the image and five of its mirror image (Krizhevsky et al. 2012, section 4.1); torchvision's TenCrop.
@@ -130,7 +130,7 @@ def crops_of(image: Image.Image, protocol: str, size: int, resample: Resampling)
     return views + [view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for view in views]
 
 
-def five_crops(image: Image.Image, size: int) -> Images:
+def five_crops(image: Picture, size: int) -> Images:
     """Top left, top right, bottom left, bottom right, center."""
     right, bottom = image.width - size, image.height - size
     corners = [(left, top) for top in (0, bottom) for left in (0, right)]
@@ -138,7 +138,7 @@ def five_crops(image: Image.Image, size: int) -> Images:
     return [*(image.crop(box) for box in boxes), center_crop(image, size)]
 
 
-def three_squares(image: Image.Image) -> Images:
+def three_squares(image: Picture) -> Images:
     """The left, center and right squares of an image; top, center and bottom if it is taller than wide."""
     side = min(image.size)
     ends = (0, 0), (image.width - side, image.height - side)

@@ -1,34 +1,41 @@
-"""Reads one file as an RGB image, or raises a `BadImage` that says why it cannot.
+"""Reads one file as an upright image with the values that it holds, or raises a `BadImage` that says why it cannot.
 
 The rules for all kinds of files:
 
-* Formats: JPEG (MPO too), PNG, WebP, BMP, PPM/PGM, GIF and TIFF, recognized by content, not by the file's name.
+* Formats: those of `image_formats.py`, recognized by content, not by the file's name.
 * Only regular files are opened (a FIFO would block forever); links are followed.
 * The size is read from the header first: an image of more than `max_image_pixels` is never decoded. Pillow's own limit
   of 178,956,970 pixels is the upper bound of ours.
 * A truncated or damaged file is an error; missing pixels are never filled in.
 * EXIF orientation is applied, so photographs are upright. (timm and torchvision ignore it.)
-* 16-bit gray images are reduced to 8 bits by dropping the low byte, as Pillow does for 16-bit color.
-* Gray, palette, 1-bit and CMYK images become RGB by Pillow's `convert`. Transparency is dropped, not composited, as in
-  timm and torchvision. Images of 32-bit floats are refused: their range is unknown.
+* Images of more than 8 bits per channel keep their values. `pixel_format.py` reduces them to 8 bits, and makes all
+  images those of one number of channels.
+* Palette, 1-bit and CMYK images become RGB or gray by Pillow's `convert`. Transparency is a channel of its own, which
+  is dropped later where three channels or one are wanted, and not composited, as in timm and torchvision.
 * Of an animation or a multi-page file the first frame is used.
 """
 
 import os
 import stat
 import warnings
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from PIL import Image, TiffImagePlugin, WebPImagePlugin  # noqa: F401  importing the last two registers them
 
+from vitcli.data.array_files import read_npy, read_png, read_tiff
+from vitcli.data.bands import Picture
+from vitcli.data.image_formats import LONGEST_START, format_of
+from vitcli.data.pixel_format import HIGH_BYTES
 from vitcli.errors import DataError
-
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "GIF", "TIFF")
+from vitcli.recipe.schema import default
 
 _EXIF_ORIENTATION = 0x0112
 #: EXIF orientation -> the operation that makes the image upright (TIFF 6.0, tag 274)
-_UPRIGHT = {
+_TO_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -37,53 +44,130 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_AS_STORED = ("L", "LA", "RGB", "RGBA", "I;16", "I", "F")
 
 
 class BadImage(DataError):
     """A file that cannot be read as an image; `path` and `reason` say which and why."""
 
-    def __init__(self, path: str | Path, reason: str) -> None:
-        super().__init__(f"cannot read the image {os.fspath(path)!r}: {reason}")
+    def __init__(self, path: str | Path, reason: str, help: str | None = None) -> None:
+        super().__init__(f"cannot read the image {os.fspath(path)!r}: {reason}", help=help)
         self.path = os.fspath(path)
         self.reason = reason
 
     def __reduce__(self):
-        return BadImage, (self.path, self.reason)
+        return BadImage, (self.path, self.reason, self.help)
 
 
-def open_image(path: str | Path, *, max_image_pixels: int = 178_956_970) -> Image.Image:
-    """The image at `path` in mode RGB, upright. Raises BadImage; the policy is at the top of this module."""
+def open_image(path: str | Path, *, max_image_pixels: int = default("max_image_pixels")) -> Picture:
+    """The image at `path`, upright: of mode L, LA, RGB or RGBA, with more than 8 bits of mode I;16, I or F, or bands.
+
+    Raises:
+        BadImage: the policy is at the top of this module.
+    """
     try:
         with _open_regular(path) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about large images (our limit decides) and unusual metadata
-            image = Image.open(file, formats=FORMATS)
-            if image.width * image.height > max_image_pixels:
-                size = f"{image.width:,} x {image.height:,}"
-                raise BadImage(path, f"{size} pixels are more than max_image_pixels {max_image_pixels:,}")
-            return to_rgb(image)
+            return _decode(file, max_image_pixels)
     except BadImage:
         raise
     except Image.DecompressionBombError:
         raise BadImage(path, "more pixels than max_image_pixels and Pillow allow") from None
-    except Image.UnidentifiedImageError:
-        raise BadImage(path, "not an image of a known format") from None
     except OSError as error:
         raise BadImage(path, error.strerror or str(error)) from None
+    except DataError as error:
+        raise BadImage(path, error.message, error.help) from None
     except Exception as error:  # a decoder may raise anything on a malicious file
         raise BadImage(path, f"{type(error).__name__}: {error}") from None
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The first frame of `image`, 8 bits per channel, mode RGB, upright. Raises ValueError for 32-bit floats."""
+def _decode(file: BinaryIO, max_image_pixels: int) -> Picture:
+    known = format_of(file.read(LONGEST_START))
+    file.seek(0)
+    check = _SizeLimit(max_image_pixels)
+    if known and known.name == "NPY":
+        return read_npy(file, check)
+    try:
+        image = Image.open(file, formats=_pillows_formats())
+    except Image.UnidentifiedImageError:
+        if known and known.name == "TIFF":
+            return _upright(*read_tiff(file, check))
+        if known and known.package:
+            raise DataError(f"a file of the format {known.name}", help=f"pip install {known.package!r}") from None
+        raise DataError("not an image of a known format") from None
+    check(image.width, image.height)
+    if image.format == "TIFF" and _is_beyond_pillow(image):
+        return _upright(*read_tiff(file, check))
+    if image.format == "PNG" and _has_deep_colors(image) and find_spec("imagecodecs"):
+        return _upright(read_png(file), _orientation(image))
+    return _upright(_loaded(image), _orientation(image))
+
+
+class _SizeLimit:
+    """Raises DataError for a width and height that have too many pixels."""
+
+    def __init__(self, max_image_pixels: int) -> None:
+        self.most = max_image_pixels
+
+    def __call__(self, width: int, height: int) -> None:
+        if width * height > self.most:
+            size = f"{width:,} x {height:,}"
+            raise DataError(f"{size} pixels are more than max_image_pixels {self.most:,}")
+
+
+def _loaded(image: Image.Image) -> Image.Image:
+    """The first frame of `image` as it is stored, if it is of one of the modes `_AS_STORED`."""
+    is_reduced = _has_deep_colors(image)
     image.load()
-    upright = _UPRIGHT.get(_orientation(image))
-    if image.mode == "F":
-        raise ValueError("32-bit floating point images have no defined range")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        image = image.convert("I").point(lambda value: value / 256).convert("L")
-    if image.mode != "RGB":
-        image = image.convert("RGB")
-    return image if upright is None else image.transpose(upright)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):  # which Pillow scales to 16 bits
+        image = Image.fromarray(np.asarray(image).astype(np.uint16))
+    elif image.mode not in _AS_STORED:
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    if is_reduced:
+        image.info[HIGH_BYTES] = True
+    return image
+
+
+def _has_deep_colors(image: Image.Image) -> bool:
+    """Whether the file holds several channels of 16 bits, of which Pillow reads the upper 8."""
+    tiles = getattr(image, "tile", None)
+    return bool(tiles) and image.mode in ("LA", "RGB", "RGBA") and ";16" in str(tiles[0][3])
+
+
+def _is_beyond_pillow(image: Image.Image) -> bool:
+    """Whether Pillow would change the values of a TIFF.
+
+    Without the extra, colors of 16 bits are read by Pillow, which keeps the upper 8, and a fourth channel as it can.
+    """
+    tags = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue]
+    channels, bits, kind = tags.get(277, 1), max(tags.get(258, (1,))), max(tags.get(339, (1,)))
+    if channels == 1:
+        return (kind, bits) in ((2, 8), (1, 32)) or bits == 64
+    if kind == 1 and bits <= 16 and channels <= 4 and not find_spec("tifffile"):
+        return False
+    is_whole = len(image.getbands()) == channels and (channels < 4 or image.mode == "CMYK")
+    return bits > 8 or kind != 1 or not is_whole
+
+
+def _upright(image: Picture, orientation: int) -> Picture:
+    method = _TO_UPRIGHT.get(orientation)
+    return image if method is None else image.transpose(method)
+
+
+@cache
+def _pillows_formats() -> tuple[str, ...]:
+    """What Pillow may open; installed plugins are registered."""
+    formats = ["JPEG", "PNG", "WEBP", "BMP", "PPM", "GIF", "TIFF", "AVIF", "JPEG2000"]
+    if find_spec("pi_heif"):
+        import pi_heif
+
+        pi_heif.register_heif_opener()
+        formats.append("HEIF")
+    if find_spec("pillow_jxl"):
+        import pillow_jxl  # noqa: F401  # pyright: ignore[reportMissingImports]
+
+        formats.append("JXL")
+    return tuple(formats)
 
 
 def _open_regular(path: str | Path) -> BinaryIO:

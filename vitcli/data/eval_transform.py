@@ -10,6 +10,8 @@ from typing import Literal
 
 from PIL import Image
 
+from vitcli.data.bands import Bands, Picture
+from vitcli.data.pixel_format import PixelFormat
 from vitcli.image_size import ImageSize, height_and_width
 from vitcli.recipe.schema import Augmentation
 
@@ -28,7 +30,7 @@ _LONGEST_ASPECT = 16
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """PIL RGB image -> the center of the resized image; sizes are (height, width) in px.
+    """Any picture -> the center of the resized picture, in the format of the network; sizes are (height, width) in px.
 
     size: of the result. scaled: that the image is resized to, by `crop_mode`: to cover it (center), to it (squash), or
     to fit into it (border, of the color `fill`). Of an image longer than 16:1 that is resized to cover, only the middle
@@ -38,12 +40,12 @@ class EvalTransform:
     size: tuple[int, int]
     scaled: tuple[int, int]
     resample: Resampling
-    mode: str
+    format: PixelFormat
     crop_mode: Literal["center", "squash", "border"] = "center"
     fill: tuple[int, ...] = ()
 
-    def __call__(self, image: Image.Image) -> Image.Image:
-        image = in_mode(image, self.mode)
+    def __call__(self, image: Picture) -> Picture:
+        image = self.format(image)
         match self.crop_mode:
             case "squash":
                 image = image.resize((self.scaled[1], self.scaled[0]), self.resample)
@@ -64,7 +66,7 @@ def build_eval_transform(aug: Augmentation, *, in_channels: int = 3) -> EvalTran
         size=aug.height_and_width,
         scaled=(height, width),
         resample=FILTERS[aug.interpolation][-1],
-        mode=image_mode(in_channels),
+        format=PixelFormat(in_channels, aug.pixel_range),
         crop_mode=aug.crop_mode,
         fill=border_color(aug.mean, in_channels),
     )
@@ -76,7 +78,7 @@ def border_color(mean: Sequence[float], in_channels: int) -> tuple[int, ...]:
     return color * in_channels if len(color) == 1 else color
 
 
-def resize_to_cover(image: Image.Image, size: tuple[int, int], resample: Resampling) -> Image.Image:
+def resize_to_cover(image: Picture, size: tuple[int, int], resample: Resampling) -> Picture:
     """`image` with its aspect ratio, as small as possible without being smaller than (height, width) on any side."""
     if size[0] == size[1]:
         return resize_shorter(image, size[0], resample)
@@ -84,21 +86,27 @@ def resize_to_cover(image: Image.Image, size: tuple[int, int], resample: Resampl
     return image.resize((round(image.width / ratio), round(image.height / ratio)), resample)
 
 
-def resize_into(image: Image.Image, size: tuple[int, int], resample: Resampling) -> Image.Image:
+def resize_into(image: Picture, size: tuple[int, int], resample: Resampling) -> Picture:
     """`image` with its aspect ratio, as large as possible without being larger than (height, width) on any side."""
     ratio = max(image.height / size[0], image.width / size[1])
     return image.resize((max(round(image.width / ratio), 1), max(round(image.height / ratio), 1)), resample)
 
 
-def with_border(image: Image.Image, size: tuple[int, int], fill: tuple[int, ...]) -> Image.Image:
+def with_border(image: Picture, size: tuple[int, int], fill: tuple[int, ...]) -> Picture:
     """`image` in the middle of at least (height, width) pixels; half a pixel is rounded up and to the left."""
+    if isinstance(image, Bands):
+        return Bands(tuple(_bordered(band, size, (value,)) for band, value in zip(image.bands, fill, strict=True)))
+    return _bordered(image, size, fill)
+
+
+def _bordered(image: Image.Image, size: tuple[int, int], fill: tuple[int, ...]) -> Image.Image:
     width, height = max(image.width, size[1]), max(image.height, size[0])
     canvas = Image.new(image.mode, (width, height), fill[0] if image.mode == "L" else fill)
     canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
     return canvas
 
 
-def resize_shorter(image: Image.Image, shorter: int, resample: Resampling) -> Image.Image:
+def resize_shorter(image: Picture, shorter: int, resample: Resampling) -> Picture:
     """`image` with its shorter side `shorter` pixels long and the longer one in proportion, rounded down."""
     width, height = image.size
     if width <= height:
@@ -108,14 +116,14 @@ def resize_shorter(image: Image.Image, shorter: int, resample: Resampling) -> Im
     return image if size == image.size else image.resize(size, resample)
 
 
-def center_crop(image: Image.Image, size: ImageSize) -> Image.Image:
+def center_crop(image: Picture, size: ImageSize) -> Picture:
     """The middle `size` pixels. Half a pixel is rounded to even, as in torchvision."""
     height, width = height_and_width(size)
     left, top = round((image.width - width) / 2), round((image.height - height) / 2)
     return image.crop((left, top, left + width, top + height))
 
 
-def limit_aspect(image: Image.Image) -> Image.Image:
+def limit_aspect(image: Picture) -> Picture:
     """The middle of an image that is longer than 16:1, cut equally at both ends."""
     width, height = image.size
     surplus = max(width, height) - _LONGEST_ASPECT * min(width, height)
@@ -123,12 +131,3 @@ def limit_aspect(image: Image.Image) -> Image.Image:
         return image
     cut = surplus // 2
     return image.crop((cut, 0, width - cut, height) if width > height else (0, cut, width, height - cut))
-
-
-def image_mode(in_channels: int) -> str:
-    """Pillow's name for color (3 channels) or gray (1)."""
-    return "RGB" if in_channels == 3 else "L"
-
-
-def in_mode(image: Image.Image, mode: str) -> Image.Image:
-    return image if image.mode == mode else image.convert(mode)

@@ -1,25 +1,28 @@
-"""Finds the images that words of a command line name: files, folders, patterns, and `-` for standard input."""
+"""Finds images: below a folder, or those that words of a command line name. What is left out is counted."""
 
 import glob
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
-from vitcli.data.sources.folder import EXTENSIONS, named_like_image
+from vitcli.data.image_formats import SUFFIXES, is_image, named_like_image, suffix_of
 from vitcli.errors import DataError
 
 
 def find_images(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Paths of images in the order of `words`, and notes on words that yielded none.
+    """Paths of images in the order of `words`, and notes on words that yielded none and on what was left out.
 
-    A file is accepted whatever its name; a folder yields all files below it that are named like images, sorted; a
-    pattern such as 'photos/**/*.jpg' yields the same for each match. `-` stands for the lines of standard input, each a
-    file or a folder; whoever reads the images reports one that is missing there.
+    A file is accepted whatever its name; a folder yields all images below it, sorted; a pattern such as
+    'photos/**/*.jpg' yields the same for each match. `-` stands for the lines of standard input, each a file or a
+    folder; whoever reads the images reports one that is missing there.
 
     Raises:
         DataError: a word names nothing that exists, all words together yield no image, or a folder cannot be listed.
     """
-    found = [(word, _images_of(word)) for word in words]
+    ignored: Counter[str] = Counter()
+    found = [(word, _images_of(word, ignored)) for word in words]
     if missing := [word for word, paths in found if paths is None]:
         raise DataError(
             f"{' and '.join(map(repr, missing))} {'does' if len(missing) == 1 else 'do'} not exist",
@@ -27,40 +30,89 @@ def find_images(words: Sequence[str]) -> tuple[list[str], list[str]]:
         )
     paths = [path for _, some in found for path in some or ()]
     empty_words = [word for word, some in found if not some]
-    empty = [f"no images in {'the lines of standard input' if word == '-' else repr(word)}" for word in empty_words]
+    notes = [f"no images in {'the lines of standard input' if word == '-' else repr(word)}" for word in empty_words]
+    notes += [f"left out: {tally(ignored)}"] if ignored else []
     if not paths:
-        raise DataError("; ".join(empty), help=f"images are named {' '.join(sorted(EXTENSIONS))}")
-    return paths, empty
+        raise DataError("; ".join(notes), help=f"images are named {' '.join(sorted(SUFFIXES))}")
+    return paths, notes
 
 
-def _images_of(word: str) -> list[str] | None:
+def _images_of(word: str, ignored: Counter[str]) -> list[str] | None:
     """None: there is nothing of that name."""
     if word == "-":
         lines = os.fsdecode(sys.stdin.buffer.read()).split("\n")
-        return [path for line in lines if line.rstrip("\r") for path in _below(line.rstrip("\r"))]
+        return [path for line in lines if line.rstrip("\r") for path in _at(line.rstrip("\r"), ignored)]
     if os.path.lexists(word):
-        return _below(word)
+        return _at(word, ignored)
     matches = sorted(glob.glob(word, recursive=True)) if glob.has_magic(word) else []
-    paths = [path for match in matches if os.path.isdir(match) or named_like_image(match) for path in _below(match)]
+    paths = [path for match in matches if os.path.isdir(match) or is_image(match) for path in _at(match, ignored)]
     return list(dict.fromkeys(paths)) if matches else None  # `**` matches folders and also what is in them
 
 
-def _below(path: str) -> list[str]:
-    """`path`, or if it is a folder the images in it at any depth. Links are followed; no folder is visited twice."""
+def _at(path: str, ignored: Counter[str]) -> list[str]:
+    """`path`, or if it is a folder the images below it."""
     if not os.path.isdir(path):
         return [path]
-    found: list[str] = []
-    seen: set[str] = set()
-    for folder, folders, files in os.walk(path, followlinks=True, onerror=_unlistable):
-        real = os.path.realpath(folder)
+    return [os.path.join(path, below) for below in images_below(Path(path), "", ignored)]
+
+
+def images_below(root: Path, folder: str, ignored: Counter[str]) -> list[str]:
+    """Sorted paths, relative to `root`, of all images below `root/folder`. Links are followed, no folder twice.
+
+    ignored: counts what is left out, by the reason.
+    """
+    paths: list[str] = []
+    waiting, seen = [folder], set()
+    while waiting:
+        current = waiting.pop()
+        real = os.path.realpath(root / current)
         if real in seen:
-            folders.clear()
+            ignored["folder read before"] += 1
             continue
         seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [os.path.join(folder, name) for name in files if named_like_image(name) and name[0] != "."]
-    return sorted(found)
+        for entry in entries(root / current):
+            path = os.path.join(current, entry.name)
+            if entry.name.startswith("."):
+                ignored["hidden"] += 1
+            elif is_kind(entry, "is_dir") and not named_like_image(entry.name):
+                waiting.append(path)
+            elif is_image_file(entry):
+                paths.append(path)
+            else:
+                ignored[_why_not(entry)] += 1
+    return sorted(paths)
 
 
-def _unlistable(error: OSError) -> None:
-    raise DataError(f"cannot list the folder {error.filename!r}: {error.strerror}", help="check its permissions")
+def entries(folder: Path | str) -> list[os.DirEntry[str]]:
+    """What is in `folder`, by name; DataError if it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        message = f"cannot list the folder {os.fspath(folder)!r}: {error.strerror}"
+        raise DataError(message, help="check its permissions") from None
+
+
+def is_kind(entry: os.DirEntry[str], what: str) -> bool:
+    """The answer of the method `what`; False for a loop of links."""
+    try:
+        return getattr(entry, what)()
+    except OSError:
+        return False
+
+
+def is_image_file(entry: os.DirEntry[str]) -> bool:
+    return is_kind(entry, "is_file") and is_image(entry.path)
+
+
+def _why_not(entry: os.DirEntry[str]) -> str:
+    if is_kind(entry, "is_file"):
+        return suffix_of(entry.name) or "without suffix"
+    if is_kind(entry, "is_dir"):
+        return "folder named like an image"
+    return "dangling link" if entry.is_symlink() and not os.path.exists(entry.path) else "not a regular file"
+
+
+def tally(ignored: Counter[str]) -> str:
+    """For example: 2 .txt, 1 hidden."""
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(ignored.items()))

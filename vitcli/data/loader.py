@@ -11,19 +11,20 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from multiprocessing import resource_tracker
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from vitcli.data.bands import Picture
 from vitcli.data.batch import BadSample, Batch
 from vitcli.data.crops import CropTransform
 from vitcli.data.decode import BadImage
 from vitcli.data.eval_transform import EvalTransform
+from vitcli.data.pixel_format import UnfitImage
 from vitcli.data.sampler import BatchPlan, eval_indices
 from vitcli.data.source import Source
 from vitcli.data.streams import stream
@@ -31,6 +32,8 @@ from vitcli.data.transforms import to_uint8_tensor
 from vitcli.data.views import TrainTransform
 from vitcli.errors import DataError
 from vitcli.recipe.schema import Dataset as Section
+
+Made = TypeVar("Made")
 
 _ATTEMPTS = 20
 #: sent to the whole process group when a run is stopped: by a terminal, a batch system, torchrun
@@ -172,24 +175,26 @@ class _TrainBatches(Dataset):
         labels = _labels(self.source, [index for index, _ in samples])
         return Batch(views, *labels, tuple(bad), epoch, step, micro, self.plan.block(micro, self.rank))
 
-    def _load(self, epoch: int, index: int, repeat: int, bad: list[BadSample]) -> tuple[int, list[Image.Image]]:
+    def _load(self, epoch: int, index: int, repeat: int, bad: list[BadSample]) -> tuple[int, list[Picture]]:
         """The views of the sample `index`, or of the first readable one of its replacements.
 
         A sample that is drawn again in its epoch (`repeat` > 0) is augmented by other random numbers.
         """
         draw = (index, repeat) if repeat else (index,)
         attempt = 0
+
+        def make(image: Picture) -> list[Picture]:
+            return [view(image, stream(name, self.seed, epoch, *draw)) for name, view in self.views.items()]
+
         while True:
             try:
-                image = self.source.load(index)
+                return index, _made(self.source, index, make)
             except BadImage as error:
                 if attempt == self.attempts:
                     raise
                 substitute = stream("substitute", self.seed, epoch, draw[0], attempt).randrange(len(self.source))
                 bad.append(BadSample(index, self.source.name(index), error.reason, substitute))
                 index, attempt = substitute, attempt + 1
-            else:
-                return index, [view(image, stream(name, self.seed, epoch, *draw)) for name, view in self.views.items()]
 
 
 class _EvalBatches(Dataset):
@@ -207,7 +212,7 @@ class _EvalBatches(Dataset):
     def __getitem__(self, number: int) -> Batch | BadImage:
         indices = list(self.chunks[number])
         try:
-            made = [self.transform(self.source.load(index)) for index in indices]
+            made = [_made(self.source, index, self.transform) for index in indices]
         except BadImage as error:
             return error
         crops = [one if isinstance(one, list) else [one] for one in made]
@@ -217,7 +222,16 @@ class _EvalBatches(Dataset):
         return Batch((images,), *_labels(self.source, indices))
 
 
-def _stacked(images: Sequence[Image.Image]) -> torch.Tensor:
+def _made(source: Source, index: int, make: Callable[[Picture], Made]) -> Made:
+    """What `make` makes of the image `index`. BadImage: it cannot be read, or the network cannot take it."""
+    image = source.load(index)
+    try:
+        return make(image)
+    except UnfitImage as error:
+        raise BadImage(source.name(index), error.message, error.help) from None
+
+
+def _stacked(images: Sequence[Picture]) -> torch.Tensor:
     """(B, C, H, W) uint8; in a worker, in memory that it shares with the training process."""
     width, height = images[0].size
     pixels = torch.empty(len(images), len(images[0].getbands()), height, width, dtype=torch.uint8)

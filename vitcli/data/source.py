@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
+from vitcli.data.bands import Picture
 from vitcli.errors import DataError
 
 
@@ -43,8 +44,8 @@ class Source:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def load(self, index: int) -> Image.Image:
-        """The image `index`, mode RGB, upright. Raises BadImage."""
+    def load(self, index: int) -> Picture:
+        """The image `index`, upright, as `open_image` gives it. Raises BadImage."""
         return self._load(int(self.rows[index]))
 
     def name(self, index: int) -> str:
@@ -90,7 +91,7 @@ class Source:
             return self
         return self.select(np.arange(num_samples, dtype=np.int64) * len(self) // num_samples)
 
-    def _load(self, row: int) -> Image.Image:
+    def _load(self, row: int) -> Picture:
         raise NotImplementedError
 
     def _name(self, row: int) -> str:

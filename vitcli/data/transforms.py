@@ -13,25 +13,26 @@ import torch
 from PIL import Image, ImageEnhance
 
 from vitcli.data.augment_ops import draw_filter
+from vitcli.data.bands import Picture, from_pixels
 from vitcli.data.eval_transform import Filters, limit_aspect, resize_to_cover
 from vitcli.recipe.schema import Augmentation
 
 PADDING = 4  # px
 
 
-def to_uint8_tensor(image: Image.Image) -> torch.Tensor:
-    """PIL image of mode RGB or L -> (C, H, W) uint8, contiguous."""
+def to_uint8_tensor(image: Picture) -> torch.Tensor:
+    """A picture of 8 bits -> (C, H, W) uint8, contiguous."""
     pixels = np.array(image, dtype=np.uint8)  # (H, W, C) or (H, W)
     return torch.from_numpy(pixels if pixels.ndim == 3 else pixels[:, :, None]).permute(2, 0, 1).contiguous()
 
 
-def random_resized_crop(image: Image.Image, aug: Augmentation, filters: Filters, rng: random.Random) -> Image.Image:
+def random_resized_crop(image: Picture, aug: Augmentation, filters: Filters, rng: random.Random) -> Picture:
     """Any part of the image (see `random_crop_box`) resized to the size of the input."""
     box, (height, width) = random_crop_box(*image.size, aug.scale, aug.ratio, rng), aug.height_and_width
     return image.crop(box).resize((width, height), draw_filter(filters, rng))
 
 
-def random_padded_crop(image: Image.Image, aug: Augmentation, filters: Filters, rng: random.Random) -> Image.Image:
+def random_padded_crop(image: Picture, aug: Augmentation, filters: Filters, rng: random.Random) -> Picture:
     """The input's size at any place of the image, after it was resized to cover that and was padded.
 
     The padding is a reflection. This is DeiT III's simple random crop (arXiv 2204.07118), and the usual one for CIFAR.
@@ -45,7 +46,7 @@ def random_padded_crop(image: Image.Image, aug: Augmentation, filters: Filters, 
         return last - abs(last - abs(np.arange(start, start + side)))
 
     columns, rows = reflected(image.width, width), reflected(image.height, height)
-    return Image.fromarray(np.asarray(image)[rows][:, columns])
+    return from_pixels(np.asarray(image)[rows][:, columns])
 
 
 def random_crop_box(

@@ -8,54 +8,64 @@ keys that differ between the views of BYOL take one number for all views, or a l
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from PIL import Image, ImageFilter, ImageOps
 
 from vitcli.data.auto_augment import build_policy
-from vitcli.data.eval_transform import FILTERS, image_mode, in_mode
+from vitcli.data.bands import Bands, Picture
+from vitcli.data.eval_transform import FILTERS
+from vitcli.data.pixel_format import PixelFormat
 from vitcli.data.transforms import jitter_colors, random_padded_crop, random_resized_crop
 from vitcli.errors import UsageError
 from vitcli.recipe.schema import Augmentation
 
+AnyPicture = TypeVar("AnyPicture", Image.Image, Bands)
 #: an image and the generator of all that is random -> the augmented image
-TrainTransform = Callable[[Image.Image, random.Random], Image.Image]
+TrainTransform = Callable[[Picture, random.Random], Picture]
 
 
 @dataclass(frozen=True)
 class View:
-    """PIL RGB image, generator -> PIL image of the size aug.image_resize, of `mode` RGB or L.
+    """Any picture, generator -> a picture of the size aug.image_resize, in the format of the network.
 
     policy: auto_augment; None: none. jitter: strengths, see `jitter_colors`; None: no jitter.
     """
 
     aug: Augmentation
-    mode: str
-    policy: TrainTransform | None
+    format: PixelFormat
+    policy: Callable[[Image.Image, random.Random], Image.Image] | None
     jitter: tuple[float, ...] | None
     jitter_prob: float
     grayscale_prob: float
     blur_prob: float
     solarize_prob: float
 
-    def __call__(self, image: Image.Image, rng: random.Random) -> Image.Image:
+    def __call__(self, image: Picture, rng: random.Random) -> Picture:
         aug = self.aug
         crop = random_padded_crop if aug.train_crop == "padded" else random_resized_crop
-        image = crop(in_mode(image, self.mode), aug, FILTERS[aug.interpolation], rng)
+        image = crop(self.format(image), aug, FILTERS[aug.interpolation], rng)
         if aug.hflip and rng.random() < aug.hflip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if aug.vflip and rng.random() < aug.vflip:
             image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+        if isinstance(image, Bands):  # no operation on colors, as the recipe's check has seen to
+            return self._blurred(image, rng)
         if self.policy is not None:
             image = self.policy(image, rng)
         if self.jitter is not None and _happens(self.jitter_prob, rng):
             image = jitter_colors(image, self.jitter, rng)
         if _happens(self.grayscale_prob, rng):
             image = image.convert("L").convert(image.mode)  # the luma of ITU-R 601
-        if _happens(self.blur_prob, rng):
-            image = image.filter(ImageFilter.GaussianBlur(rng.uniform(*aug.blur_sigma)))
+        image = self._blurred(image, rng)
         if _happens(self.solarize_prob, rng):
             image = ImageOps.solarize(image, aug.solarize_threshold)
         return image
+
+    def _blurred(self, image: AnyPicture, rng: random.Random) -> AnyPicture:
+        if not _happens(self.blur_prob, rng):
+            return image
+        return image.filter(ImageFilter.GaussianBlur(rng.uniform(*self.aug.blur_sigma)))
 
 
 def build_views(aug: Augmentation, num_views: int, in_channels: int = 3) -> list[TrainTransform]:
@@ -67,9 +77,10 @@ def build_views(aug: Augmentation, num_views: int, in_channels: int = 3) -> list
     Raises:
         UsageError: a key has a list whose length is not `num_views`.
     """
-    mode = image_mode(in_channels)
+    format = PixelFormat(in_channels, aug.pixel_range)
     policy = None
     if aug.auto_augment:
+        mode = "RGB" if in_channels == 3 else "L"
         policy = build_policy(aug.auto_augment, mean=aug.mean, mode=mode, filters=FILTERS[aug.interpolation])
     jitter = aug.color_jitter or None
     if isinstance(jitter, int | float):  # of brightness, contrast and saturation
@@ -78,7 +89,7 @@ def build_views(aug: Augmentation, num_views: int, in_channels: int = 3) -> list
         jitter = None
     names = ("color_jitter_prob", "grayscale_prob", "blur_prob", "solarize_prob")
     probs = zip(*(_per_view(name, getattr(aug, name), num_views) for name in names), strict=True)
-    return [View(aug, mode, policy, jitter, *of_view) for of_view in probs]
+    return [View(aug, format, policy, jitter, *of_view) for of_view in probs]
 
 
 def _per_view(name: str, value: float | tuple[float, ...], num_views: int) -> tuple[float, ...]:

@@ -36,7 +36,7 @@ from vitcli.weights.manifest import sha256_of, verify_manifest, write_manifest
 
 FACTS = "artifact.json"
 TEXT = "artifact.txt"
-TEXT_VERSION = 2
+TEXT_VERSION = 3
 LABELS = "labels.txt"
 RECIPE = "recipe.yaml"
 CARD = "README.md"
@@ -139,8 +139,8 @@ def _checked(facts: dict[str, Any], network: set[str]) -> _Facts:
     if found.file not in network:
         raise ValueError(f"its file {found.file[:40]!r} is not one of {', '.join(sorted(network)) or 'model.*'}")
     channels = found.preprocessing.get("in_channels")
-    if channels not in (1, 3) or type(channels) is not int:
-        raise ValueError("in_channels is not 1 or 3")
+    if type(channels) is not int or channels < 1:
+        raise ValueError("in_channels is not a whole number above 0")
     for name in ("mean", "std"):
         values = found.preprocessing.get(name)
         if not isinstance(values, list) or len(values) not in (1, channels):
@@ -220,6 +220,7 @@ def _text(facts: dict[str, Any], folder: Path) -> str:
         # "random" draws from two filters in training; evaluation uses the second
         "interpolation": "bicubic" if before["interpolation"] == "random" else before["interpolation"],
         "in_channels": before["in_channels"],
+        "pixel_range": _numbers_or_word(before["pixel_range"]),
         **{name: _per_channel(before[name], before["in_channels"]) for name in ("mean", "std")},
         **{f"sha256.{path.name}": sha256_of(path) for path in sorted([folder / LABELS, *_network_files(folder)])},
     }
@@ -231,6 +232,10 @@ def _text(facts: dict[str, Any], folder: Path) -> str:
 def _per_channel(values: list[float] | tuple[float, ...], channels: int) -> str:
     repeated = list(values) * (channels if len(values) == 1 else 1)
     return ",".join(str(float(value)) for value in repeated)
+
+
+def _numbers_or_word(value: str | Sequence[float]) -> str:
+    return value if isinstance(value, str) else ",".join(str(float(number)) for number in value)
 
 
 def _network_files(folder: Path) -> list[Path]:

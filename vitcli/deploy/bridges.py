@@ -13,6 +13,8 @@ from vitcli.layers.reparam import reparameterize
 from vitcli.networks.opened import Opened
 from vitcli.recipe.load import Recipe
 
+#: recipe keys that say which pixels of an image the network gets
+GEOMETRY = ("image_resize", "crop_pct", "crop_mode", "interpolation", "pixel_range")
 #: the logarithm of a probability of 0 would make one image outweigh all others
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
@@ -59,6 +61,6 @@ class ExportedNetwork(nn.Module):
 def fed_pixels(recipe: Recipe, artifact: Artifact) -> Recipe:
     """`recipe` with the image geometry of `artifact`, and a normalization that leaves pixels as they are (0..255)."""
     seen = artifact.preprocessing
-    geometry = {name: getattr(seen, name) for name in ("image_resize", "crop_pct", "crop_mode", "interpolation")}
+    geometry = {name: getattr(seen, name) for name in GEOMETRY}
     geometry["in_channels"] = artifact.in_channels
     return recipe.changed(str(artifact.folder), **geometry, mean=[0.0], std=[1 / 255], amp="off", quantize="none")

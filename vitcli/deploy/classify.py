@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image
 
+from vitcli.data.bands import Picture
 from vitcli.data.eval_transform import build_eval_transform
 from vitcli.deploy.artifact import Artifact
 from vitcli.deploy.formats import Session, Setting, open_format
@@ -31,12 +31,12 @@ class ImageClassifier(ABC):
         self.preprocessing = preprocessing
         self._transform = build_eval_transform(preprocessing, in_channels=in_channels)
 
-    def pixels(self, image: Image.Image) -> np.ndarray:
+    def pixels(self, image: Picture) -> np.ndarray:
         """The pixels of `image` that the network gets: (H, W, C) uint8. May be called from several threads at once."""
         pixels = np.asarray(self._transform(image))
         return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
-    def __call__(self, images: Sequence[Image.Image] | np.ndarray) -> np.ndarray:
+    def __call__(self, images: Sequence[Picture] | np.ndarray) -> np.ndarray:
         """Probabilities (B, num_classes) float32 for images of any size, or for an array (B, H, W, C) of `pixels`."""
         pixels = images if isinstance(images, np.ndarray) else np.stack([self.pixels(image) for image in images])
         probabilities = self._probabilities(pixels)

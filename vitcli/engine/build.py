@@ -14,6 +14,7 @@ from vitcli.data.datasets import Splits
 from vitcli.data.loader import build_train_loader, num_workers
 from vitcli.data.sampler import BatchPlan
 from vitcli.data.streams import stream_seed
+from vitcli.data.value_range import range_of
 from vitcli.data.views import build_views
 from vitcli.distributed import World, wrapped
 from vitcli.engine.bad_images import BadImages
@@ -62,6 +63,7 @@ def build_training(
     if weights:
         recipe, said = adopt_preprocessing(recipe, weights)
         reporter.notes(said)
+    recipe = _with_pixel_range(recipe, splits, reporter)
     prepare_device(recipe, world.device)
     plan = build_plan(recipe, world, len(splits.train))
     lr_factor, lr_text = scaled_lr(recipe.scheduler, plan.global_batch)
@@ -105,6 +107,14 @@ def build_training(
         meter=Meter(world.device),
         channels_last=channels_last,
     )
+
+
+def _with_pixel_range(recipe: Recipe, splits: Splits, reporter: Reporter) -> Recipe:
+    """The recipe with the range that `auto` means for these images, which validation and export use too."""
+    if recipe.augmentation.pixel_range != "auto" or (found := range_of(splits.train)) is None:
+        return recipe
+    reporter.notes([f"images of more than 8 bits per channel: pixel_range {list(found)}"])
+    return recipe.changed("the images", pixel_range=list(found))
 
 
 def prepare_device(recipe: Recipe, device: torch.device) -> None:

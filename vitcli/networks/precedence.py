@@ -80,7 +80,7 @@ def adopted_note(recipe: Recipe, names: list[str]) -> list[str]:
 
 def assumed_note(recipe: Recipe, weights: Weights) -> list[str]:
     """One note with the values that are taken for the preprocessing if weights say nothing about it."""
-    names = [name for name in KEYS if recipe.origins.get(name) != COMMAND_LINE]
+    names = [name for name in KEYS if recipe.origins.get(name) != COMMAND_LINE and name != "pixel_range"]
     if not names or preprocessing_of(weights) is not None:
         return []
     said = ", ".join(f"{name} {plain(recipe.get(name))}" for name in names)
@@ -95,7 +95,11 @@ def preprocessing(recipe: Recipe) -> dict[str, Any]:
 
 def adopt_preprocessing(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[str]]:
     """The recipe of a training that starts from `weights`, with their preprocessing where it sets none; a note."""
-    recipe, changed = overlaid(recipe, preprocessing_of(weights) or {}, weights.source, over_file=False)
+    known = preprocessing_of(weights) or {}
+    for name in {"mean", "std"} & known.keys():
+        if len(known[name]) not in (1, recipe.model.in_channels):  # the weights are for images of another kind
+            known[name] = (sum(known[name]) / len(known[name]),)
+    recipe, changed = overlaid(recipe, known, weights.source, over_file=False)
     return recipe, adopted_note(recipe, changed) + assumed_note(recipe, weights)
 
 

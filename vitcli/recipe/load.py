@@ -170,7 +170,7 @@ def _build(recipe_name: str, sources: dict[str, tuple[Any, Place | str]], proble
         bad |= wrong
     problems += [_bad_value(name, *sources[name]) for name in sources if name in bad]
     left = {name: gray for name, gray in schema.GRAY.items() if name not in sources}
-    if sections["model"].in_channels == 1 and left:
+    if sections["model"].in_channels != 3 and left:
         sections["augmentation"] = sections["augmentation"].model_copy(update=left)
     recipe = Recipe(recipe_name, **sections, origins={name: origin for name, (_, origin) in sources.items()})
     problems += check.problems(recipe, ignore=bad)

@@ -214,17 +214,23 @@ def _rename_norm(tensors: Tensors, own: Mapping[str, Tensor], report: LoadReport
 
 
 def _convert_channels(tensors: Tensors, own: Mapping[str, Tensor], convs: Iterable[str], report: LoadReport) -> None:
-    """Color to gray by the sum of the kernels, gray to color by a third each: a gray image gives the same result."""
+    """Another number of image channels than in the file, by timm's rules (`adapt_input_conv`).
+
+    Color to gray: the sum of the kernels. Color to more channels: the three kernels repeated, scaled so that their sum
+    stays the same on average. Gray to any number: an equal share each. A gray image gives the same result.
+    """
     for name in (f"{conv}.weight" for conv in convs):
         if name not in tensors or name not in own:
             continue
         kernel, channels = tensors[name], own[name].shape[1]
-        if (kernel.shape[1], channels) == (3, 1):
-            tensors[name] = kernel.sum(1, keepdim=True)
-        elif (kernel.shape[1], channels) == (1, 3):
-            tensors[name] = kernel.repeat(1, 3, 1, 1) / 3
-        else:
+        in_file = kernel.shape[1]
+        if in_file == channels or in_file not in (1, 3):
             continue
+        if channels == 1:
+            tensors[name] = kernel.sum(1, keepdim=True)
+        else:
+            repeated = kernel.repeat(1, -(-channels // in_file), 1, 1)
+            tensors[name] = repeated[:, :channels] * (in_file / channels)
         report.resized.append(name)
         report.notes.append(f"{name}: {kernel.shape[1]} image channels in the file, {channels} in the model")
 

@@ -16,7 +16,7 @@ from vitcli.weights.hub_folder import PREPROCESSOR
 from vitcli.weights.read import Weights
 
 #: the recipe keys that weights can determine
-KEYS = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
+KEYS = ("mean", "std", "interpolation", "crop_pct", "crop_mode", "pixel_range")
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 #: Pillow's numbers, which transformers' files use

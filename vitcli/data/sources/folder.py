@@ -4,8 +4,8 @@
     data_dir/train/dog/b.jpg      data_dir/val/dog/d.jpg
 
 The name of a class is the name of the folder directly below the split. Training without labels also takes a folder of
-images without class folders: data_dir/train, or data_dir itself. Only a regular file with a known extension counts as
-an image; the number of ignored files is in `notes`.
+images without class folders: data_dir/train, or data_dir itself. `image_formats.py` says which files are images; the
+number of ignored files is in `notes`.
 """
 
 import hashlib
@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from vitcli.data.bands import Picture
 from vitcli.data.class_names import class_name
 from vitcli.data.decode import open_image
+from vitcli.data.find_images import entries, images_below, is_image_file, is_kind, tally
+from vitcli.data.image_formats import SUFFIXES, named_like_image
 from vitcli.data.source import MissingSplit, Source
 from vitcli.errors import DataError, UsageError
 from vitcli.recipe.schema import Dataset
 
-EXTENSIONS = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".gif", ".tif", ".tiff"])
 _LAYOUT = "the layout is <data_dir>/<split>/<class>/<image>, for example data/train/cat/1.jpg and data/val/cat/2.jpg"
 
 
@@ -47,7 +48,7 @@ class FolderImages(Source):
         super().__init__(len(paths), targets, class_names, notes)
         self.root, self.max_image_pixels, self.paths = root, max_image_pixels, PackedNames(paths)
 
-    def _load(self, row: int) -> Image.Image:
+    def _load(self, row: int) -> Picture:
         return open_image(self.root / self.paths[row], max_image_pixels=self.max_image_pixels)
 
     def _name(self, row: int) -> str:
@@ -110,12 +111,12 @@ def _open_labeled(section: Dataset, root: Path, split: str, notes: list[str]) ->
         help = f"move the images into one folder per class; {_LAYOUT}" if files else _LAYOUT
         raise DataError(f"no class folders in {root}", help=help)
     ignored: Counter[str] = Counter()
-    classes = {folder: _images_below(root, folder, ignored) for folder in folders}
+    classes = {folder: images_below(root, folder, ignored) for folder in folders}
     empty = [folder for folder, paths in classes.items() if not paths]
     if len(empty) == len(classes) or (empty and split == "train"):
         raise _no_images(f"in {_some(empty, 'class folder')} of {root}", ignored, "or remove the empty folders")
     if ignored:
-        notes.append(f"{root}: ignored {_tally(ignored)}")
+        notes.append(f"{root}: ignored {tally(ignored)}")
     classes = {class_name(folder): paths for folder, paths in classes.items() if paths}
     if len(classes) < len(folders) - len(empty):
         twice = [folder for folder in folders if folder not in classes]
@@ -126,18 +127,18 @@ def _open_labeled(section: Dataset, root: Path, split: str, notes: list[str]) ->
 def _open_unlabeled(section: Dataset, root: Path, notes: list[str], reason: str) -> FolderImages:
     """All images below `root`, at any depth. `reason`: why there are no labels."""
     ignored: Counter[str] = Counter()
-    paths = _images_below(root, "", ignored)
+    paths = images_below(root, "", ignored)
     if not paths:
         raise _no_images(f"in {root}", ignored, "or check --data_dir")
     notes.append(f"{reason}: {_count(paths, 'image')} without labels")
     if ignored:
-        notes.append(f"{root}: ignored {_tally(ignored)}")
+        notes.append(f"{root}: ignored {tally(ignored)}")
     return FolderImages(root, paths, max_image_pixels=section.max_image_pixels, notes=notes)
 
 
 def _no_images(where: str, ignored: Counter[str], advice: str) -> DataError:
-    suffix = f" ({_tally(ignored)} ignored)" if ignored else ""
-    return DataError(f"no images {where}{suffix}", help=f"add images ({' '.join(sorted(EXTENSIONS))}) {advice}")
+    suffix = f" ({tally(ignored)} ignored)" if ignored else ""
+    return DataError(f"no images {where}{suffix}", help=f"add images ({' '.join(sorted(SUFFIXES))}) {advice}")
 
 
 def _find_split(section: Dataset, split: str) -> tuple[Path, list[str]]:
@@ -176,79 +177,19 @@ def _layout_advice(data_dir: Path, split: str) -> str:
     if not folders:
         return f"it holds no folders, only {_count(files, 'file')}; {_LAYOUT}"
     there = f"it holds {_some(folders, 'folder')}"
-    if any(_is_image(entry) for folder in folders[:3] for entry in _entries(data_dir / folder)):
+    if any(is_image_file(entry) for folder in folders[:3] for entry in entries(data_dir / folder)):
         cure = f"these look like class folders; move them into {data_dir / split}/"
         return f"{there}, which hold images: {cure}. {_LAYOUT}"
     return f"{there}; name the right one with --{split}_split. {_LAYOUT}"
 
 
-def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        message = f"cannot list the folder {os.fspath(folder)!r}: {error.strerror}"
-        raise DataError(message, help="check its permissions") from None
-
-
 def _list(folder: Path) -> tuple[list[str], list[str]]:
     """Names of the visible folders in `folder`, and of everything else that is visible."""
     folders, others = [], []
-    for entry in _entries(folder):
+    for entry in entries(folder):
         if not entry.name.startswith("."):
-            (folders if _is(entry, "is_dir") else others).append(entry.name)
+            (folders if is_kind(entry, "is_dir") else others).append(entry.name)
     return folders, others
-
-
-def _images_below(root: Path, folder: str, ignored: Counter[str]) -> list[str]:
-    """Sorted paths, relative to `root`, of all images below `root/folder`. Links are followed, no folder twice."""
-    paths: list[str] = []
-    waiting, seen = [folder], set()
-    while waiting:
-        current = waiting.pop()
-        real = os.path.realpath(root / current)
-        if real in seen:
-            ignored["folder read before"] += 1
-            continue
-        seen.add(real)
-        for entry in _entries(root / current):
-            path = os.path.join(current, entry.name)
-            if entry.name.startswith("."):
-                ignored["hidden"] += 1
-            elif _is(entry, "is_dir") and not named_like_image(entry.name):
-                waiting.append(path)
-            elif _is_image(entry):
-                paths.append(path)
-            else:
-                ignored[_why_not(entry)] += 1
-    return sorted(paths)
-
-
-def _is(entry: os.DirEntry[str], what: str) -> bool:
-    try:
-        return getattr(entry, what)()
-    except OSError:  # a loop of links
-        return False
-
-
-def _is_image(entry: os.DirEntry[str]) -> bool:
-    return named_like_image(entry.name) and _is(entry, "is_file")
-
-
-def _why_not(entry: os.DirEntry[str]) -> str:
-    if _is(entry, "is_file"):
-        return _extension(entry.name) or "without extension"
-    if _is(entry, "is_dir"):
-        return "folder named like an image"
-    return "dangling link" if entry.is_symlink() and not os.path.exists(entry.path) else "not a regular file"
-
-
-def _extension(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
-
-
-def named_like_image(name: str) -> bool:
-    return _extension(name) in EXTENSIONS
 
 
 def _count(things: list[Any], noun: str) -> str:
@@ -258,7 +199,3 @@ def _count(things: list[Any], noun: str) -> str:
 def _some(names: list[str], noun: str, most: int = 5) -> str:
     shown = ", ".join(repr(name) for name in names[:most])
     return f"{_count(names, noun)} ({shown}{', …' if len(names) > most else ''})"
-
-
-def _tally(ignored: Counter[str]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(ignored.items()))

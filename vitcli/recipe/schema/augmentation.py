@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from vitcli.recipe.load import Recipe
 
 
+Limits = tuple[float, float]
 Side = Annotated[int, Field(ge=8, le=8192)]
 Size = Annotated[Side | tuple[Side, Side], AfterValidator(shortest)]
 
 
-#: the defaults of `mean` and `std` for one channel: the averages of those for color
+#: the defaults of `mean` and `std` if there are not three channels: the averages of those for color
 GRAY = {"mean": (0.449,), "std": (0.226,)}
 
 
@@ -75,6 +76,12 @@ class Augmentation(Section):
     mean: tuple[float, ...] = key((0.485, 0.456, 0.406), "Mean of each channel, in units of the full range.")
     std: tuple[Positive, ...] = key((0.229, 0.224, 0.225), "Standard deviation of each channel.")
 
+    pixel_range: Literal["auto"] | Limits = key(
+        "auto",
+        "Values that are black and white in images of more than 8 bits per channel, such as [0, 4095] for 12 bits. "
+        "auto: all 16 bits, if an image uses the upper half of their values; otherwise it is refused.",
+    )
+
     @property
     def height_and_width(self) -> tuple[int, int]:
         """Of the network's input, in pixels."""
@@ -87,12 +94,24 @@ class Augmentation(Section):
             if given not in (1, channels):
                 help = f"give 1 or {channels} values" if channels > 1 else "give 1 value"
                 yield name, f"`{name}` has {given} values, but in_channels is {channels}", help
+        yield from self._colors(recipe.model.in_channels)
+        if isinstance(self.pixel_range, tuple) and self.pixel_range[0] >= self.pixel_range[1]:
+            low, high = self.pixel_range
+            yield "pixel_range", f"`pixel_range` is the darkest and the brightest value, not [{low:g}, {high:g}]", None
         if self.auto_augment and (wrong := check_policy(self.auto_augment)):
             yield "auto_augment", wrong, "for example rand-m9-mstd0.5-inc1, autoaug, trivialaugwide"
         jitter = self.color_jitter if isinstance(self.color_jitter, tuple) else (self.color_jitter or 0.0,) * 3
         if len(jitter) not in (3, 4) or min(jitter) < 0 or max(jitter[3:], default=0) > 0.5:
             help = "give one number, three (brightness, contrast, saturation), or four with hue, which is at most 0.5"
             yield "color_jitter", f"`color_jitter` cannot be {list(jitter)}", help
+
+    def _colors(self, in_channels: int) -> Iterator[Finding]:
+        """Operations on colors need to know which channel is which."""
+        for name in ("auto_augment", "color_jitter", "grayscale_prob", "solarize_prob"):
+            value = getattr(self, name)
+            if in_channels not in (1, 3) and (any(value) if isinstance(value, tuple) else value):
+                message = f"`{name}` changes colors or gray values, but in_channels is {in_channels}"
+                yield name, message, f"remove `{name}`: crops, flips and blur are for any number of channels"
 
     def _ranges(self) -> Iterator[Finding]:
         for name in ("scale", "ratio", "re_scale", "re_ratio", "blur_sigma"):
@@ -104,10 +123,11 @@ class Augmentation(Section):
                 yield name, f"`{name}` is a share of the image's area and cannot be above 1", None
 
     def notes(self, recipe: Recipe) -> Iterator[str]:
-        left = [name for name in GRAY if recipe.model.in_channels == 1 and name not in recipe.origins]
+        channels = recipe.model.in_channels
+        left = [name for name in GRAY if channels != 3 and name not in recipe.origins]
         if left:
             said = ", ".join(f"{name} {list(getattr(self, name))}" for name in left)
-            yield f"{said}: averages of the defaults for color, since in_channels is 1"
+            yield f"{said}: averages of the defaults for color, since in_channels is {channels}"
         if self.color_jitter and self.auto_augment and "3a" not in self.auto_augment:
             yield from without_effect(recipe, "color_jitter", why=" with `auto_augment`")
         names = ("color_jitter_prob", "blur_sigma", "solarize_threshold")

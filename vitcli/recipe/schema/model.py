@@ -21,7 +21,7 @@ OF_THE_BLOCKS = (
 class Model(Section):
     model: Name = key("fastvit_t8", "Architecture.", registry="models")
     num_classes: int | None = key(None, "Number of classes. Default: that of the data.", ge=1)
-    in_channels: Literal[1, 3] = key(3, "Channels of the input image: 3 (color) or 1 (gray).")
+    in_channels: int = key(3, "Channels of the input image: 3 (color), 1 (gray), or those of the files.", ge=1, le=512)
     drop_rate: Probability = key(0.0, "Dropout before the head.")
     drop_path_rate: Probability = key(
         0.0, "Stochastic depth: probability of dropping the last block. It grows linearly from 0 in the first block."
