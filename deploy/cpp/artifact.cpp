@@ -13,7 +13,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int VERSION = 2;  // of artifact.txt
+constexpr int VERSION = 3;  // of artifact.txt
 const char* const AGAIN = "export the model again, or copy its folder again with all files";
 
 std::ifstream open(const fs::path& path) {
@@ -72,6 +72,13 @@ std::vector<float> read_per_channel(const KeyValues& values, const std::string& 
   return {numbers.begin(), numbers.end()};
 }
 
+std::optional<Limits> read_range(const KeyValues& values) {
+  if (values.text("pixel_range") == "auto") return {};
+  const std::vector<double> limits = values.numbers("pixel_range");
+  if (limits.size() != 2 || limits[0] >= limits[1]) throw KeyValueError("pixel_range is not a range");
+  return Limits{limits[0], limits[1]};
+}
+
 template <typename T>
 T choose(const KeyValues& values, const std::string& key, const std::map<std::string, T>& choices) {
   const auto found = choices.find(values.text(key));
@@ -92,11 +99,12 @@ Preprocessing read_preprocessing(const KeyValues& values) {
                                   {"bilinear", Filter::bilinear},
                                   {"bicubic", Filter::bicubic},
                                   {"lanczos", Filter::lanczos}});
-  result.in_channels = values.integer("in_channels");
-  if (result.in_channels != 1 && result.in_channels != 3) throw KeyValueError("in_channels is not 1 or 3");
-  result.border = read_per_channel(values, "border", result.in_channels);
-  result.mean = read_per_channel(values, "mean", result.in_channels);
-  result.std = read_per_channel(values, "std", result.in_channels);
+  const int channels = values.integer("in_channels");
+  if (channels < 1) throw KeyValueError("in_channels is not positive");
+  result.format = {channels, read_range(values)};
+  result.border = read_per_channel(values, "border", channels);
+  result.mean = read_per_channel(values, "mean", channels);
+  result.std = read_per_channel(values, "std", channels);
   // the ranges of a recipe
   for (const int side : {result.height, result.width}) {
     if (side < 8 || side > 8192) throw KeyValueError("image_height or image_width is not 8 to 8192");

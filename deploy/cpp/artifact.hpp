@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "image.hpp"
 #include "resize.hpp"
 
 namespace vitcli {
@@ -22,7 +23,7 @@ struct Preprocessing {
   std::vector<float> border;  // of crop mode border: values of a pixel, per channel
   double crop_pct;  // share of the resized image that the center crop keeps
   Filter filter;
-  int in_channels;               // 1 gray, 3 RGB
+  PixelFormat format;
   std::vector<float> mean, std;  // per channel, of pixels 0 to 1; for networks that take float32
 };
 

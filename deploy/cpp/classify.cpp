@@ -52,7 +52,8 @@ int classify(int argc, char** argv) {
   const Options options = parse_options(argc, argv);
   const Artifact artifact = load_artifact(options.artifact);
   require_format(artifact);
-  const Image pixels = network_pixels(read_image(options.image), artifact.preprocessing);
+  const Preprocessing& how = artifact.preprocessing;
+  const Image pixels = network_pixels(read_image(options.image, how.format), how);
   const std::string device = options.device.empty() ? artifact.device : options.device;
   const auto runtime = open_runtime(artifact, device, options.num_threads);
   const std::vector<float> output = runtime->run(to_tensor(pixels, artifact));

@@ -8,11 +8,12 @@
 
 #include "decoders.hpp"
 #include "errors.hpp"
+#include "pixel_format.hpp"
 
 namespace vitcli {
 namespace {
 
-constexpr std::int64_t MOST_PIXELS = 178'956'970;  // Pillow's limit
+constexpr std::int64_t MOST_PIXELS = 89'478'485;
 
 Bytes read_file(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path)) throw std::runtime_error("no such file");
@@ -39,15 +40,8 @@ Decoded decode(const Bytes& file) {
     throw std::runtime_error("this program was built without libpng");
   }
   if (begins(file, "P5") || begins(file, "P6")) return decode_netpbm(file);
-  throw std::runtime_error("not a JPEG, PNG, or binary PPM or PGM file");
-}
-
-Image to_rgb(const Image& image) {
-  if (image.channels == 3) return image;
-  Image rgb(image.width, image.height, 3);
-  std::uint8_t* out = rgb.pixels.data();
-  for (const std::uint8_t gray : image.pixels) out = std::fill_n(out, 3, gray);
-  return rgb;
+  if (begins(file, "\x93NUMPY")) return decode_npy(file);
+  throw std::runtime_error("not a JPEG, PNG, NPY, or binary PPM or PGM file");
 }
 
 // TIFF 6.0, tag 274: which side of the stored image is the top, and which the left.
@@ -78,9 +72,10 @@ void check_size(std::int64_t width, std::int64_t height) {
   }
 }
 
-Image read_image(const std::filesystem::path& path) try {
+Image read_image(const std::filesystem::path& path, const PixelFormat& format) try {
   const Decoded decoded = decode(read_file(path));
-  return upright(to_rgb(decoded.image), orientation(decoded.exif));
+  const Image image = decoded.deep ? in_8_bits(*decoded.deep, format.pixel_range) : decoded.image;
+  return upright(to_channels(image, format.channels), orientation(decoded.exif));
 } catch (const std::runtime_error& error) {
   throw BadImage("cannot read the image '" + path.string() + "': " + error.what());
 }

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <vector>
 
 namespace vitcli {
@@ -18,11 +19,22 @@ struct Image {
 
   int width = 0;
   int height = 0;
-  int channels = 0;                  // 1 gray, 3 RGB
+  int channels = 0;
   std::vector<std::uint8_t> pixels;  // (height, width, channels)
 };
 
-// The RGB image in a JPEG, PNG, PPM or PGM file, upright. Throws BadImage.
-Image read_image(const std::filesystem::path& path);
+// The darkest and the brightest value of images of more than 8 bits.
+struct Limits {
+  double low, high;
+};
+
+// What a network takes; see pixel_format.hpp.
+struct PixelFormat {
+  int channels;
+  std::optional<Limits> pixel_range;
+};
+
+// The image in a JPEG, PNG, NPY, PPM or PGM file in that format, upright. Throws BadImage.
+Image read_image(const std::filesystem::path& path, const PixelFormat& format);
 
 }  // namespace vitcli

@@ -52,7 +52,7 @@ Decoded decode_netpbm(const Bytes& file) {
   check_size(width, height);
   if (brightest < 1 || brightest > 255) throw std::runtime_error("its brightest value is not 1 to 255");
 
-  Decoded decoded{Image(width, height, channels), {}};
+  Decoded decoded{Image(width, height, channels), {}, {}};
   if (file.size() < header.pixels_begin() + decoded.image.pixels.size()) {
     throw std::runtime_error("the file is truncated");
   }

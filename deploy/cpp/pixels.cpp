@@ -1,4 +1,5 @@
-// pixels ARTIFACT_DIR IMAGE > FILE.ppm: what the network sees of an image. The tests compare it with Python.
+// pixels ARTIFACT_DIR IMAGE > FILE.pam: what the network sees of an image. The tests compare it with Python.
+#include <array>
 #include <cstdio>
 
 #include "artifact.hpp"
@@ -10,10 +11,11 @@ namespace vitcli {
 namespace {
 
 int pixels(int argc, char** argv) {
-  if (argc != 3) throw BadUse("expected an artifact and an image", "pixels ARTIFACT_DIR IMAGE > FILE.ppm");
+  if (argc != 3) throw BadUse("expected an artifact and an image", "pixels ARTIFACT_DIR IMAGE > FILE.pam");
   const Artifact artifact = load_artifact(argv[1]);
-  const Image seen = network_pixels(read_image(argv[2]), artifact.preprocessing);
-  std::printf("P%d\n%d %d\n255\n", seen.channels == 3 ? 6 : 5, seen.width, seen.height);
+  const Image seen = network_pixels(read_image(argv[2], artifact.preprocessing.format), artifact.preprocessing);
+  const auto [width, height, channels] = std::array<int, 3>{seen.width, seen.height, seen.channels};
+  std::printf("P7\nWIDTH %d\nHEIGHT %d\nDEPTH %d\nMAXVAL 255\nENDHDR\n", width, height, channels);
   std::fwrite(seen.pixels.data(), 1, seen.pixels.size(), stdout);
   return 0;
 }

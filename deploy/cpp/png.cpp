@@ -1,6 +1,7 @@
-// PNG by libpng: every color type becomes gray or RGB of 8 bits; 16 bits lose the low byte, transparency is dropped.
+// PNG by libpng: gray or RGB with transparency, of 8 or 16 bits; other depths and palettes become 8 bits.
 #include <png.h>
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -47,12 +48,14 @@ class Decoder {
     check_size(png_get_image_width(png_, info_), png_get_image_height(png_, info_));
     const auto width = static_cast<int>(png_get_image_width(png_, info_));
     const auto height = static_cast<int>(png_get_image_height(png_, info_));
-    const bool is_gray = (png_get_color_type(png_, info_) & PNG_COLOR_MASK_COLOR) == 0;
-    Decoded decoded{Image(width, height, is_gray ? 1 : 3), {}};
+    const int type = png_get_color_type(png_, info_), depth = png_get_bit_depth(png_, info_) / 8;
+    const int channels = (type & PNG_COLOR_MASK_COLOR ? 3 : 1) + (type & PNG_COLOR_MASK_ALPHA ? 1 : 0);
+    Decoded decoded{Image(width * std::max(depth, 1), height, channels), {}, {}};
     std::vector<png_bytep> rows;
     for (int y = 0; y < height; ++y) rows.push_back(decoded.image.at(0, y));
     if (!read_pixels(rows)) throw std::runtime_error(message_);
     read_rest();
+    if (depth == 2) decoded.deep = of_16_bits(decoded.image);
     collect_exif(decoded);
     return decoded;
   }
@@ -69,9 +72,9 @@ class Decoder {
   bool read_pixels(std::vector<png_bytep>& rows) {
     if (setjmp(png_jmpbuf(png_))) return false;
     png_set_palette_to_rgb(png_);
+    const bool has_alpha = png_get_color_type(png_, info_) & PNG_COLOR_MASK_ALPHA;
+    if (!has_alpha) png_set_strip_alpha(png_);  // a transparent color is not a channel, as in Pillow
     png_set_expand_gray_1_2_4_to_8(png_);
-    png_set_strip_16(png_);
-    png_set_strip_alpha(png_);
     png_read_image(png_, rows.data());
     return true;
   }
@@ -80,6 +83,16 @@ class Decoder {
   void read_rest() {
     if (setjmp(png_jmpbuf(png_))) return;
     png_read_end(png_, info_);
+  }
+
+  // Each value is two bytes, the upper one first.
+  static DeepImage of_16_bits(const Image& bytes) {
+    DeepImage deep{bytes.width / 2, bytes.height, bytes.channels, Values::bits16, {}};
+    deep.values.reserve(bytes.pixels.size() / 2);
+    for (std::size_t i = 0; i < bytes.pixels.size(); i += 2) {
+      deep.values.push_back(bytes.pixels[i] << 8 | bytes.pixels[i + 1]);
+    }
+    return deep;
   }
 
   void collect_exif(Decoded& decoded) {

@@ -9,17 +9,6 @@ namespace {
 
 constexpr int LONGEST_ASPECT = 16;
 
-// ITU-R 601-2 luma with 16 fractional bits, as in Pillow's convert("L").
-Image to_gray(const Image& rgb) {
-  Image gray(rgb.width, rgb.height, 1);
-  const std::uint8_t* in = rgb.pixels.data();
-  for (std::uint8_t& pixel : gray.pixels) {
-    pixel = static_cast<std::uint8_t>((19595 * in[0] + 38470 * in[1] + 7471 * in[2] + 0x8000) >> 16);
-    in += 3;
-  }
-  return gray;
-}
-
 Image crop(const Image& image, int left, int top, int width, int height) {
   Image result(width, height, image.channels);
   for (int y = 0; y < height; ++y) {
@@ -93,13 +82,12 @@ Image scaled(const Image& image, const Preprocessing& to) {
 }  // namespace
 
 Image network_pixels(const Image& image, const Preprocessing& preprocessing) {
-  const Image colored = preprocessing.in_channels == 1 ? to_gray(image) : image;
-  return center_crop(scaled(colored, preprocessing), preprocessing.height, preprocessing.width);
+  return center_crop(scaled(image, preprocessing), preprocessing.height, preprocessing.width);
 }
 
 std::vector<std::int64_t> input_shape(const Artifact& artifact) {
   const auto& [height, width, channels] = std::array<std::int64_t, 3>{
-      artifact.preprocessing.height, artifact.preprocessing.width, artifact.preprocessing.in_channels};
+      artifact.preprocessing.height, artifact.preprocessing.width, artifact.preprocessing.format.channels};
   if (artifact.layout == Layout::nhwc) return {artifact.batch, height, width, channels};
   return {artifact.batch, channels, height, width};
 }

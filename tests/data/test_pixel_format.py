@@ -12,7 +12,7 @@ from vitcli.data.pixel_format import PixelFormat, UnfitImage, in_8_bits
 from vitcli.data.source import Source
 from vitcli.data.streams import stream
 from vitcli.data.transforms import to_uint8_tensor
-from vitcli.data.value_range import range_of
+from vitcli.data.value_range import settled_range
 from vitcli.data.views import build_views
 from vitcli.recipe.schema import Augmentation
 
@@ -87,7 +87,7 @@ def test_channels():
     assert PixelFormat(6)(six).bands == six.bands
     assert PixelFormat(4)(photo().convert("RGBA")).bands[3].getextrema() == (255, 255)
     for image, channels, found in ((photo(), 6, 3), (six, 3, 6), (six, 1, 6), (photo().convert("L"), 4, 1)):
-        with pytest.raises(UnfitImage, match=rf"has {found} channels, in_channels is {channels}"):
+        with pytest.raises(UnfitImage, match=rf"has {found} channels?, the network takes {channels}"):
             PixelFormat(channels)(image)
 
 
@@ -130,7 +130,10 @@ class Deep(Source):
 
 def test_the_range_of_a_set():
     dark, bright = np.full((2, 2), 900, np.uint16), np.full((2, 2), 40000, np.uint16)
-    assert range_of(Deep([np.zeros((2, 2), np.uint8)] * 5)) is None
-    assert range_of(Deep([bright, *[dark] * 9])) == (0, 65535)
+    assert settled_range(Deep([np.zeros((2, 2), np.uint8)] * 5), 1, "auto") == "auto"
+    assert settled_range(Deep([bright, *[dark] * 9]), 1, "auto") == (0, 65535)
+    assert settled_range(Deep([dark] * 40), 1, (0, 1023)) == (0, 1023)
     with pytest.raises(UnfitImage, match=r"the images have 16 bits per channel and values from 900 to 900"):
-        range_of(Deep([dark] * 40))
+        settled_range(Deep([dark] * 40), 1, "auto")
+    with pytest.raises(UnfitImage, match="has 1 channel, the network takes 6"):
+        settled_range(Deep([dark] * 40), 6, "auto")

@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import io
 import os
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
@@ -84,11 +84,11 @@ def pixels(build, tmp_path: Path) -> Run:
 
 
 DESCRIPTION = {
-    "artifact_version": 2, "model": "m", "format": "onnx", "precision": "fp32", "device": "cpu",
+    "artifact_version": 3, "model": "m", "format": "onnx", "precision": "fp32", "device": "cpu",
     "network": "model.onnx", "labels": "labels.txt", "input_dtype": "uint8", "input_layout": "NHWC",
     "input_batch": "any", "output": "probabilities", "image_height": 32, "image_width": 32, "crop_mode": "center",
-    "border": "128,128,128", "crop_pct": 1.0, "interpolation": "bicubic", "in_channels": 3, "mean": "0.5,0.5,0.5",
-    "std": "0.25,0.25,0.25", "more": "a \\\\ b = c\\n😀",
+    "border": "128,128,128", "crop_pct": 1.0, "interpolation": "bicubic", "in_channels": 3,
+    "pixel_range": "auto", "mean": "0.5,0.5,0.5", "std": "0.25,0.25,0.25", "more": "a \\\\ b = c\\n😀",
 }  # fmt: skip
 
 
@@ -98,8 +98,9 @@ def write_artifact(folder: Path, **values: object) -> Path:
     (folder / "labels.txt").write_text("cat\ndog\n")
     (folder / "model.onnx").write_bytes(bytes(range(256)) * 5000)
     digests = {f"sha256.{path.name}": sha256(path.read_bytes()) for path in folder.iterdir() if path.stem != "artifact"}
-    if values.get("in_channels") == 1:
-        values |= {"mean": "0.5", "std": "0.25", "border": "128"}
+    if channels := values.get("in_channels"):
+        per_channel = {"mean": "0.5", "std": "0.25", "border": "128"}
+        values |= {key: ",".join([value] * int(channels)) for key, value in per_channel.items()}
     lines = "".join(f"{key}={value}\n" for key, value in (DESCRIPTION | digests | values).items() if value is not None)
     (folder / "artifact.txt").write_text(f"{lines}checksum={sha256(lines.encode())}\n")
     return folder
@@ -116,7 +117,9 @@ def seen_by_python(path: Path, *, in_channels: int = 3, **augmentation) -> np.nd
 
 def seen_by_cpp(done: subprocess.CompletedProcess) -> np.ndarray:
     assert done.returncode == 0, done.stderr
-    return np.asarray(Image.open(io.BytesIO(done.stdout)))
+    header, pixels = done.stdout.split(b"ENDHDR\n", 1)
+    width, height, channels = (int(word) for word in header.split()[2:7:2])
+    return np.frombuffer(pixels, np.uint8).reshape((height, width) if channels == 1 else (height, width, channels))
 
 
 def noise(width: int, height: int, *, channels: int = 3, seed: int = 0) -> Image.Image:
@@ -182,11 +185,52 @@ def kinds_of_files(folder: Path) -> list[Path]:
     return [*(folder / name for name in saved), folder / "p5.pnm", folder / "p6.pnm"]
 
 
-def test_every_kind_of_file(tmp_path: Path, pixels: Run):
-    artifact = write_artifact(tmp_path / "artifact")
+@pytest.mark.parametrize("in_channels", [1, 3])
+def test_every_kind_of_file(in_channels: int, tmp_path: Path, pixels: Run):
+    artifact = write_artifact(tmp_path / "artifact", in_channels=in_channels)
     for path in kinds_of_files(tmp_path):
-        expected = seen_by_python(path, image_resize=32, crop_pct=1.0)
+        expected = seen_by_python(path, image_resize=32, crop_pct=1.0, in_channels=in_channels)
         np.testing.assert_array_equal(seen_by_cpp(pixels(artifact, path)), expected, err_msg=path.name)
+
+
+ARRAYS = {
+    "gray": ("u1", (30, 40)), "six": ("u1", (30, 40, 6)), "six first": ("u1", (6, 30, 40)), "one": ("b1", (30, 40, 1)),
+    "u2": ("<u2", (30, 40, 6)), "big-endian": (">u2", (30, 40, 3)), "i1": ("i1", (30, 40)), "i2": ("<i2", (30, 40, 6)),
+    "i4": ("<i4", (30, 40, 3)), "i8": ("<i8", (30, 40, 6)), "u4": ("<u4", (30, 40)), "u8": ("<u8", (30, 40)),
+    "f2": ("<f2", (30, 40, 6)), "f4": (">f4", (6, 30, 40)), "f8": ("<f8", (30, 40, 6)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+@pytest.mark.parametrize("column_major", [False, True])
+def test_arrays_of_any_depth_and_number_of_channels(kind: str, column_major: bool, tmp_path: Path, pixels: Run):
+    dtype, shape = ARRAYS[kind]
+    channels = min(shape) if len(shape) == 3 else 1
+    values = np.random.default_rng(0).standard_normal(shape) * 3000 + 1000
+    values = values > 1000 if dtype == "b1" else values.astype(dtype)
+    if values.dtype.kind == "f":
+        values.reshape(-1)[:3] = np.nan, np.inf, -np.inf
+    np.save(tmp_path / "a.npy", np.asfortranarray(values) if column_major else values)
+    for low, high in ((-2000, 4000), (0, 5000.5)):
+        artifact = write_artifact(tmp_path / "artifact", in_channels=channels, pixel_range=f"{low},{high}")
+        words: dict[str, Any] = {"image_resize": 32, "crop_pct": 1.0, "in_channels": channels}
+        expected = seen_by_python(tmp_path / "a.npy", **words, pixel_range=(low, high))
+        assert expected.std() > 1
+        np.testing.assert_array_equal(seen_by_cpp(pixels(artifact, tmp_path / "a.npy")), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_pngs_of_16_bits(channels: int, tmp_path: Path, pixels: Run):
+    values = np.random.default_rng(0).integers(0, 4096, (30, 40, channels), dtype=np.uint16)
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(values if channels > 1 else values[..., 0]))
+    for in_channels in {1, 3, channels}:
+        artifact = write_artifact(tmp_path / "artifact", in_channels=in_channels, pixel_range="0,4095")
+        words: dict[str, Any] = {"image_resize": 32, "crop_pct": 1.0, "in_channels": in_channels}
+        expected = seen_by_python(tmp_path / "a.png", **words, pixel_range=(0, 4095))
+        np.testing.assert_array_equal(seen_by_cpp(pixels(artifact, tmp_path / "a.png")), expected)
+    done = pixels(write_artifact(tmp_path / "auto", in_channels=1), tmp_path / "a.png")
+    assert done.returncode == 3
+    assert "which are black and white is not known" in done.stderr.decode()
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
@@ -214,10 +258,22 @@ def test_images_that_are_refused(tmp_path: Path, pixels: Run):
     (tmp_path / "empty.png").touch()
     (tmp_path / "bomb.pgm").write_bytes(b"P5 99999 99999 255\n")
     (tmp_path / "deep.pgm").write_bytes(b"P5 2 2 65535\n" + bytes(8))
+    np.save(tmp_path / "six.npy", np.zeros((9, 9, 6), np.uint8))
+    np.save(tmp_path / "complex.npy", np.zeros((9, 9), complex))
+    np.save(tmp_path / "bomb.npy", np.zeros((1, 1), np.uint8))
+    start = (tmp_path / "bomb.npy").read_bytes()
+    (tmp_path / "bomb.npy").write_bytes(start.replace(b"(1, 1)", b"(99999, 99999)"))
+    (tmp_path / "short.npy").write_bytes(start.replace(b"(1, 1)", b"(99, 99)"))
+    (tmp_path / "odd.npy").write_bytes(start.replace(b"|u1", b"|u0"))
+    (tmp_path / "long.npy").write_bytes(start.replace(b"|u1", b"<u99"))
+    (tmp_path / "cut.npy").write_bytes(start[:9])
     for name, words in (
         ("half_photo.jpg", "Premature end"), ("half_photo.png", "truncated"), ("empty.png", "empty"),
         ("photo.webp", "not a JPEG, PNG"), ("bomb.pgm", "99999 x 99999 pixels"), ("absent.png", "no such file"),
         (".", "not a regular file"), ("deep.pgm", "brightest value is not 1 to 255"),
+        ("six.npy", "has 6 channels, and the network takes 3"), ("complex.npy", "header is not understood"),
+        ("bomb.npy", "99999 x 99999 pixels"), ("short.npy", "truncated"), ("odd.npy", "type that is unknown"),
+        ("long.npy", "type that is unknown"), ("cut.npy", "truncated"),
     ):  # fmt: skip
         done = pixels(artifact, tmp_path / name)
         assert (done.returncode, done.stdout) == (3, b"")
@@ -249,10 +305,10 @@ def damage_artifact(artifact: Path, damage: str) -> None:
     elif damage == "old":
         text.rename(artifact / "artefact.json")
     elif damage == "lines":
-        lines = "artifact_version=2\nno equals sign\n"
+        lines = "artifact_version=3\nno equals sign\n"
         text.write_text(f"{lines}checksum={sha256(lines.encode())}\n")
     elif damage == "twice":
-        lines = "artifact_version=2\n" * 2
+        lines = "artifact_version=3\n" * 2
         text.write_text(f"{lines}checksum={sha256(lines.encode())}\n")
     else:
         (artifact / damage).unlink()
@@ -280,7 +336,7 @@ def test_artifacts_that_are_refused(damage: str, words: str, tmp_path: Path, pix
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"artifact_version": 1}, "version 1, and this program reads version 2"),
+        ({"artifact_version": 2}, "version 2, and this program reads version 3"),
         ({"mean": None}, "key mean is missing"),
         ({"network": "../model.onnx"}, "'../model.onnx' has no SHA-256"), ({"labels": "model.txt"}, "has no SHA-256"),
         ({"network": "../m", "sha256.../m": "0"}, "is not the name of a file"), ({"more": "\\t"}, "unknown escape"),
@@ -289,7 +345,8 @@ def test_artifacts_that_are_refused(damage: str, words: str, tmp_path: Path, pix
         ({"std": "1,x,1"}, "std is not a number"), ({"image_width": "32.5"}, "image_width is not an integer"),
         ({"image_height": 4}, "not 8 to 8192"), ({"crop_mode": "fit"}, "crop_mode 'fit' is unknown"),
         ({"border": "1"}, "does not fit in_channels"), ({"crop_pct": "nan"}, "crop_pct is not a number"),
-        ({"crop_pct": 2}, "not 0.1 to 1"), ({"input_batch": 0}, "not positive"), ({"in_channels": 2}, "not 1 or 3"),
+        ({"crop_pct": 2}, "not 0.1 to 1"), ({"input_batch": 0}, "not positive"), ({"in_channels": 0}, "not positive"),
+        ({"pixel_range": "4,4"}, "not a range"), ({"pixel_range": "1"}, "not a range"),
     ],
 )  # fmt: skip
 def test_descriptions_that_are_refused(values: dict[str, object], words: str, tmp_path: Path, pixels: Run):

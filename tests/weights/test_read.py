@@ -57,6 +57,18 @@ def test_safetensors(tmp_path):
         read_weights(tmp_path / "w.safetensors", use_ema=True)
 
 
+@pytest.mark.parametrize("start", [b"\x80", b"PK"])
+def test_safetensors_whose_length_looks_like_another_format(tmp_path, start):
+    """The file begins with the length of its header, whose lowest bytes may be those of a pickle or a zip archive."""
+    path, padding = tmp_path / "w.safetensors", 0
+    while not path.exists() or not path.read_bytes().startswith(start):
+        padding += 8
+        save_file(TENSORS, path, metadata={"vitcli": json.dumps({"class_names": ["a", "b"]}), "more": "x" * padding})
+    weights = read_weights(path)
+    assert same(weights.tensors, TENSORS)
+    assert weights.class_names == ["a", "b"]
+
+
 @pytest.mark.parametrize(("wrapper", "ema_wrapper"), [("state_dict", "state_dict_ema"), ("model", "model_ema")])
 def test_what_trainers_save(tmp_path, wrapper, ema_wrapper):
     beside = {"epoch": 3, "arch": "fastvit_t8"}

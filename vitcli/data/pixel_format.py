@@ -70,7 +70,8 @@ class PixelFormat:
 
 
 def _wrong_number(found: int, wanted: int) -> UnfitImage:
-    return UnfitImage(f"the image has {found} channels, in_channels is {wanted}", help=f"set in_channels: {found}")
+    help = f"in_channels: {found} is a network for such images"
+    return UnfitImage(f"the image has {found} channel{'s' * (found > 1)}, the network takes {wanted}", help=help)
 
 
 def in_8_bits(image: Picture, limits: Limits | None) -> Picture:

@@ -1,29 +1,34 @@
-"""Which values of the images of a data set are black and white, found by looking at some of them before a training."""
+"""Looks at some images of a data set before a training: their channels, and which values are black and white."""
 
 import numpy as np
 
 from vitcli.data.bands import bands_of
 from vitcli.data.decode import BadImage
-from vitcli.data.pixel_format import DEEP, Limits, declared
+from vitcli.data.pixel_format import DEEP, SIXTEEN_BITS, Limits, PixelFormat, declared
 from vitcli.data.source import Source
 
 #: images that are looked at, evenly spread over the set
 NUM_IMAGES = 16
 
 
-def range_of(images: Source) -> Limits | None:
-    """What `pixel_range: auto` means for the whole set; None if the images that were looked at have 8 bits per channel.
+def settled_range(images: Source, in_channels: int, pixel_range: Limits | str) -> Limits | str:
+    """What `pixel_range` means for the whole set: "auto" only if its images have 8 bits per channel.
 
     Images that cannot be read are left to the training, which says so.
 
     Raises:
-        UnfitImage: they have more bits, and their values do not show which range is used.
+        UnfitImage: they have other channels; or more bits, and their values do not show which range is used.
     """
+    fits = PixelFormat(in_channels, SIXTEEN_BITS if isinstance(pixel_range, str) else pixel_range)
     deep = []
     for index in range(0, len(images), max(1, len(images) // NUM_IMAGES)):
         try:
-            bands = bands_of(images.load(index))
+            image = images.load(index)
         except BadImage:
             continue
+        fits(image)
+        bands = bands_of(image)
         deep += bands if any(band.mode in DEEP for band in bands) else ()
-    return declared("the images have", deep, [np.asarray(band) for band in deep]) if deep else None
+    if not deep or not isinstance(pixel_range, str):
+        return pixel_range
+    return declared("the images have", deep, [np.asarray(band) for band in deep])

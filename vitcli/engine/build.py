@@ -14,7 +14,7 @@ from vitcli.data.datasets import Splits
 from vitcli.data.loader import build_train_loader, num_workers
 from vitcli.data.sampler import BatchPlan
 from vitcli.data.streams import stream_seed
-from vitcli.data.value_range import range_of
+from vitcli.data.value_range import settled_range
 from vitcli.data.views import build_views
 from vitcli.distributed import World, wrapped
 from vitcli.engine.bad_images import BadImages
@@ -111,7 +111,9 @@ def build_training(
 
 def _with_pixel_range(recipe: Recipe, splits: Splits, reporter: Reporter) -> Recipe:
     """The recipe with the range that `auto` means for these images, which validation and export use too."""
-    if recipe.augmentation.pixel_range != "auto" or (found := range_of(splits.train)) is None:
+    given = recipe.augmentation.pixel_range
+    found = settled_range(splits.train, recipe.model.in_channels, given)
+    if found == given:
         return recipe
     reporter.notes([f"images of more than 8 bits per channel: pixel_range {list(found)}"])
     return recipe.changed("the images", pixel_range=list(found))

@@ -138,11 +138,13 @@ def _kind_of(path: Path) -> str:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     if not head:
         raise DataError(f"{path} is empty", help="download it again")
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+        return "safetensors"  # first, as the length of its header may look like the beginning of another format
     if head.startswith(b"PK"):  # a zip archive of PyTorch or NumPy, by the name of its first entry
         return "npz" if head[30 : 30 + int.from_bytes(head[26:28], "little")].endswith(b".npy") else "torch"
     if head.startswith(b"\x80"):  # the plain pickle of PyTorch before 1.6
         return "torch"
-    if head[8:9] == b"{":  # after the length of the header
+    if head[8:9] == b"{":  # it is cut off
         return "safetensors"
     if head.lstrip().startswith(b"<"):
         raise DataError(f"{path} is a web page, not weights", help="download the file itself")

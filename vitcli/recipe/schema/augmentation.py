@@ -110,8 +110,9 @@ class Augmentation(Section):
         for name in ("auto_augment", "color_jitter", "grayscale_prob", "solarize_prob"):
             value = getattr(self, name)
             if in_channels not in (1, 3) and (any(value) if isinstance(value, tuple) else value):
+                off = "null" if name in ("auto_augment", "color_jitter") else "0"
                 message = f"`{name}` changes colors or gray values, but in_channels is {in_channels}"
-                yield name, message, f"remove `{name}`: crops, flips and blur are for any number of channels"
+                yield name, message, f"set it to {off}: crops, flips and blur are for any number of channels"
 
     def _ranges(self) -> Iterator[Finding]:
         for name in ("scale", "ratio", "re_scale", "re_ratio", "blur_sigma"):
