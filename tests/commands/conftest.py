@@ -59,6 +59,7 @@ def artifact(tmp_path: Path) -> Callable[..., Path]:
                 "crop_pct": 1.0,
                 "crop_mode": "center",
                 "interpolation": "bicubic",
+                "pixel_range": "auto",
                 "mean": MEAN[:channels],
                 "std": STD[:channels],
                 "in_channels": channels,

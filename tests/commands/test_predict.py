@@ -104,7 +104,10 @@ def test_every_way_to_name_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert find_images(["[1].jpg"])[0] == ["[1].jpg"], "an existing file is not taken as a pattern"
     assert sorted(find_images(["b/*"])[0]) == sorted(find_images(["b/**"])[0]) == below
     (tmp_path / "b" / "deep" / "round").symlink_to(tmp_path / "b")
-    assert find_images(["odd name", "b", "a.jpg", "a.jpg"]) == (["odd name", *below, "a.jpg", "a.jpg"], [])
+    assert find_images(["odd name", "b", "a.jpg", "a.jpg"]) == (
+        ["odd name", *below, "a.jpg", "a.jpg"],
+        ["left out: 1 .txt, 1 folder read before, 1 hidden"],
+    )
     assert find_images(["a.jpg", "empty"]) == (["a.jpg"], ["no images in 'empty'"])
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a.jpg\r\n\nnowhere.jpg\nb\n")))
     assert find_images(["-"])[0] == ["a.jpg", "nowhere.jpg", *below]

@@ -239,6 +239,21 @@ def test_what_does_not_show_but_is_known(tmp_path):
     assert "1e-12" in notes[0]
 
 
+@pytest.mark.parametrize(("to", "name"), [("torchvision", "w.pth"), ("google", "w.npz")])
+def test_images_that_are_not_square(tmp_path, to, name):
+    weights = weights_of(ours(img_size=(32, 48)), recipe={"num_heads": 2, "image_resize": [32, 48]})
+    with pytest.raises(WeightsError, match=f"{to} takes square images, not 32 x 48 px"):
+        convert_weights(weights, to, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_crop_that_transformers_has_not(tmp_path):
+    weights = weights_of(ours(), preprocessing=PREPROCESSING | {"crop_mode": "border"})
+    with pytest.raises(WeightsError, match="hf has no crop_mode border"):
+        convert_weights(weights, "hf", tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
 def test_usual_heads_are_said(tmp_path):
     """192 wide is 3 heads for most, not for all."""
     wide = ours(embed_dim=192, num_heads=12, depth=1).state_dict()

@@ -16,7 +16,7 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from vitcli.errors import DataError, UsageError
-from vitcli.weights.fetch import cache_dir, fetch, is_remote
+from vitcli.weights.fetch import _check_hub, cache_dir, fetch, is_remote
 from vitcli.weights.read import read_weights
 
 COMMIT = "0123456789" * 4
@@ -167,6 +167,13 @@ def test_malformed_and_unavailable(monkeypatch):
     with pytest.raises(UsageError, match="needs the package") as caught:
         fetch("hf-hub:org/name")
     assert "pip install 'vitcli[hub]'" in caught.value.help
+
+
+def test_a_hub_that_answers_can_be_reached(site, monkeypatch):
+    """Whatever it says to a request for its front page."""
+    monkeypatch.setattr(constants, "ENDPOINT", f"{site[1]}/absent")
+    _check_hub()
+    assert len(site[2]) == 1
 
 
 def test_without_network_the_hub_is_not_tried_again_and_again(tmp_path, monkeypatch):
