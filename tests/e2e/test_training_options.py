@@ -1,5 +1,6 @@
 """LAMB, layer decay, freezing, repeated augmentation and the rest in one run: it resumes to the last bit."""
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -79,3 +80,40 @@ def test_a_training_without_validation_needs_no_such_folder(vitcli, image_folder
     assert done.returncode == 0, done.stderr
     assert "there is nothing to evaluate on" in done.stdout
     assert (tmp_path / "run" / "checkpoints" / "step-00000003" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--image_resize", 32), "the last map of fastvit_t8 is one pixel"),
+        (("--image_resize", 32, "--model", "fastvit_sa12"), "the last map of fastvit_sa12 is one pixel"),
+        (("--image_resize", 32, "--freeze", "['^stem']"), None),  # whether it can is not known before
+        (("--image_resize", 64), None),
+        (("--model", "vit_ti_patch16", "--image_resize", 32, "--patch_size", 8, "--depth", 1), None),
+    ],
+)
+def test_a_batch_of_one_image_is_known_before_the_training(vitcli, tmp_path, options, said):
+    words = ("--dataset", "digits", "--num_samples", 9, "--batch_size", 4, "--drop_remainder", False, "--epoch_size", 1)
+    done = vitcli("train", "--run_dir", "run", "--device", "cpu", "--warmup_epochs", 0, *words, *options)
+    if said is None:
+        assert "step 3" in done.stdout or "cannot train on one image" in done.stderr
+    else:
+        assert done.returncode == 2
+        assert f"the last batch of each epoch has one image, on which BatchNorm cannot train: {said}" in done.stderr
+        assert "step" not in done.stdout.replace("steps", "")
+
+
+@pytest.mark.slow
+def test_a_run_is_continued_for_more_epochs_by_the_command_that_is_named(vitcli, tmp_path):
+    keys = options({"epoch_size": 2, "num_samples": 64, "batch_size": 32, "device": "cpu", "ema": False})
+    assert vitcli("train", "-c", "quickstart", "--run_dir", "first run", *keys).returncode == 0
+    done = vitcli("train", "--resume", "first run", "--epoch_size", 5, "--scheduler", "constant", "--mean", "[0.4]")
+    assert done.returncode == 4
+    command = shlex.split(done.stderr.split("from these weights: ")[1])
+    assert command[:1] == ["vitcli"]
+    done = vitcli(*command[1:])
+    assert done.returncode == 0, done.stderr
+    assert "weights  " in done.stdout
+    recipe = next((tmp_path / "runs").glob("*/recipe.yaml")).read_text()
+    for line in ("epoch_size: 3", "warmup_epochs: 0", 'scheduler: "constant"', "mean: [0.4]"):
+        assert line in recipe

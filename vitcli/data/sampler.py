@@ -88,6 +88,11 @@ class BatchPlan:
         return self.batch_size * self.num_blocks
 
     @property
+    def smallest_batch(self) -> int:
+        """Samples that a rank gets in a micro-step of the last step of an epoch, at least."""
+        return self.num_samples_of(self.steps_per_epoch - 1) // self.num_blocks
+
+    @property
     def steps_per_epoch(self) -> int:
         full, rest = divmod(self.num_samples, self.global_batch)
         return full + (rest > 0 and not self.drop_remainder)

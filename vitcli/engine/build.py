@@ -27,7 +27,7 @@ from vitcli.layers.cpu import use_cpu_kernels
 from vitcli.layers.cpu.memory import keep_freed_memory
 from vitcli.layers.fake_quant import simulate_int8
 from vitcli.log import Reporter
-from vitcli.networks.build import build_network, float_layers
+from vitcli.networks.build import build_network, float_layers, trains_on_one_image
 from vitcli.networks.opened import open_weights
 from vitcli.networks.precedence import adopt_preprocessing, preprocessing
 from vitcli.optim.ema import ExponentialMovingAverage
@@ -71,6 +71,8 @@ def build_training(
     learns_classes = catalog.load("tasks", recipe.learning.task).needs_labels
     class_names = splits.class_names if learns_classes or splits.val is not None else None
     task = build_task(recipe, class_names, world.device, reporter, weights, network)
+    if plan.smallest_batch == 1 and network is None:
+        _check_single_image(recipe, plan, task.num_outputs(class_names))
     reporter.notes(task.notes(accumulation=plan.accumulation, world_size=world.size))
     channels_last = recipe.system.channels_last and world.device.type != "cpu"
     if channels_last:
@@ -176,6 +178,16 @@ def build_task(
     if device.type == "cpu":
         use_cpu_kernels(network)
     return kind(recipe, network.to(device), class_names).to(device)
+
+
+def _check_single_image(recipe: Recipe, plan: BatchPlan, num_outputs: int) -> None:
+    """UsageError if BatchNorm cannot train on the one image that some batches have."""
+    if recipe.optimizer.freeze or trains_on_one_image(recipe, num_outputs):
+        return
+    which = "a batch" if plan.batch_size == 1 else "the last batch of each epoch"
+    reason = f"the last map of {recipe.model.model} is one pixel"
+    help = "raise --batch_size" if plan.batch_size == 1 else "set drop_remainder: true, or another batch_size"
+    raise UsageError(f"{which} has one image, on which BatchNorm cannot train: {reason}", help=help)
 
 
 def build_batches(

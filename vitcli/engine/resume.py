@@ -1,5 +1,6 @@
 """Decides where a run continues, and refuses to continue one that is no longer the same."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from vitcli.engine import checkpoint, run_dir
 from vitcli.errors import DataError, ResumeError, VitcliError
 from vitcli.recipe import schema
 from vitcli.recipe.load import Recipe, load_recipe
+from vitcli.recipe.write import yaml_value
 from vitcli.weights.checkpoint_folders import STATE, check_format, checkpoints, newest_valid
 from vitcli.weights.json_file import read_json
 
@@ -90,7 +92,7 @@ def check_resume(recipe: Recipe, folder: Path, point: ResumePoint, data_facts: d
     fixed = [name for name in schema.SECTION_OF if not schema.extra(name)["free"]]
     if differences := [(name, before[name], now[name]) for name in fixed if before[name] != now[name]]:
         table = "\n".join(f"  {name:<28} {old!s:>16} -> {new}" for name, old, new in differences)
-        help = "use the old values, or start a new run from these weights with --ckpt_path"
+        help = f"use the old values, or start a new run from these weights: {_new_run(folder, differences)}"
         raise ResumeError(f"the recipe changed since {point.folder.name}:\n{table}", help=help)
     facts = run_dir.read_json(folder / "data.json")
     if facts is None or facts == data_facts:
@@ -100,6 +102,17 @@ def check_resume(recipe: Recipe, folder: Path, point: ResumePoint, data_facts: d
         help = "restore the data, or start a new run with --ckpt_path"
         raise ResumeError(f"the data changed since the run began:\n{listed}", help=help)
     return ["image files were copied or touched since the run began; their names and sizes are the same"]
+
+
+def _new_run(folder: Path, differences: list[tuple[str, Any, Any]]) -> str:
+    """The command that continues from the weights of a run with other values; more epochs are only those to come."""
+    changed = {name: now for name, _, now in differences}
+    epochs = next(((before, now) for name, before, now in differences if name == "epoch_size"), (0, 0))
+    if epochs[1] > epochs[0]:
+        changed |= {"epoch_size": epochs[1] - epochs[0], "warmup_epochs": 0}
+    text = {name: value if isinstance(value, str) else yaml_value(value) for name, value in changed.items()}
+    words = [word for name in text for word in (f"--{name}", text[name])]
+    return shlex.join(["vitcli", "train", "-c", f"{folder}/recipe.yaml", "--ckpt_path", str(folder), *words])
 
 
 def check_global_batch(point: ResumePoint, global_batch: int) -> None:

@@ -1,5 +1,6 @@
 """Builds the network that a recipe describes, with fresh weights."""
 
+import torch
 from torch import nn
 
 from vitcli.models.registry import create_model
@@ -22,6 +23,20 @@ def build_network(recipe: Recipe, num_classes: int) -> nn.Module:
         grad_checkpointing=section.grad_checkpointing,
         **own,
     )
+
+
+def trains_on_one_image(recipe: Recipe, num_classes: int) -> bool:
+    """Whether its BatchNorms see more than one value per channel in a batch of one image; nothing is computed."""
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        network = build_network(recipe, num_classes).train()
+        image = torch.empty(1, recipe.model.in_channels, *recipe.augmentation.height_and_width)
+        try:
+            network(image)
+        except ValueError as error:
+            if "Expected more than 1 value per channel" in str(error):
+                return False
+            raise
+    return True
 
 
 def float_layers(model: nn.Module) -> tuple[str, ...]:
