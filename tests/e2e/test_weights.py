@@ -11,7 +11,7 @@ import yaml
 import vitcli
 from tests.models.vit_oracles import hf_vit, torchvision_vit
 from tests.support.commands import options
-from vitcli.errors import ResumeError, WeightsError
+from vitcli.errors import DataError, ResumeError, WeightsError
 from vitcli.networks.opened import open_weights
 from vitcli.weights.convert import convert_weights
 
@@ -43,15 +43,18 @@ def test_from_torchvisions_file_to_a_continued_run(tmp_path: Path, image_folder:
 
 
 def test_validating_a_folder_of_transformers(tmp_path: Path, image_folder: Path, capsys):
-    """Descriptions are not names of folders; another image size is noted; weights that do not fit are refused."""
+    """Other names of classes are refused; another image size is noted; weights that do not fit are refused."""
     hf_vit(id2label={0: "a cat", 1: "a dog"}).save_pretrained(tmp_path / "hf")
     config = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2}
     (tmp_path / "hf" / "preprocessor_config.json").write_text(json.dumps(config))
     words = {**TINY_VIT, "data_dir": image_folder, "ckpt_path": tmp_path / "hf", "image_resize": 48}
+    with pytest.raises(DataError, match=r"no class of the data \('cat', 'dog'\) is a class of the network"):
+        vitcli.validate(vitcli.load_recipe(**words))
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    words["class_names"] = tmp_path / "names.txt"
     assert vitcli.validate(vitcli.load_recipe(**words))["num_images"] == 12
     said = capsys.readouterr().out
     assert "mean [0.5, 0.5, 0.5]" in said
-    assert "sorted order" in said
     assert "4 x 4 positions in the file, 6 x 6 in the model" in said
     with pytest.raises(WeightsError, match="does not fit"):
         vitcli.validate(vitcli.load_recipe(**{**words, "patch_size": 16}))

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 from PIL import Image
 from torch import nn
 
+from vitcli.data.imagenet import as_spelled_by
 from vitcli.errors import DataError, WeightsError
 from vitcli.networks.classes import numbered
 from vitcli.networks.opened import Opened
@@ -27,32 +29,45 @@ def targets(images) -> list[int]:
     return np.asarray(images.targets).tolist()
 
 
-@pytest.mark.parametrize("named_by", ["data", "description"])
-def test_names_decide_and_not_the_order(named_by, tmp_path: Path):
-    images = numbered(data(tmp_path, "bee", "ant"), ["wasp", "bee", "ant"], named_by)
+def test_names_decide_and_not_the_order(tmp_path: Path):
+    images = numbered(data(tmp_path, "bee", "ant"), ["wasp", "bee", "ant"], "name")
     assert targets(images) == [2, 1]  # ant, bee
     assert images.class_names == ["wasp", "bee", "ant"]
     assert images.notes == ["1 of 3 classes have no validation images: 'wasp'"]
 
 
-def test_the_names_of_a_run_are_binding(tmp_path: Path):
-    with pytest.raises(DataError, match="2 validation classes are not among the 2"):
-        numbered(data(tmp_path, "bee", "ant"), ["an ant", "a bee"], "data")
-
-
-def test_descriptions_are_taken_in_sorted_order_with_a_note(tmp_path: Path):
-    images = numbered(data(tmp_path, "n01440764", "n01443537"), ["tench, Tinca tinca", "goldfish"], "description")
-    assert targets(images) == [0, 1]
-    assert images.class_names == ["tench, Tinca tinca", "goldfish"]
-    assert ["sorted order" in note for note in images.notes] == [True]
-
-
-def test_an_equal_count_is_not_enough_if_a_name_matches(tmp_path: Path):
-    """`ant` is an output of the network: the order of the folders would give it the index of `bee`."""
+def test_other_names_are_refused_and_never_taken_in_their_order(tmp_path: Path):
+    with pytest.raises(DataError, match=r"no class of the data \('ant', 'bee'\) is a class of the network") as error:
+        numbered(data(tmp_path, "bee", "ant"), ["an ant", "a bee"], "name")
+    assert "--class_names FILE" in error.value.help
     with pytest.raises(DataError, match="cat"):
-        numbered(data(tmp_path, "ant", "cat"), ["bee", "ant"], "description")
-    with pytest.raises(DataError, match="not among the 3"):
-        numbered(data(tmp_path / "b", "n1", "n2"), ["tench", "goldfish", "shark"], "description")
+        numbered(data(tmp_path / "b", "ant", "cat"), ["bee", "ant"], "name")
+    with pytest.raises(DataError, match="no class of the data"):
+        numbered(data(tmp_path / "c", "n01440764", "n01443537"), ["tench, Tinca tinca", "goldfish"], "name")
+
+
+LINES = [line.split(" ", 1) for line in Path("vitcli/data/imagenet_1k.txt").read_text().splitlines()]
+WORDS = [words for _, words in LINES]
+
+
+@pytest.mark.parametrize("names", [WORDS, [words.split(",")[0].upper() for words in WORDS], ["?", *WORDS[1:]]])
+def test_imagenets_folders_are_found_under_their_words(tmp_path: Path, names: list[str]):
+    """Two classes are called crane: their words alone would not tell them apart. A subset (ImageNet-A) is enough."""
+    images = numbered(data(tmp_path, "n03126707", "n01443537", "n02012849"), names, "name")
+    by_name = {images.name(index).split("/")[0]: target for index, target in enumerate(targets(images))}
+    assert by_name == {"n01443537": 1, "n02012849": 134, "n03126707": 517}
+    assert images.class_names == names
+    assert ["997 of 1000 classes have no validation images" in note for note in images.notes] == [True]
+
+
+def test_the_synsets_are_timms():
+    info = timm.data.ImageNetInfo("imagenet-1k")
+    assert [number for number, _ in LINES] == info.label_names()
+    assert WORDS == info.label_descriptions(detailed=False, as_dict=False)
+    turned = [*WORDS[1:], WORDS[0]]
+    for outputs in (turned, WORDS[:-1], [*WORDS, "more"]):
+        assert as_spelled_by(["n01440764"], outputs) == outputs
+    assert as_spelled_by(["tench"], WORDS) == WORDS
 
 
 def test_outputs_without_names_need_an_equal_count(tmp_path: Path):
@@ -88,15 +103,14 @@ def test_folders_that_are_called_class_and_a_number_are_names(tmp_path: Path):
     """Sorted, `class 10` would come before `class 2`."""
     names = [f"class {number}" for number in range(12)]
     section = data(tmp_path, *names)
-    for named_by in ("data", "description"):
-        images = numbered(section, names, named_by)
-        assert targets(images) == [int(images.name(index).split("/")[0].split()[1]) for index in range(12)]
+    images = numbered(section, names, "name")
+    assert targets(images) == [int(images.name(index).split("/")[0].split()[1]) for index in range(12)]
 
 
 def test_the_kind_of_names():
     def kind(**meta: object) -> str:
         return Opened(nn.Identity(), load_recipe(), [], Weights({}, meta), []).named_by
 
-    assert kind(class_names=["a"], recipe={}) == "data"
-    assert kind(class_names=["tench, Tinca tinca"], config={}) == "description"
+    assert kind(class_names=["a"], recipe={}) == "name"
+    assert kind(class_names=["tench, Tinca tinca"], config={}) == "name"
     assert kind(recipe={}, class_names=None) == "number"

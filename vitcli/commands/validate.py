@@ -10,6 +10,7 @@ from torch import nn
 
 from vitcli import catalog
 from vitcli.data.crops import Crops
+from vitcli.data.class_names import without_names
 from vitcli.data.datasets import build_splits
 from vitcli.data.source import Source
 from vitcli.deploy.artifact import RECIPE, Artifact, fixed_by_export, is_artifact, open_artifact
@@ -177,13 +178,13 @@ def _artifact(recipe: Recipe) -> Subject:
     device = None if recipe.system.device == "auto" else recipe.system.device
     known = {} if recipe.from_file else _data_of(artifact)
     recipe, _ = overlaid(recipe, known, str(artifact.folder), over_file=True)
-    of_data = recipe.dataset.class_names is not None or (artifact.folder / RECIPE).is_file()
+    has_names = recipe.dataset.class_names or artifact.class_names != without_names(len(artifact.class_names))
     return Subject(
         fed_pixels(recipe, artifact),
         ExportedNetwork(artifact, device=device).eval(),
         str(artifact.folder),
         artifact.class_names,
-        "data" if of_data else "description",
+        "name" if has_names else "number",
         rows=[("artifact", str(artifact.folder)), ("format", f"{artifact.format}, {artifact.precision}")],
         facts={"artifact": str(artifact.folder), "format": artifact.format, "precision": artifact.precision},
         notes=[],

@@ -28,6 +28,11 @@ def in_natural_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: (parts(name), name))
 
 
+def without_names(num_outputs: int) -> list[str]:
+    """What the outputs of a network are called whose classes have no names."""
+    return [f"class {number}" for number in range(num_outputs)]
+
+
 def named_outputs(file: Path, num_outputs: int) -> list[str]:
     """The classes in `file`, one for each output of a network; DataError if their number differs."""
     names = read_class_names(file)

@@ -31,7 +31,7 @@ class ComparisonImages:
         self.calibration_split = self.val_split = ""
         self.notes: list[str] = []
         section, data_dir = self.recipe.dataset, plan.data_dir
-        if data_dir is None and not (opened.named_by == "data" and section.dataset == "digits"):
+        if data_dir is None and not (opened.named_by == "name" and section.dataset == "digits"):
             return
         name = "imagefolder" if data_dir and section.dataset in _WITHOUT_FOLDER else section.dataset
         changes = {"data_dir": data_dir, "dataset": name, "val_split": plan.val_split or section.val_split}

@@ -3,15 +3,15 @@
 from typing import Literal
 
 from vitcli.data.class_names import in_natural_order
+from vitcli.data.imagenet import as_spelled_by
 from vitcli.data.datasets import build_named, build_split
 from vitcli.data.source import Source
 from vitcli.errors import DataError, WeightsError
 from vitcli.recipe.load import Recipe
 from vitcli.recipe.schema import Dataset
 
-#: what the names of the outputs are: the classes of the training data; descriptions, such as the hub's
-#: "tench, Tinca tinca" for the folder n01440764; or numbers, because the weights do not name their classes
-NamedBy = Literal["data", "description", "number"]
+#: whether the outputs have names, or only numbers because the weights do not name their classes
+NamedBy = Literal["name", "number"]
 
 
 def numbered(
@@ -19,9 +19,10 @@ def numbered(
 ) -> Source:
     """A split with the class indices of a network's outputs.
 
-    Classes are matched by name; an equal count proves nothing. Only if the outputs have numbers for names, or
-    descriptions none of which is a class of the data, the classes of the data are assumed to be in the order of the
-    outputs, and a note says so. A split that lacks classes is numbered by the training split next to it.
+    Classes are matched by name; an equal count proves nothing. ImageNet's folders (n01440764) are found under their
+    names in words (tench, Tinca tinca) too. Only if the outputs have numbers for names, the classes of the data are
+    assumed to be in the order of the outputs, and a note says so. A split that lacks classes is numbered by the
+    training split next to it.
 
     Raises:
         DataError: the data has a class that the network does not know, or cannot be read.
@@ -37,16 +38,17 @@ def numbered(
                 "`vitcli train … --ckpt_path FILE`",
             )
         return images
-    try:
-        return build_named(section, split, class_names)
-    except DataError:
-        found = build_split(section, split).class_names or ()
-        if named_by != "description" or {*found} & {*class_names}:
-            raise
-        images = _in_order(section, class_names, split, "the folders are not named as the classes of the weights")
-        if images is None:
-            raise
-        return images
+    found = build_split(section, split).class_names or ()
+    names = as_spelled_by(found, class_names)
+    if not {*found} & {*names}:
+        shown, known = (", ".join(map(repr, some[:3])) + ", …" * (len(some) > 3) for some in (list(found), class_names))
+        raise DataError(
+            f"no class of the data ({shown}) is a class of the network ({known})",
+            help="name the outputs as the class folders are named, one per line: --class_names FILE",
+        )
+    images = build_named(section, split, names)
+    images.class_names = list(class_names)
+    return images
 
 
 def _in_order(section: Dataset, class_names: list[str], split: Literal["train", "val"], reason: str) -> Source | None:

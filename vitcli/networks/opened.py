@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vitcli.data.class_names import named_outputs
+from vitcli.data.class_names import named_outputs, without_names
 from vitcli.errors import DataError, WeightsError
 from vitcli.layers.reparam import reparameterize
 from vitcli.models.vit_keys import MASK_TOKEN
@@ -41,12 +41,8 @@ class Opened:
 
     @property
     def named_by(self) -> NamedBy:
-        """What the class names are."""
-        if self.recipe.dataset.class_names:
-            return "data"
-        if not self.weights.class_names:
-            return "number"
-        return "data" if "recipe" in self.weights.meta else "description"
+        """Whether the outputs have names."""
+        return "name" if self.recipe.dataset.class_names or self.weights.class_names else "number"
 
 
 def open_weights(source: str | Path, *, use_ema: bool | None = None) -> Weights:
@@ -108,7 +104,7 @@ def open_network(source: str | Path, *, recipe: Recipe | None = None) -> Opened:
         names = named_outputs(recipe.dataset.class_names, num_classes)
     model, loading = _load_whole(recipe, num_classes, weights)
     if num_classes and not names:
-        names = [f"class {number}" for number in range(num_classes)]
+        names = without_names(num_classes)
         notes = [*notes, "the weights do not name their classes: the classes are numbered"]
     return Opened(model.eval(), recipe, names, weights, [*notes, *loading])
 

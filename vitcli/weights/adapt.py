@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitcli.data.imagenet import as_spelled_by
 from vitcli.image_size import ImageSize
 from vitcli.models.vit_keys import MASK_TOKEN, grid_of
 
@@ -65,7 +66,8 @@ class Classes:
 
         So it is taken to be if only one of the heads has names.
         """
-        names, wanted = self.of_file or (), self.of_model or ()
+        wanted = self.of_model or ()
+        names = as_spelled_by(wanted, self.of_file or ())
         if (len(names), len(wanted)) != (num_in_file, num_in_model) or [*names] == [*wanted]:
             return None
         rows = {name: row for row, name in enumerate(names)}
