@@ -63,7 +63,7 @@ def test_imagenets_folders_are_found_under_their_words(tmp_path: Path, names: li
 def test_the_synsets_are_timms():
     info = timm.data.ImageNetInfo("imagenet-1k")
     assert [number for number, _ in LINES] == info.label_names()
-    assert WORDS == info.label_descriptions(detailed=False, as_dict=False)
+    assert info.label_descriptions(detailed=False, as_dict=False) == WORDS
     turned = [*WORDS[1:], WORDS[0]]
     for outputs in (turned, WORDS[:-1], [*WORDS, "more"]):
         assert as_spelled_by(["n01440764"], outputs) == outputs

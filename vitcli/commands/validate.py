@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from vitcli import catalog
-from vitcli.data.crops import Crops
 from vitcli.data.class_names import without_names
+from vitcli.data.crops import Crops
 from vitcli.data.datasets import build_splits
 from vitcli.data.source import Source
 from vitcli.deploy.artifact import RECIPE, Artifact, fixed_by_export, is_artifact, open_artifact
@@ -40,7 +40,7 @@ Fold = Literal["none", "standard", "full"]
 
 #: the keys that apply to an exported network: which images, and how they are read
 OF_AN_ARTIFACT = (
-    "dataset", "data_dir", "val_split", "class_names", "class_order", "dataset_download", "batch_size",
+    "dataset", "data_dir", "val_split", "val_labels", "class_names", "class_order", "dataset_download", "batch_size",
     "val_batch_size", "num_parallel_workers", "max_image_pixels", "device", "evaluate",
 )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """The 1,000 classes of ImageNet-1k: a folder is named by the number of a synset, an output often in words.
 
-    n01440764  tench, Tinca tinca
+n01440764  tench, Tinca tinca
 """
 
 import re

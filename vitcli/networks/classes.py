@@ -3,8 +3,8 @@
 from typing import Literal
 
 from vitcli.data.class_names import in_natural_order
-from vitcli.data.imagenet import as_spelled_by
 from vitcli.data.datasets import build_named, build_split
+from vitcli.data.imagenet import as_spelled_by
 from vitcli.data.source import Source
 from vitcli.errors import DataError, WeightsError
 from vitcli.recipe.load import Recipe

@@ -3,6 +3,8 @@
     data_dir/train/cat/a.jpg      data_dir/val/cat/c.jpg
     data_dir/train/dog/b.jpg      data_dir/val/dog/d.jpg
 
+A validation folder may be flat if a list names the class of each image (`val_labels`, see `label_list.py`).
+
 The name of a class is the name of the folder directly below the split. Training without labels also takes a folder of
 images without class folders: data_dir/train, or data_dir itself. `image_formats.py` says which files are images; the
 number of ignored files is in `notes`.
@@ -19,10 +21,11 @@ from typing import Any
 import numpy as np
 
 from vitcli.data.bands import Picture
-from vitcli.data.class_names import class_name
+from vitcli.data.class_names import class_name, in_natural_order, read_class_names
 from vitcli.data.decode import open_image
 from vitcli.data.find_images import entries, images_below, is_image_file, is_kind, tally
 from vitcli.data.image_formats import SUFFIXES, named_like_image
+from vitcli.data.label_list import read_label_list
 from vitcli.data.source import MissingSplit, Source
 from vitcli.errors import DataError, UsageError
 from vitcli.recipe.schema import Dataset
@@ -97,6 +100,8 @@ def open_folder(section: Dataset, split: str, needs_labels: bool = True) -> Fold
         if needs_labels or split != "train" or _folders_of(section, "val"):
             raise
         return _open_unlabeled(section, _data_dir(section), [], error.message)
+    if split == "val" and section.val_labels:
+        return _open_listed(section, root, section.val_labels, notes)
     folders, files = _list(root)
     if not needs_labels and (not folders or any(map(named_like_image, files))):
         return _open_unlabeled(section, root, notes, f"no class folders in {root}")
@@ -109,6 +114,8 @@ def _open_labeled(section: Dataset, root: Path, split: str, notes: list[str]) ->
         notes.append(f"{root}: ignored {_count(files, 'file')} next to the class folders")
     if not folders:
         help = f"move the images into one folder per class; {_LAYOUT}" if files else _LAYOUT
+        if split == "val" and any(map(named_like_image, files)):
+            help += ". Or name the class of each image in a list: --val_labels FILE"
         raise DataError(f"no class folders in {root}", help=help)
     ignored: Counter[str] = Counter()
     classes = {folder: images_below(root, folder, ignored) for folder in folders}
@@ -122,6 +129,25 @@ def _open_labeled(section: Dataset, root: Path, split: str, notes: list[str]) ->
         twice = [folder for folder in folders if folder not in classes]
         raise DataError(f"two folders in {root} have the name of one class: {twice[0]!r}", help="merge or rename them")
     return FolderImages(root, classes, max_image_pixels=section.max_image_pixels, notes=notes)
+
+
+def _open_listed(section: Dataset, root: Path, file: Path, notes: list[str]) -> FolderImages:
+    """Images below `root` whose classes are in the list `file`."""
+    ignored: Counter[str] = Counter()
+    paths = images_below(root, "", ignored)
+    classes, said = read_label_list(file, paths, _classes_of_training(section))
+    if not classes:
+        raise _no_images(f"of {file} in {root}", ignored, "or check --val_labels")
+    return FolderImages(root, classes, max_image_pixels=section.max_image_pixels, notes=[*notes, *said])
+
+
+def _classes_of_training(section: Dataset) -> list[str]:
+    """The names that numbers stand for: those in the file `class_names`, else the class folders; empty: unknown."""
+    if section.class_names:
+        return read_class_names(section.class_names)
+    folders = _folders_of(section, "train")
+    names = [class_name(folder) for folder in _list(folders[0])[0]] if folders else []
+    return in_natural_order(names) if section.class_order == "natural" else sorted(names)
 
 
 def _open_unlabeled(section: Dataset, root: Path, notes: list[str], reason: str) -> FolderImages:

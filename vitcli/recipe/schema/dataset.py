@@ -19,6 +19,12 @@ class Dataset(Section):
     )
     train_split: Name = key("train", "Folder or name of the training split.")
     val_split: Name = key("val", "Folder or name of the validation split. A folder named validation is found too.")
+    val_labels: Path | None = key(
+        None,
+        "Text file with the class of each image of a validation folder without class folders, as for ImageNet: a line "
+        "has the file and the name or number of its class.",
+        free=True,
+    )
     class_names: Path | None = key(
         None,
         "Text file with one class per line; line n is output n. Default: the classes of the weights, else the class "
