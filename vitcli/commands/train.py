@@ -73,7 +73,8 @@ def _check_weights(recipe: Recipe) -> None:
 def _with_absolute_paths(recipe: Recipe) -> Recipe:
     """So that a checkpoint finds its data from wherever it is used."""
     section, ckpt_path = recipe.dataset, recipe.model.ckpt_path
-    paths = {"data_dir": section.data_dir, "class_names": section.class_names, "ckpt_path": ckpt_path}
+    names = ("data_dir", "val_labels", "class_names")
+    paths = {name: getattr(section, name) for name in names} | {"ckpt_path": ckpt_path}
     local = {name: Path(path).absolute() for name, path in paths.items() if path and not is_remote(path)}
     return recipe.changed(**local)
 

@@ -15,9 +15,10 @@ from vitcli.errors import DataError
 
 _KAGGLE = re.compile(r"(n\d{8})( -?\d+){4}")
 #: class -> its images
-def read_label_list(
-    file: Path, images: Iterable[str], classes: Sequence[str]
-) -> tuple[dict[str, list[str]], list[str]]:
+Classes = dict[str, list[str]]
+
+
+def read_label_list(file: Path, images: Iterable[str], classes: Sequence[str]) -> tuple[Classes, list[str]]:
     """Class -> its images, and notes.
 
     Args:
@@ -48,7 +49,7 @@ def read_label_list(
             raise DataError(f"{file}: class {largest} of {len(classes)} classes", help="numbers are counted from 0")
         found = {path: classes[int(label)] for path, label in found.items()}
         notes.append(f"the numbers in {file} count the classes from 0: {classes[0]!r} is the first")
-    by_class: dict[str, list[str]] = {}
+    by_class: Classes = {}
     for path in sorted(found):
         by_class.setdefault(found[path], []).append(path)
     return dict(sorted(by_class.items())), notes
