@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from timm.models import adapt_input_conv
 
 from tests.models.oracle import images, pair
 from tests.models.vit_oracles import ours
@@ -105,6 +106,26 @@ def test_reset_head_and_models_without_one():
     assert report.missing == ["head.fc.weight", "head.fc.bias"]
     assert "the file has none" in report.notes[0]
     assert load_weights(model, Weights(headless), reset_head=True).missing == ["head.fc.weight", "head.fc.bias"]
+
+
+@pytest.mark.parametrize("in_model", [1, 2, 4, 6, 10])
+def test_other_numbers_of_channels_are_adapted_as_by_timm(in_model):
+    source, model = t8(), t8(in_chans=in_model)
+    report = load_weights(model, Weights(source.state_dict(), {}, "w.pth"))
+    names = {f"{conv}.weight" for conv in model.first_convs} & source.state_dict().keys()
+    for name in names:
+        torch.testing.assert_close(model.state_dict()[name], adapt_input_conv(in_model, source.state_dict()[name]))
+    assert sum(f"3 image channels in the file, {in_model} in the model" in note for note in report.notes) == len(names)
+
+
+@pytest.mark.parametrize("in_model", [3, 6])
+def test_gray_weights_see_the_mean_of_the_channels(in_model):
+    source, model = t8(in_chans=1).eval(), t8(in_chans=in_model).eval()
+    load_weights(model, Weights(source.state_dict(), {}, "w.pth"))
+    images = torch.randn(2, in_model, 64, 64)
+    with torch.no_grad():
+        expected = source(images.mean(1, keepdim=True))
+        torch.testing.assert_close(model(images), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("fused", [False, True])

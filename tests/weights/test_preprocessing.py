@@ -196,3 +196,12 @@ def test_a_continued_run_keeps_what_it_adopted():
     assert adopt_of_run(load_recipe(), began.flat()).flat() == began.flat()
     other = load_recipe(mean=[0.1, 0.1, 0.1])
     assert adopt_of_run(other, began.flat()).augmentation.mean == (0.1, 0.1, 0.1)  # and resuming is refused
+
+
+@pytest.mark.parametrize("in_channels", [1, 6])
+def test_a_training_on_other_channels_takes_the_average_of_the_weights_mean(in_channels):
+    weights = Weights({}, {"preprocessing": {"mean": [0.1, 0.2, 0.6], "std": [0.5, 0.5, 0.2]}}, "w")
+    recipe, notes = adopt_preprocessing(load_recipe(in_channels=in_channels), weights)
+    assert recipe.augmentation.mean == pytest.approx((0.3,))
+    assert recipe.augmentation.std == pytest.approx((0.4,))
+    assert notes[0].startswith("preprocessing of the weights: mean [0.3")
