@@ -60,8 +60,8 @@ class Dataset(Section):
         0.001, "Stop the run if a larger share of the images is unreadable (on_bad_image skip).", free=True
     )
     max_image_pixels: int = key(
-        89_478_485,
-        "An image with more pixels counts as unreadable. A pixel needs 4 bytes while it is decoded, in each process.",
+        67_108_864,
+        "An image with more pixels counts as unreadable. A pixel needs 4 to 8 bytes while it is decoded, in each process.",
         ge=1,
         le=178_956_970,
         free=True,
