@@ -12,7 +12,7 @@ from vitcli.weights.manifest import write_manifest
 
 PREPROCESSING = {
     "image_resize": 32, "crop_pct": 0.9, "crop_mode": "center", "interpolation": "bilinear", "in_channels": 3,
-    "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25],
+    "pixel_range": "auto", "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25],
 }  # fmt: skip
 FACTS = {
     "format": "onnx",
@@ -59,9 +59,9 @@ def test_the_text_for_other_programs(tmp_path: Path):
     facts = FACTS | {"model": "a\\b\nc", "input": given, "output": "logits", "preprocessing": before}
     labels = hashlib.sha256("a cat\ntwo lines\ngröße\n".encode()).hexdigest()
     expected = (
-        "artifact_version=2\nmodel=a\\\\b\\nc\nformat=onnx\nprecision=fp32\ndevice=cpu\nnetwork=model.onnx\n"
+        "artifact_version=3\nmodel=a\\\\b\\nc\nformat=onnx\nprecision=fp32\ndevice=cpu\nnetwork=model.onnx\n"
         "labels=labels.txt\ninput_dtype=float32\ninput_layout=NCHW\ninput_batch=4\noutput=logits\n"
-        "image_height=32\nimage_width=32\ncrop_mode=center\nborder=26,26,26\ncrop_pct=0.95\ninterpolation=bicubic\nin_channels=3\nmean=0.1,0.1,0.1\nstd=1.0,1.0,1.0\n"
+        "image_height=32\nimage_width=32\ncrop_mode=center\nborder=26,26,26\ncrop_pct=0.95\ninterpolation=bicubic\nin_channels=3\npixel_range=auto\nmean=0.1,0.1,0.1\nstd=1.0,1.0,1.0\n"
         f"sha256.labels.txt={labels}\nsha256.model.onnx={hashlib.sha256(b'x' * 100).hexdigest()}\n"
     ).encode()
     expected += f"checksum={hashlib.sha256(expected).hexdigest()}\n".encode()
@@ -153,7 +153,8 @@ def changed(section: str, **entries: object) -> str:
         json.dumps(FACTS | {"output": "features"}), changed("input", batch=0), changed("input", batch="4"),
         changed("input", batch=True), changed("input", dtype="int4"), changed("preprocessing", crop_pct=7),
         changed("preprocessing", crop_pct="much"), changed("preprocessing", in_channels=True),
-        changed("preprocessing", in_channels=4), changed("preprocessing", mean=[0.5, 0.5]),
+        changed("preprocessing", in_channels=0), changed("preprocessing", mean=[0.5, 0.5]),
+        changed("preprocessing", pixel_range=[4, 1, 2]),
         changed("preprocessing", std=0.5), changed("preprocessing", std=[0, 0, 0]), changed("preprocessing", more=1),
     ],
 )  # fmt: skip
