@@ -247,6 +247,16 @@ def test_images_that_are_not_square(tmp_path, to, name):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("to", ["timm", "hf"])
+def test_a_range_of_values_is_not_kept_by_others(tmp_path, to):
+    known = PREPROCESSING | {"pixel_range": (0.0, 4095.0)}
+    notes = convert_weights(weights_of(ours(), preprocessing=known), to, tmp_path / "out")
+    assert notes == ["out cannot hold pixel_range [0.0, 4095.0]; note it"]
+    assert preprocessing_of(read_weights(tmp_path / "out"))["mean"] == PREPROCESSING["mean"]
+    convert_weights(weights_of(ours(), preprocessing=known), "vitcli", tmp_path / "w.safetensors")
+    assert preprocessing_of(read_weights(tmp_path / "w.safetensors")) == known
+
+
 def test_a_crop_that_transformers_has_not(tmp_path):
     weights = weights_of(ours(), preprocessing=PREPROCESSING | {"crop_mode": "border"})
     with pytest.raises(WeightsError, match="hf has no crop_mode border"):

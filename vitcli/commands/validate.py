@@ -40,8 +40,8 @@ Fold = Literal["none", "standard", "full"]
 
 #: the keys that apply to an exported network: which images, and how they are read
 OF_AN_ARTIFACT = (
-    "dataset", "data_dir", "val_split", "val_labels", "class_names", "class_order", "dataset_download", "batch_size",
-    "val_batch_size", "num_parallel_workers", "max_image_pixels", "device", "evaluate",
+    *DATA, "class_names", "class_order", "dataset_download", "num_parallel_workers", "max_image_pixels", "device",
+    "evaluate",
 )  # fmt: skip
 
 

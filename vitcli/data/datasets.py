@@ -9,6 +9,7 @@ import numpy as np
 
 from vitcli import catalog
 from vitcli.data.class_names import in_natural_order, read_class_names
+from vitcli.data.holdout import part_of
 from vitcli.data.source import MissingSplit, Source
 from vitcli.data.streams import stream_seed
 from vitcli.errors import DataError, UsageError
@@ -56,7 +57,11 @@ def build_splits(section: Dataset, needs_labels: bool = True, *, needs_val: bool
 
 def build_split(section: Dataset, split: Literal["train", "val"], needs_labels: bool = True) -> Source:
     """One split alone, numbered by its own classes in the order `class_order`."""
-    source: Source = catalog.load("sources", section.dataset)(section, split, needs_labels)
+    open_source: Callable[..., Source] = catalog.load("sources", section.dataset)
+    if section.held_out == (0, 0):
+        source = open_source(section, split, needs_labels)
+    else:
+        source = part_of(open_source(section, "train", needs_labels), section, split)
     if section.class_order == "natural" and source.class_names is not None:
         source = source.relabel(in_natural_order(source.class_names))
     if needs_labels and source.targets is None:

@@ -27,7 +27,10 @@ NETWORK = ("model", *ARCHITECTURE, "task", "quantize")
 #: how an image becomes its input
 PREPROCESSING = ("image_resize", "in_channels", *KEYS)
 #: the images that it was trained and evaluated on
-DATA = ("dataset", "data_dir", "train_split", "val_split", "val_labels", "batch_size", "val_batch_size")
+DATA = (
+    "dataset", "data_dir", "train_split", "val_split", "val_labels", "val_ratio", "val_fold", "split_seed", "group_by",
+    "batch_size", "val_batch_size",
+)  # fmt: skip
 
 
 def overlaid(recipe: Recipe, known: Mapping[str, Any], source: str, *, over_file: bool) -> tuple[Recipe, list[str]]:

@@ -139,12 +139,15 @@ def _limits(to: Target, seen: Mapping[str, Any]) -> dict[str, Any]:
 
 def _not_kept(out: Path, weights: Weights) -> list[str]:
     """Notes on what a file of tensors only cannot hold."""
+    known = preprocessing_of(weights) or {}
+    if out.is_dir() and known.get("pixel_range", "auto") != "auto":
+        return [f"{out.name} cannot hold pixel_range {list(known['pixel_range'])}; note it"]
     if out.is_dir() or out.suffix == ".safetensors":
         return []
     notes = []
     if names := weights.class_names:
         notes.append(f"{out.name} cannot hold the {len(names)} class names")
-    if known := preprocessing_of(weights):
+    if known:
         lists = {name: list(value) for name, value in known.items() if isinstance(value, tuple)}
         shown = ", ".join(f"{name} {value}" for name, value in (known | lists).items())
         notes.append(f"{out.name} cannot hold the preprocessing; note it: {shown}")

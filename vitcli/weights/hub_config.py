@@ -26,6 +26,7 @@ def timm_config(fit: Fit, tensors: Mapping[str, Tensor], weights: Weights) -> di
     """Content of config.json for timm.create_model("local-dir:…", pretrained=True)."""
     seen = fit.seen or _seen_of_fastvit(fit, tensors, weights)
     size, preprocessing = height_and_width(seen["img_size"]), dict(preprocessing_of(weights) or {})
+    preprocessing.pop("pixel_range", None)  # which timm has not
     if preprocessing.get("interpolation") == "random":
         preprocessing["interpolation"] = "bicubic"  # as in evaluation; timm has no such filter
     architecture, args = _timm_model(fit)

@@ -3,7 +3,8 @@
     data_dir/train/cat/a.jpg      data_dir/val/cat/c.jpg
     data_dir/train/dog/b.jpg      data_dir/val/dog/d.jpg
 
-A validation folder may be flat if a list names the class of each image (`val_labels`, see `label_list.py`).
+With `val_ratio` or `val_fold` there need be no splits: data_dir/cat, data_dir/dog. A validation folder may be flat if a
+list names the class of each image (`val_labels`, see `label_list.py`).
 
 The name of a class is the name of the folder directly below the split. Training without labels also takes a folder of
 images without class folders: data_dir/train, or data_dir itself. `image_formats.py` says which files are images; the
@@ -97,6 +98,8 @@ def open_folder(section: Dataset, split: str, needs_labels: bool = True) -> Fold
     try:
         root, notes = _find_split(section, split)
     except MissingSplit as error:
+        if section.held_out != (0, 0) and _has_class_folders(section):
+            return _open_labeled(section, _data_dir(section), split, [])
         if needs_labels or split != "train" or _folders_of(section, "val"):
             raise
         return _open_unlabeled(section, _data_dir(section), [], error.message)
@@ -198,14 +201,24 @@ def _folders_of(section: Dataset, split: str) -> list[Path]:
     return [folder for folder in folders if folder.is_dir()]
 
 
+def _has_class_folders(section: Dataset) -> bool:
+    """Whether data_dir has no splits but class folders."""
+    data_dir = _data_dir(section)
+    return not _folders_of(section, "val") and _are_class_folders(data_dir, _list(data_dir)[0])
+
+
+def _are_class_folders(data_dir: Path, folders: list[str]) -> bool:
+    return any(is_image_file(entry) for folder in folders[:3] for entry in entries(data_dir / folder))
+
+
 def _layout_advice(data_dir: Path, split: str) -> str:
     folders, files = _list(data_dir)
     if not folders:
         return f"it holds no folders, only {_count(files, 'file')}; {_LAYOUT}"
     there = f"it holds {_some(folders, 'folder')}"
-    if any(is_image_file(entry) for folder in folders[:3] for entry in entries(data_dir / folder)):
-        cure = f"these look like class folders; move them into {data_dir / split}/"
-        return f"{there}, which hold images: {cure}. {_LAYOUT}"
+    if _are_class_folders(data_dir, folders):
+        cure = "these look like class folders; hold a part of them out for validation: --val_ratio 0.2"
+        return f"{there}, which hold images: {cure}, or move them into {data_dir / split}/. {_LAYOUT}"
     return f"{there}; name the right one with --{split}_split. {_LAYOUT}"
 
 

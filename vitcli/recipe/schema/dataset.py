@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from vitcli.recipe.schema.key import Finding, Name, Probability, Section, key
+from pydantic import StringConstraints
+
+from vitcli.recipe.schema.key import Finding, Name, Probability, Section, key, without_effect
 
 if TYPE_CHECKING:
     from vitcli.recipe.load import Recipe
+
+
+#: NUMBER/PARTS
+Fold = Annotated[str, StringConstraints(pattern=r"^[1-9]\d{0,3}/[1-9]\d{0,3}$")]
 
 
 class Dataset(Section):
@@ -19,6 +26,19 @@ class Dataset(Section):
     )
     train_split: Name = key("train", "Folder or name of the training split.")
     val_split: Name = key("val", "Folder or name of the validation split. A folder named validation is found too.")
+    val_ratio: float | None = key(
+        None,
+        "Hold this share of the training images of each class out for validation, and use no other validation split.",
+        gt=0,
+        lt=1,
+    )
+    val_fold: Fold | None = key(None, "k-fold cross-validation: 2/5 holds the second of five parts out for validation.")
+    split_seed: int = key(0, "Chooses the images of val_ratio or the parts of val_fold; independent of seed.", ge=0)
+    group_by: str | None = key(
+        None,
+        "Regular expression for the names of images, such as 'patient\\d+': images with the same match (or the same "
+        "first group of it) stay in one part of val_ratio or val_fold.",
+    )
     val_labels: Path | None = key(
         None,
         "Text file with the class of each image of a validation folder without class folders, as for ImageNet: a line "
@@ -61,14 +81,26 @@ class Dataset(Section):
     )
     max_image_pixels: int = key(
         67_108_864,
-        "An image with more pixels counts as unreadable. A pixel needs 4 to 8 bytes while it is decoded, in each process.",
+        "An image with more pixels counts as unreadable. Each process that decodes needs 4 to 8 bytes per pixel.",
         ge=1,
         le=178_956_970,
         free=True,
     )
 
+    @property
+    def held_out(self) -> tuple[float, float]:
+        """The part of [0, 1) that is for validation; (0, 0): the data has a validation split."""
+        if self.val_fold is None:
+            return 0, self.val_ratio or 0
+        number, of = map(int, self.val_fold.split("/"))
+        return (number - 1) / of, number / of
+
     def notes(self, recipe: Recipe) -> Iterator[str]:
-        if self.val_split == self.train_split:
+        if self.held_out == (0, 0):
+            yield from without_effect(recipe, "split_seed", "group_by", why=" without `val_ratio` or `val_fold`")
+        else:
+            yield from without_effect(recipe, "val_split", "val_labels", why=" with `val_ratio` or `val_fold`")
+        if self.val_split == self.train_split and self.held_out == (0, 0):
             yield "`val_split` is the training split: the accuracy on it says nothing about other images"
 
     def problems(self, recipe: Recipe) -> Iterator[Finding]:
@@ -76,3 +108,16 @@ class Dataset(Section):
         given = [name for name in names if getattr(self, name) is not None]
         for name in given[1:]:
             yield name, f"`{name}` and `{given[0]}` both choose a part of the training split", "give one of them"
+        if self.val_fold is not None and self.val_ratio is not None:
+            yield "val_fold", "`val_fold` and `val_ratio` both choose the validation images", "give one of them"
+        if self.val_fold is not None and (self.held_out[1] > 1 or self.held_out == (0, 1)):
+            yield (
+                "val_fold",
+                f"`val_fold: {self.val_fold}` is not one of its parts",
+                "write NUMBER/PARTS, from 1/5 to 5/5 for five",
+            )
+        if self.group_by is not None:
+            try:
+                re.compile(self.group_by)
+            except re.error as error:
+                yield "group_by", f"`group_by` is not a regular expression: {error}", None
