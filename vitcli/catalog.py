@@ -94,6 +94,7 @@ SCHEDULES: dict[str, str] = dict.fromkeys(
 SOURCES = {
     "imagefolder": "vitcli.data.sources.folder:open_folder",
     "imagenet": "vitcli.data.sources.folder:open_folder",
+    **dict.fromkeys(("csv", "jsonl", "parquet"), "vitcli.data.sources.table:open_table"),
     "digits": "vitcli.data.sources.digits:open_digits",
     "cifar10": "vitcli.data.sources.torchvision_sets:open_torchvision",
     "cifar100": "vitcli.data.sources.torchvision_sets:open_torchvision",

@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from tests.support.images import bomb_png, encoded, photo, same
-from vitcli.data.decode import BadImage, _pillows_formats, open_image
+from vitcli.data.decode import BadImage, open_image
 from vitcli.data.pixel_format import HIGH_BYTES, PixelFormat
 from vitcli.errors import DataError
 
@@ -213,10 +213,8 @@ def test_heic(write, monkeypatch):
     found = np.asarray(open_image(write("a.heic", content)), dtype=float)
     assert np.abs(found - np.asarray(photo(64, 64), dtype=float)).mean() < 12
     monkeypatch.setattr("vitcli.data.decode.find_spec", lambda name: None)
-    _pillows_formats.cache_clear()
     with pytest.raises(BadImage, match="a file of the format HEIF") as caught:
         open_image(write("a.heic", content))
-    _pillows_formats.cache_clear()
     assert "pip install 'vitcli[formats]'" in str(caught.value)
 
 

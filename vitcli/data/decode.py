@@ -18,7 +18,7 @@ The rules for all kinds of files:
 import os
 import stat
 import warnings
-from functools import cache
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
@@ -28,7 +28,7 @@ from PIL import Image, TiffImagePlugin, WebPImagePlugin  # noqa: F401  importing
 
 from vitcli.data.array_files import read_npy, read_png, read_tiff
 from vitcli.data.bands import Picture
-from vitcli.data.image_formats import LONGEST_START, format_of
+from vitcli.data.image_formats import LONGEST_START, ImageFormat, format_of
 from vitcli.data.pixel_format import HIGH_BYTES
 from vitcli.errors import DataError
 from vitcli.recipe.schema import default
@@ -44,6 +44,7 @@ _TO_UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_PILLOWS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "GIF", "TIFF", "AVIF", "JPEG2000")
 _AS_STORED = ("L", "LA", "RGB", "RGBA", "I;16", "I", "F")
 
 
@@ -84,11 +85,11 @@ def open_image(path: str | Path, *, max_image_pixels: int = default("max_image_p
 def _decode(file: BinaryIO, max_image_pixels: int) -> Picture:
     known = format_of(file.read(LONGEST_START))
     file.seek(0)
-    check = _SizeLimit(max_image_pixels)
+    check = partial(_check_size, max_image_pixels)
     if known and known.name == "NPY":
         return read_npy(file, check)
     try:
-        image = Image.open(file, formats=_pillows_formats())
+        image = Image.open(file, formats=_formats_for(known))
     except Image.UnidentifiedImageError:
         if known and known.name == "TIFF":
             return _upright(*read_tiff(file, check))
@@ -103,16 +104,9 @@ def _decode(file: BinaryIO, max_image_pixels: int) -> Picture:
     return _upright(_loaded(image), _orientation(image))
 
 
-class _SizeLimit:
-    """Raises DataError for a width and height that have too many pixels."""
-
-    def __init__(self, max_image_pixels: int) -> None:
-        self.most = max_image_pixels
-
-    def __call__(self, width: int, height: int) -> None:
-        if width * height > self.most:
-            size = f"{width:,} x {height:,}"
-            raise DataError(f"{size} pixels are more than max_image_pixels {self.most:,}")
+def _check_size(most: int, width: int, height: int) -> None:
+    if width * height > most:
+        raise DataError(f"{width:,} x {height:,} pixels are more than max_image_pixels {most:,}")
 
 
 def _loaded(image: Image.Image) -> Image.Image:
@@ -154,20 +148,19 @@ def _upright(image: Picture, orientation: int) -> Picture:
     return image if method is None else image.transpose(method)
 
 
-@cache
-def _pillows_formats() -> tuple[str, ...]:
-    """What Pillow may open; installed plugins are registered."""
-    formats = ["JPEG", "PNG", "WEBP", "BMP", "PPM", "GIF", "TIFF", "AVIF", "JPEG2000"]
-    if find_spec("pi_heif"):
-        import pi_heif
+def _formats_for(known: ImageFormat | None) -> tuple[str, ...]:
+    """What Pillow may open; the plugin of a format is imported when the first file of that format comes."""
+    match known and known.name:
+        case "HEIF" if find_spec("pi_heif"):
+            import pi_heif
 
-        pi_heif.register_heif_opener()
-        formats.append("HEIF")
-    if find_spec("pillow_jxl"):
-        import pillow_jxl  # noqa: F401  # pyright: ignore[reportMissingImports]
+            pi_heif.register_heif_opener()
+            return (*_PILLOWS, "HEIF")
+        case "JXL" if find_spec("pillow_jxl"):
+            import pillow_jxl  # noqa: F401  # pyright: ignore[reportMissingImports]
 
-        formats.append("JXL")
-    return tuple(formats)
+            return (*_PILLOWS, "JXL")
+    return _PILLOWS
 
 
 def _open_regular(path: str | Path) -> BinaryIO:

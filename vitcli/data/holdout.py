@@ -26,7 +26,7 @@ def part_of(pool: Source, section: Dataset, split: str) -> Source:
     places = _places(pool, section)
     is_val = (start <= places) & (places < end)
     if not 0 < is_val.sum() < len(pool):
-        kind = "groups" if section.group_by else "images"
+        kind = "groups" if section.group_by or pool.groups else "images"
         message = f"{_in_words(section)} leaves no images for one of the parts: there are too few {kind}"
         raise DataError(message, help="give another val_ratio or val_fold")
     part = pool.select(np.flatnonzero(is_val == (split == "val")))
@@ -59,10 +59,10 @@ def _places(pool: Source, section: Dataset) -> np.ndarray:
 
 
 def _groups(pool: Source, group_by: str | None) -> list[str]:
-    """What keeps images together: the part of the name that `group_by` matches; otherwise the name itself."""
-    names = [pool.name(index) for index in range(len(pool))]
+    """What keeps images together: the part of the name that `group_by` matches; otherwise what the source says."""
     if group_by is None:
-        return names
+        return [pool.group(index) for index in range(len(pool))]
+    names = [pool.name(index) for index in range(len(pool))]
     found = [re.search(group_by, name) for name in names]
     if None in found:
         name = names[found.index(None)]
@@ -73,7 +73,7 @@ def _groups(pool: Source, group_by: str | None) -> list[str]:
 
 def _note(pool: Source, section: Dataset, is_val: np.ndarray) -> str:
     note = f"{_in_words(section)}: {int(is_val.sum()):,} of {len(pool):,} images are held out for validation"
-    if section.group_by:
+    if section.group_by or pool.groups is not None:
         note += f"; {len(set(_groups(pool, section.group_by))):,} groups stay together"
     return note
 

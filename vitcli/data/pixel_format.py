@@ -156,14 +156,9 @@ def _check_high_bytes(image: Image.Image, limits: Limits | None) -> None:
     """UnfitImage unless the upper 8 bits are all that is wanted of an image of 16-bit colors."""
     if limits == SIXTEEN_BITS:
         return
-    highest = max(high for _, high in _pairs(image.getextrema()))
+    highest = int(np.asarray(image).max())
     if limits is not None or highest < 128:
         message = "the image has colors of 16 bits, of which only the upper 8 can be read"
         if limits is None:
             message += f", and these are at most {highest}: which values are white is not known"
         raise UnfitImage(message, help="pip install 'vitcli[formats]' to read all bits, and give pixel_range")
-
-
-def _pairs(extrema: Sequence[object]) -> list[tuple[int, int]]:
-    """Pillow's extrema of one band, or of several."""
-    return list(extrema) if isinstance(extrema[0], tuple) else [tuple(extrema)]  # pyright: ignore[reportReturnType]

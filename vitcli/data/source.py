@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -26,7 +27,10 @@ class Source:
         targets: (n,) int64, the index into `class_names` of each image; None without labels.
         class_names: None without labels.
         notes: what the user should be told once.
+        groups: what images belong together, by row, if the source knows it: these stay in one part of a split.
     """
+
+    groups: Sequence[str] | None = None
 
     def __init__(
         self,
@@ -55,6 +59,10 @@ class Source:
     def target(self, index: int) -> int | None:
         """The class of the image `index`; None without labels."""
         return None if self.targets is None else int(self.targets[index])
+
+    def group(self, index: int) -> str:
+        """What the image `index` belongs to; if that is not known, its name."""
+        return self.name(index) if self.groups is None else self.groups[int(self.rows[index])]
 
     def fingerprint(self) -> dict[str, Any]:
         """What is compared on resume: number of images, count of each class, sha256 of what identifies the images."""

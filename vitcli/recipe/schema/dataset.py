@@ -22,7 +22,9 @@ Fold = Annotated[str, StringConstraints(pattern=r"^[1-9]\d{0,3}/[1-9]\d{0,3}$")]
 class Dataset(Section):
     dataset: Name = key("imagefolder", "Source of the images.", registry="sources")
     data_dir: Path | None = key(
-        None, "Folder of the data. An image folder has one folder per class in train and in val.", free=True
+        None,
+        "Folder of the data, with one folder per class in train and in val; for csv, jsonl and parquet a table.",
+        free=True,
     )
     train_split: Name = key("train", "Folder or name of the training split.")
     val_split: Name = key("val", "Folder or name of the validation split. A folder named validation is found too.")
