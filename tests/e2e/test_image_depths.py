@@ -1,5 +1,6 @@
 """Images of more than 8 bits, and of six channels, from training to an exported network."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,11 @@ def test_a_set_of_sixteen_bits_says_what_it_takes_them_for(tmp_path: Path, monke
         folder.mkdir(parents=True, exist_ok=True)
         gray = np.asarray(photo(40, 32, number).convert("L")).astype(np.uint16) * (1 if number < 8 else 257)
         Image.fromarray(gray).save(folder / f"{number}.png")
-    small: dict[str, Any] = {"model": "fvit", "depth": 1, "image_resize": 32, "batch_size": 4, "epoch_size": 1}
+    small: dict[str, Any] = {"model": "fvit", "depth": 1, "image_resize": 32, "batch_size": 4, "epoch_size": 2}
     vitcli.train(vitcli.load_recipe(**small, data_dir="data", num_parallel_workers=0, run_dir="run"))
     assert "images of more than 8 bits per channel: pixel_range [0, 65535]" in capsys.readouterr().out
     assert "pixel_range: [0.0, 65535.0]" in Path("run/recipe.yaml").read_text()
+    shutil.rmtree(Path("run/checkpoints/best").resolve())
+    Path("run/checkpoints/best").unlink()
+    again = vitcli.load_recipe(**small, data_dir="data", num_parallel_workers=0, run_dir="run", resume="auto")
+    assert vitcli.train(again).step == 6

@@ -192,10 +192,12 @@ def test_what_was_set_is_kept(tmp_path):
 
 
 def test_a_continued_run_keeps_what_it_adopted():
-    began, _ = adopt_preprocessing(load_recipe(), GOOGLE)
-    assert adopt_of_run(load_recipe(), began.flat()).flat() == began.flat()
-    other = load_recipe(mean=[0.1, 0.1, 0.1])
-    assert adopt_of_run(other, began.flat()).augmentation.mean == (0.1, 0.1, 0.1)  # and resuming is refused
+    began, _ = adopt_preprocessing(load_recipe(ckpt_path="w"), GOOGLE)
+    assert adopt_of_run(load_recipe(ckpt_path="w"), began.flat()).flat() == began.flat()
+    for other in (load_recipe(ckpt_path="w", mean=[0.1, 0.1, 0.1]), load_recipe()):  # and resuming is refused
+        assert adopt_of_run(other, began.flat()).augmentation.mean == other.augmentation.mean
+    seen = load_recipe().changed("the images", pixel_range=[0, 65535])
+    assert adopt_of_run(load_recipe(), seen.flat()).flat() == seen.flat()
 
 
 @pytest.mark.parametrize("in_channels", [1, 6])

@@ -84,7 +84,7 @@ def _train(recipe: Recipe, world: World, folder: Path, point: ResumePoint | None
     splits = _splits(recipe, reporter)
     data_facts = _data_facts(splits)
     if point:
-        recipe = adopt_of_run(recipe, point.state["recipe"]) if recipe.model.ckpt_path else recipe
+        recipe = adopt_of_run(recipe, point.state["recipe"])
         reporter.notes(check_resume(recipe, folder, point, data_facts))
     training = build_training(recipe, world, folder, splits, reporter, fresh=point is None)
     if point:

@@ -107,8 +107,9 @@ def adopt_preprocessing(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[
 
 
 def adopt_of_run(recipe: Recipe, run: dict[str, Any]) -> Recipe:
-    """The recipe of a run that is continued, with the values that the run adopted when it started."""
-    return overlaid(recipe, {name: run[name] for name in KEYS if name in run}, "the run", over_file=False)[0]
+    """The recipe of a run that is continued, with what the run adopted from its weights or saw in its images."""
+    names = KEYS if recipe.model.ckpt_path else ("pixel_range",)
+    return overlaid(recipe, {name: run[name] for name in names if name in run}, "the run", over_file=False)[0]
 
 
 def _recipe_of(weights: Weights) -> dict[str, Any] | None:
