@@ -1,0 +1,137 @@
+"""`vitcli data show`: what is in a data set, what cannot be read, and which validation images are in training too."""
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from vitcli.data.datasets import Splits, build_splits
+from vitcli.data.survey import Survey, same_images, similar_images, survey
+from vitcli.deploy.predictions import check_writable
+from vitcli.log import Reporter
+from vitcli.recipe.load import Recipe
+
+#: lines of a list on the terminal; the JSON file has all of them
+MOST_LINES = 10
+#: of the 64 bits of two hashes that may differ for images that look alike
+MOST_BITS = 2
+
+
+def show(recipe: Recipe, json_file: Path | None = None) -> dict[str, Any]:
+    """Print what is in the data set of `recipe`, and return the same as plain values, which go to `json_file` too.
+
+    Raises:
+        VitcliError: see `errors.py`; the data set cannot be opened.
+    """
+    check_writable(json_file)
+    reporter = Reporter(enabled=True)
+    splits = build_splits(recipe.dataset, needs_labels=False, seed=recipe.system.seed)
+    reporter.notes(splits.train.notes, splits.val.notes if splits.val else ())
+    found = {name: _read(name, source) for name, source in _sources(splits).items()}
+    facts: dict[str, Any] = {name: _facts(some) for name, some in found.items()}
+    for name in found:
+        _say_split(reporter, name, facts[name])
+    if "val" in found:
+        facts["leaks"] = _duplicates(found["train"], found["val"])
+        facts["similar"] = _similar(found["train"], found["val"])
+        num_leaks = len({pair["images"][1] for pair in facts["leaks"]})
+        total = len(found["val"].indices)
+        reporter.say(f"{num_leaks:,} of {total:,} validation images are in training too, with equal pixels")
+        _list(reporter, [_line(pair) for pair in facts["leaks"]])
+        reporter.say(f"pairs of a training and a validation image that look alike: {len(facts['similar']):,} more")
+        _list(reporter, [_line(pair) for pair in facts["similar"]])
+    if json_file:
+        json_file.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return facts
+
+
+def _say_split(reporter: Reporter, name: str, facts: dict[str, Any]) -> None:
+    reporter.table(name, _rows(facts))
+    _list(reporter, [f"{bad['name']}: {bad['reason']}" for bad in facts["unreadable"]])
+    if twice := facts["duplicates"]:
+        conflicts = [pair for pair in twice if pair["classes"][0] != pair["classes"][1]]
+        reporter.say(f"pairs of equal {name} images: {len(twice):,}, of which {len(conflicts):,} are in two classes")
+        _list(reporter, [_line(pair) for pair in conflicts])
+
+
+def _sources(splits: Splits) -> dict[str, Any]:
+    return {"train": splits.train} | ({"val": splits.val} if splits.val is not None else {})
+
+
+def _read(name: str, source: Any) -> Survey:
+    columns = f"reading {name}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, transient=True, disable=not sys.stdout.isatty()) as progress:
+        task = progress.add_task(name, total=len(source))
+        return survey(source, lambda: progress.advance(task))
+
+
+def _facts(found: Survey) -> dict[str, Any]:
+    widths, heights = found.sizes.T
+    return {
+        "num_images": len(found.source),
+        "class_counts": found.source.class_counts(),
+        "modes": dict(Counter(found.modes).most_common()),
+        "width": _range(widths),
+        "height": _range(heights),
+        "unreadable": [{"name": found.source.name(index), "reason": reason} for index, reason in found.unreadable],
+        "duplicates": _duplicates(found, found),
+    }
+
+
+def _range(values: np.ndarray) -> dict[str, int]:
+    """In px; empty without images."""
+    if not len(values):
+        return {}
+    return {"min": int(values.min()), "median": int(np.median(values)), "max": int(values.max())}
+
+
+def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [("images", f"{facts['num_images']:,}"), ("unreadable", f"{len(facts['unreadable']):,}")]
+    counts = {name: count for name, count in facts["class_counts"].items() if count}
+    if counts:
+        ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        words = [f"{name} {count:,}" for name, count in ordered]
+        shown = words if len(words) <= MOST_LINES else [*words[:3], "…", *words[-3:]]
+        ratio = ordered[0][1] / ordered[-1][1]
+        rows.append(("classes", f"{len(counts):,}: {', '.join(shown)}"))
+        rows.append(("imbalance", f"the largest class has {ratio:.3g} times as many images as the smallest"))
+    sizes = [facts[side] for side in ("width", "height")]
+    if all(sizes):
+        words = [f"{size['min']:,} to {size['max']:,}, median {size['median']:,}" for size in sizes]
+        rows += [("width", f"{words[0]} px"), ("height", f"{words[1]} px")]
+    rows.append(("modes", ", ".join(f"{mode} {count:,}" for mode, count in facts["modes"].items())))
+    return rows
+
+
+def _duplicates(first: Survey, second: Survey) -> list[dict[str, Any]]:
+    return [_pair(first, second, i, j) for i, j in same_images(first, second)]
+
+
+def _similar(first: Survey, second: Survey) -> list[dict[str, Any]]:
+    return [_pair(first, second, i, j) | {"bits": bits} for i, j, bits in similar_images(first, second, MOST_BITS)]
+
+
+def _pair(first: Survey, second: Survey, i: int, j: int) -> dict[str, Any]:
+    images = (first.source, int(first.indices[i])), (second.source, int(second.indices[j]))
+    names = [source.name(index) for source, index in images]
+    targets = [source.target(index) for source, index in images]
+    classes = [source.class_names[target] if source.class_names and target is not None else None
+               for (source, _), target in zip(images, targets, strict=True)]  # fmt: skip
+    return {"images": names, "classes": classes}
+
+
+def _line(pair: dict[str, Any]) -> str:
+    if "bits" in pair:
+        return " ~ ".join(pair["images"]) + f"  ({pair['bits']} of 64 bits differ)"
+    return " = ".join(pair["images"])
+
+
+def _list(reporter: Reporter, lines: list[str]) -> None:
+    for line in lines[:MOST_LINES]:
+        reporter.say(f"  {line}")
+    if len(lines) > MOST_LINES:
+        reporter.say(f"  … and {len(lines) - MOST_LINES:,} more; --json FILE lists all")
