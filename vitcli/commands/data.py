@@ -19,6 +19,8 @@ from vitcli.recipe.load import Recipe
 MOST_LINES = 10
 #: of the 64 bits of two hashes that may differ for images that look alike
 MOST_BITS = 2
+#: pairs of such images after which the search ends
+MOST_PAIRS = 100_000
 
 
 def show(recipe: Recipe, json_file: Path | None = None) -> dict[str, Any]:
@@ -42,7 +44,8 @@ def show(recipe: Recipe, json_file: Path | None = None) -> dict[str, Any]:
         total = len(found["val"].indices)
         reporter.say(f"{num_leaks:,} of {total:,} validation images are in training too, with equal pixels")
         _list(reporter, [_line(pair) for pair in facts["leaks"]])
-        reporter.say(f"pairs of a training and a validation image that look alike: {len(facts['similar']):,} more")
+        num_similar = f"{len(facts['similar']):,}" + (" or more" if len(facts["similar"]) >= MOST_PAIRS else "")
+        reporter.say(f"other pairs of a training and a validation image that look alike: {num_similar}")
         _list(reporter, [_line(pair) for pair in facts["similar"]])
     if json_file:
         json_file.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -54,7 +57,7 @@ def _say_split(reporter: Reporter, name: str, facts: dict[str, Any]) -> None:
     _list(reporter, [f"{bad['name']}: {bad['reason']}" for bad in facts["unreadable"]])
     if twice := facts["duplicates"]:
         conflicts = [pair for pair in twice if pair["classes"][0] != pair["classes"][1]]
-        reporter.say(f"pairs of equal {name} images: {len(twice):,}, of which {len(conflicts):,} are in two classes")
+        reporter.say(f"{len(twice):,} {name} images equal an earlier one, {len(conflicts):,} of them in another class")
         _list(reporter, [_line(pair) for pair in conflicts])
 
 
@@ -112,7 +115,10 @@ def _duplicates(first: Survey, second: Survey) -> list[dict[str, Any]]:
 
 
 def _similar(first: Survey, second: Survey) -> list[dict[str, Any]]:
-    return [_pair(first, second, i, j) | {"bits": bits} for i, j, bits in similar_images(first, second, MOST_BITS)]
+    return [
+        _pair(first, second, i, j) | {"bits": bits}
+        for i, j, bits in similar_images(first, second, MOST_BITS, MOST_PAIRS)
+    ]
 
 
 def _pair(first: Survey, second: Survey, i: int, j: int) -> dict[str, Any]:

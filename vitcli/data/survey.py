@@ -94,38 +94,54 @@ def _in_float(gray: Image.Image) -> Image.Image:
     return gray if gray.mode == "F" else Image.fromarray(np.asarray(gray, dtype=np.float32))
 
 
-def same_images(first: Survey, second: Survey) -> Iterator[tuple[int, int]]:
-    """Positions (in `first`, in `second`) of images with equal pixels; of one survey, each pair once."""
-    places: dict[bytes, list[int]] = {}
-    for position, digest in enumerate(first.digests):
-        places.setdefault(digest, []).append(position)
-    for position, digest in enumerate(second.digests):
-        for other in places.get(digest, ()):
-            if first is not second or other < position:
-                yield other, position
+def same_images(first: Survey, second: Survey) -> list[tuple[int, int]]:
+    """(position in `first`, position in `second`) of each image of `second` and the first one with equal pixels.
+
+    Of one survey: of each image that has been there before.
+    """
+    places = _first_places(first)
+    pairs = [(places[digest], position) for position, digest in enumerate(second.digests) if digest in places]
+    return [(i, j) for i, j in pairs if first is not second or i < j]
 
 
-def similar_images(first: Survey, second: Survey, most_bits: int) -> list[tuple[int, int, int]]:
+def similar_images(first: Survey, second: Survey, most_bits: int, most_pairs: int) -> list[tuple[int, int, int]]:
     """(position in `first`, position in `second`, bits) of images whose hashes differ in at most so many of 64 bits.
 
     At most 3: then one of the four quarters of the two hashes is equal, and only images that share one are compared.
-    Images with equal pixels are left out. Sorted by the number of bits.
+    Images with equal pixels are left out, and counted once within each survey. Sorted by the number of bits; about
+    `most_pairs` of them at most, since images that are empty but for some noise may all look alike.
     """
     assert most_bits < 4
     found: dict[tuple[int, int], int] = {}
+    positions = [np.array([*_first_places(some).values()], dtype=np.int64) for some in (first, second)]
+    hashes = [some.hashes[which] for some, which in zip((first, second), positions, strict=True)]
+    for i, j in _sharing_a_quarter(*hashes):
+        bits = np.bitwise_count(hashes[0][i][:, None] ^ hashes[1][j])
+        for row, column in zip(*np.nonzero(bits <= most_bits), strict=True):
+            pair = int(positions[0][i[row]]), int(positions[1][j[column]])
+            if first.digests[pair[0]] != second.digests[pair[1]]:
+                found[pair] = int(bits[row, column])
+        if len(found) >= most_pairs:
+            break
+    return sorted(((*pair, bits) for pair, bits in found.items()), key=lambda triple: (triple[2], *triple[:2]))
+
+
+def _sharing_a_quarter(first: np.ndarray, second: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Positions in two lists of hashes, in blocks of at most 2^18 pairs, all of which share 16 bits."""
     for shift in range(0, NUM_BITS, 16):
-        ours, theirs = ((some.hashes >> np.uint64(shift)) & np.uint64(0xFFFF) for some in (first, second))
-        order = np.argsort(ours, kind="stable")
-        values, counts = np.unique(theirs, return_counts=True)
+        ours, theirs = ((hashes >> np.uint64(shift)) & np.uint64(0xFFFF) for hashes in (first, second))
+        order, values = np.argsort(ours, kind="stable"), np.unique(theirs)
         starts, ends = (np.searchsorted(ours[order], values, side) for side in ("left", "right"))
-        rows = np.split(np.argsort(theirs, kind="stable"), np.cumsum(counts)[:-1])
-        for start, end, of_second in zip(starts, ends, rows, strict=True):
-            if start == end:
-                continue
-            of_first = order[start:end]
-            for part in np.array_split(of_second, -(-len(of_second) * len(of_first) // 2**24)):
-                bits = np.bitwise_count(first.hashes[of_first][:, None] ^ second.hashes[part])
-                for i, j in zip(*np.nonzero(bits <= most_bits), strict=True):
-                    found[int(of_first[i]), int(part[j])] = int(bits[i, j])
-    pairs = [(i, j, bits) for (i, j), bits in found.items() if first.digests[i] != second.digests[j]]
-    return sorted(pairs, key=lambda pair: (pair[2], pair[0], pair[1]))
+        for value, start, end in zip(values, starts, ends, strict=True):
+            if start < end:
+                of_second = np.flatnonzero(theirs == value)
+                for part in np.array_split(of_second, -(-len(of_second) * int(end - start) // 2**18)):
+                    yield order[start:end], part
+
+
+def _first_places(found: Survey) -> dict[bytes, int]:
+    """The position of the first image of each digest."""
+    places: dict[bytes, int] = {}
+    for position, digest in enumerate(found.digests):
+        places.setdefault(digest, position)
+    return places
