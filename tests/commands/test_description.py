@@ -15,6 +15,7 @@ from vitcli.commands.embed import embed
 from vitcli.commands.predict import predict
 from vitcli.deploy.artifact import open_artifact
 from vitcli.deploy.plan import ExportPlan
+from vitcli.networks.opened import open_network
 
 RAW, AVERAGE = 1, 2
 
@@ -89,3 +90,11 @@ def test_train(weights: str, tmp_path: Path, use_ema, seed):
     tensors = network(seed).state_dict()
     assert all(torch.allclose(found[name], tensors[name], atol=1e-6) for name in tensors)
     assert not same(network(RAW).state_dict(), network(AVERAGE).state_dict())
+
+
+def test_what_is_assumed_is_said(weights: str):
+    for words in ({}, {"mean": [0.1], "std": [0.2]}, {"interpolation": "bilinear"}):
+        said = vitcli.load_recipe(model="vit_ti_patch16", depth=1, num_heads=3, image_resize=32, **words)
+        notes = open_network(weights, recipe=said).notes
+        (note,) = [note for note in notes if "the preprocessing of the weights is not known" in note]
+        assert all((f"{name} " in note.split("assumed: ")[1]) != (name in words) for name in ("mean", "interpolation"))

@@ -183,6 +183,7 @@ def test_arrays_of_numpy(tmp_path, shape, dtype):
         (np.zeros((0, 5)), "an array of shape"),
         (np.zeros((5, 2, 2, 2)), "an array of shape"),
         (np.zeros((3, 400, 300), dtype=np.uint8), "300 x 400 pixels are more than"),
+        (np.zeros((90, 50, 90), dtype=np.uint8), "50 x 90 pixels of 90 channels are more than"),
     ],
 )
 def test_arrays_that_are_no_images(tmp_path, values, reason):

@@ -290,6 +290,12 @@ def test_other_blocks_are_named(tmp_path):
         convert_weights(Weights(tensors, run), "timm", tmp_path / "out")
 
 
+def test_normalized_queries_are_named(tmp_path):
+    theirs = timm.create_model("vit_tiny_patch16_224", img_size=32, qk_norm=True, depth=1)
+    with pytest.raises(WeightsError, match="normalized queries and keys"):
+        convert_weights(Weights(theirs.state_dict(), {}, "w.pth"), "vitcli", tmp_path / "w.safetensors")
+
+
 def test_show(tmp_path, capsys):
     """The project the names belong to, if it is known; and the meaning of 96 if the number of heads is not known."""
     for module, words in (

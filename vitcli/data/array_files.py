@@ -13,8 +13,8 @@ from PIL import Image
 from vitcli.data.bands import Bands, Picture
 from vitcli.errors import DataError
 
-#: raises for a width and height that are too large
-CheckSize = Callable[[int, int], None]
+#: raises for a width, height and number of channels that are too large
+CheckSize = Callable[[int, int, int], None]
 
 
 def read_npy(file: BinaryIO, check_size: CheckSize) -> Picture:
@@ -26,8 +26,7 @@ def read_npy(file: BinaryIO, check_size: CheckSize) -> Picture:
     version = np.lib.format.read_magic(file)
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = header(file)
-    height, width = _sides(shape)
-    check_size(width, height)
+    check_size(*_size(shape))
     if dtype.hasobject or dtype.kind not in "buif":
         raise DataError(f"an array of {dtype}; pixels are whole or floating-point numbers")
     file.seek(0)
@@ -43,7 +42,7 @@ def read_tiff(file: BinaryIO, check_size: CheckSize) -> tuple[Picture, int]:
     file.seek(0)
     with tifffile.TiffFile(file, name="image.tif") as tiff:
         page = tiff.pages.first
-        check_size(page.imagewidth, page.imagelength)
+        check_size(page.imagewidth, page.imagelength, page.samplesperpixel)
         pixels = page.asarray()
         picture = _picture(np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels, channels_last=True)
         return picture, int(page.tags.valueof(274, 1))
@@ -57,10 +56,13 @@ def read_png(file: BinaryIO) -> Picture:
     return _picture(imagecodecs.png_decode(file.read()), channels_last=True)
 
 
-def _sides(shape: tuple[int, ...]) -> tuple[int, int]:
+def _size(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Width, height, channels."""
     if len(shape) not in (2, 3) or 0 in shape:
         raise DataError(f"an array of shape {shape}; an image is (H, W), (H, W, C) or (C, H, W)")
-    return (shape[1], shape[2]) if _has_channels_first(shape) else (shape[0], shape[1])
+    if len(shape) == 2:
+        return shape[1], shape[0], 1
+    return (shape[2], shape[1], shape[0]) if _has_channels_first(shape) else (shape[1], shape[0], shape[2])
 
 
 def _has_channels_first(shape: tuple[int, ...]) -> bool:

@@ -104,9 +104,11 @@ def _decode(file: BinaryIO, max_image_pixels: int) -> Picture:
     return _upright(_loaded(image), _orientation(image))
 
 
-def _check_size(most: int, width: int, height: int) -> None:
-    if width * height > most:
-        raise DataError(f"{width:,} x {height:,} pixels are more than max_image_pixels {most:,}")
+def _check_size(most: int, width: int, height: int, channels: int = 1) -> None:
+    """DataError for too many pixels; more than four channels count like more pixels."""
+    if width * height * max(channels / 4, 1) > most:
+        of = f" of {channels:,} channels" if channels > 4 else ""
+        raise DataError(f"{width:,} x {height:,} pixels{of} are more than max_image_pixels {most:,}")
 
 
 def _loaded(image: Image.Image) -> Image.Image:
