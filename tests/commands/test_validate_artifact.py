@@ -14,7 +14,7 @@ from vitcli.cli import main
 from vitcli.commands.validate import validate
 from vitcli.data.mixing import Normalizer
 from vitcli.deploy.artifact import open_artifact
-from vitcli.deploy.bridges import ExportedNetwork, fed_pixels
+from vitcli.deploy.bridges import ExportedNetwork, seen_by
 from vitcli.errors import DataError
 from vitcli.recipe.load import load_recipe
 
@@ -68,16 +68,19 @@ def test_a_probability_of_zero_does_not_outweigh_all_others(artifact, colors, mo
 
 
 @pytest.mark.parametrize("channels", [3, 1])
-def test_the_network_of_an_artifact_gets_the_pixels_unchanged(channels: int, artifact):
+def test_the_network_of_an_artifact_gets_the_pixels_unchanged(channels: int, artifact, monkeypatch):
     """All 256 values survive the normalization of an evaluation, in both image formats."""
     opened = open_artifact(artifact(channels=channels))
-    network, recipe = ExportedNetwork(opened), fed_pixels(load_recipe(), opened)
+    network, recipe = ExportedNetwork(opened), seen_by(opened, load_recipe())
+    classify = network.classify
     pixels = torch.arange(4 * SIZE * SIZE).remainder(256).to(torch.uint8).view(4, 1, SIZE, SIZE)
     pixels = pixels.repeat(1, channels, 1, 1)
     normalize = Normalizer(recipe.augmentation.mean, recipe.augmentation.std, channels)
-    assert torch.equal(normalize(pixels), pixels.float())
+    given = []
+    monkeypatch.setattr(network, "classify", lambda images: given.append(images) or classify(images))
     images = [Image.fromarray(one.permute(1, 2, 0).squeeze(-1).numpy()) for one in pixels]
     np.testing.assert_allclose(network(normalize(pixels)).exp(), [expected(i, channels) for i in images], atol=1e-6)
+    np.testing.assert_array_equal(given[0], pixels.permute(0, 2, 3, 1))
 
 
 def test_the_recipe_in_the_artifact_supplies_the_data(artifact, colors, capsys):

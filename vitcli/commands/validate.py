@@ -14,7 +14,7 @@ from vitcli.data.crops import Crops
 from vitcli.data.datasets import build_splits
 from vitcli.data.source import Source
 from vitcli.deploy.artifact import RECIPE, Artifact, fixed_by_export, is_artifact, open_artifact
-from vitcli.deploy.bridges import ExportedNetwork, fed_pixels
+from vitcli.deploy.bridges import ExportedNetwork, seen_by
 from vitcli.deploy.predictions import check_writable
 from vitcli.distributed import joined, num_launched
 from vitcli.engine.failures import memory_in_words
@@ -180,7 +180,7 @@ def _artifact(recipe: Recipe) -> Subject:
     recipe, _ = overlaid(recipe, known, str(artifact.folder), over_file=True)
     has_names = recipe.dataset.class_names or artifact.class_names != without_names(len(artifact.class_names))
     return Subject(
-        fed_pixels(recipe, artifact),
+        seen_by(artifact, recipe),
         ExportedNetwork(artifact, device=device).eval(),
         str(artifact.folder),
         artifact.class_names,

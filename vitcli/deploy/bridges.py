@@ -12,9 +12,8 @@ from vitcli.errors import UsageError
 from vitcli.layers.reparam import reparameterize
 from vitcli.networks.opened import Opened
 from vitcli.recipe.load import Recipe
+from vitcli.weights.preprocessing import KEYS
 
-#: recipe keys that say which pixels of an image the network gets
-GEOMETRY = ("image_resize", "crop_pct", "crop_mode", "interpolation", "pixel_range")
 #: the logarithm of a probability of 0 would make one image outweigh all others
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
@@ -43,24 +42,26 @@ class ModelClassifier(ImageClassifier):
 
 
 class ExportedNetwork(nn.Module):
-    """(B, C, H, W) whole numbers 0..255 of any type -> (B, num_classes), the logarithms of the probabilities.
+    """(B, C, H, W) images, normalized as `seen_by` says -> (B, num_classes), the logarithms of the probabilities.
 
-    These count as logits: their softmax is the probabilities. Normalization is part of the artifact; see `fed_pixels`.
+    These count as logits: their softmax is the probabilities. The artifact gets the pixels, since normalization is part
+    of it.
     """
 
     def __init__(self, artifact: Artifact, *, device: str | None = None) -> None:
         super().__init__()
         self.classify = Classifier(artifact, device=device)
+        seen = artifact.preprocessing
+        self.mean, self.std = (255 * torch.tensor(values).view(1, -1, 1, 1) for values in (seen.mean, seen.std))
 
     def forward(self, images: Tensor) -> Tensor:
-        pixels = images.to("cpu", torch.uint8).permute(0, 2, 3, 1).contiguous()  # (B, H, W, C)
-        probabilities = torch.from_numpy(self.classify(pixels.numpy())).to(images.device)
-        return probabilities.clamp(min=_SMALLEST).log()
+        pixels = (images.to("cpu", torch.float32) * self.std + self.mean).round().clamp(0, 255).to(torch.uint8)
+        probabilities = torch.from_numpy(self.classify(pixels.permute(0, 2, 3, 1).contiguous().numpy()))  # (B, H, W, C)
+        return probabilities.to(images.device).clamp(min=_SMALLEST).log()
 
 
-def fed_pixels(recipe: Recipe, artifact: Artifact) -> Recipe:
-    """`recipe` with the image geometry of `artifact`, and a normalization that leaves pixels as they are (0..255)."""
-    seen = artifact.preprocessing
-    geometry = {name: getattr(seen, name) for name in GEOMETRY}
-    geometry["in_channels"] = artifact.in_channels
-    return recipe.changed(str(artifact.folder), **geometry, mean=[0.0], std=[1 / 255], amp="off", quantize="none")
+def seen_by(artifact: Artifact, recipe: Recipe) -> Recipe:
+    """`recipe` with the preprocessing of `artifact`, in float32."""
+    seen = {name: getattr(artifact.preprocessing, name) for name in KEYS}
+    seen |= {"image_resize": artifact.preprocessing.image_resize, "in_channels": artifact.in_channels}
+    return recipe.changed(str(artifact.folder), **seen, amp="off", quantize="none")
