@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -447,6 +449,14 @@ def test_cifar_arrays_become_rgb_images(tmp_path, monkeypatch):
 def write_all(folder: Path, make_image_folder) -> None:
     """Files for every data set that needs some, a few images each."""
     make_image_folder(CATS_AND_DOGS)
+    for split in ("train", "val"):
+        images = sorted((folder / split).glob("*/*.png"))
+        rows = [{"image": str(path.relative_to(folder)), "label": path.parent.name} for path in images]
+        (folder / f"{split}.csv").write_text(
+            "image,label\n" + "".join(f"{row['image']},{row['label']}\n" for row in rows)
+        )
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        pq.write_table(pa.Table.from_pylist(rows), folder / f"{split}.parquet")
     for name in ("MNIST", "FashionMNIST"):
         for part in ("train", "t10k"):
             write_idx(folder / name / f"raw/{part}-images-idx3-ubyte", np.zeros((4, 28, 28)))
