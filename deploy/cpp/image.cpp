@@ -13,7 +13,7 @@
 namespace vitcli {
 namespace {
 
-constexpr std::int64_t MOST_PIXELS = 67'108'864;
+constexpr std::int64_t MOST_PIXELS = 67'108'864;  // the default of max_image_pixels
 
 Bytes read_file(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path)) throw std::runtime_error("no such file");

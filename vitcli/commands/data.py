@@ -10,6 +10,7 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from vitcli.data.datasets import Splits, build_splits
+from vitcli.data.source import Source
 from vitcli.data.survey import Survey, same_images, similar_images, survey
 from vitcli.deploy.predictions import check_writable
 from vitcli.log import Reporter
@@ -61,11 +62,11 @@ def _say_split(reporter: Reporter, name: str, facts: dict[str, Any]) -> None:
         _list(reporter, [_line(pair) for pair in conflicts])
 
 
-def _sources(splits: Splits) -> dict[str, Any]:
+def _sources(splits: Splits) -> dict[str, Source]:
     return {"train": splits.train} | ({"val": splits.val} if splits.val is not None else {})
 
 
-def _read(name: str, source: Any) -> Survey:
+def _read(name: str, source: Source) -> Survey:
     columns = f"reading {name}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, transient=True, disable=not sys.stdout.isatty()) as progress:
         task = progress.add_task(name, total=len(source))

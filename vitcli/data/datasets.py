@@ -58,7 +58,7 @@ def build_splits(section: Dataset, needs_labels: bool = True, *, needs_val: bool
 def build_split(section: Dataset, split: Literal["train", "val"], needs_labels: bool = True) -> Source:
     """One split alone, numbered by its own classes in the order `class_order`."""
     open_source: Callable[..., Source] = catalog.load("sources", section.dataset)
-    if section.held_out == (0, 0):
+    if section.held_out is None:
         source = open_source(section, split, needs_labels)
     else:
         source = part_of(open_source(section, "train", needs_labels), section, split)

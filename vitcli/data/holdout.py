@@ -22,6 +22,7 @@ def part_of(pool: Source, section: Dataset, split: str) -> Source:
         DataError: no image would be left in one of the parts.
         UsageError: `group_by` does not match the name of an image.
     """
+    assert section.held_out is not None
     start, end = section.held_out
     places = _places(pool, section)
     is_val = (start <= places) & (places < end)

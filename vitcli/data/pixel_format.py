@@ -16,8 +16,7 @@ from PIL import Image
 
 from vitcli.data.bands import Bands, Picture, bands_of
 from vitcli.errors import DataError
-
-Limits = tuple[float, float]
+from vitcli.recipe.schema.augmentation import Limits
 
 SIXTEEN_BITS: Limits = (0, 65535)
 #: modes of Pillow whose values are not 8 bits: unsigned 16 bits, signed 32 bits, floating point
@@ -70,7 +69,7 @@ class PixelFormat:
 
 
 def _wrong_number(found: int, wanted: int) -> UnfitImage:
-    help = f"in_channels: {found} is a network for such images"
+    help = f"in_channels: {found} makes a network for such images"
     return UnfitImage(f"the image has {found} channel{'s' * (found > 1)}, the network takes {wanted}", help=help)
 
 
@@ -124,7 +123,7 @@ def declared(subject: str, bands: Sequence[Image.Image], values: Sequence[np.nda
         return SIXTEEN_BITS
     values_are = f"{_kind_of(bands)} and values from {_number(low)} to {_number(high)}"
     example = f"give it by pixel_range, for example [{_number(min(low, 0.0))}, {_number(_full(high))}]"
-    dark = "; [0, 65535] if all 16 bits are used and it is only dark" if low >= 0 and high.is_integer() else ""
+    dark = "; [0, 65535] if all 16 bits are used and the image is just dark" if low >= 0 and high.is_integer() else ""
     message = f"{subject} {values_are}; which are black and white is not known"
     raise UnfitImage(message, help=example + dark)
 
@@ -144,7 +143,7 @@ def _kind_of(bands: Sequence[Image.Image]) -> str:
 
 
 def _full(high: float) -> float:
-    """The largest number of so many bits, for a whole number of at least 1."""
+    """The largest number with as many bits as `high`; `high` itself if that is no whole number above 0."""
     return float(2 ** math.ceil(math.log2(high + 1)) - 1) if high >= 1 and high.is_integer() else high
 
 

@@ -105,10 +105,10 @@ def same_images(first: Survey, second: Survey) -> list[tuple[int, int]]:
 
 
 def similar_images(first: Survey, second: Survey, most_bits: int, most_pairs: int) -> list[tuple[int, int, int]]:
-    """(position in `first`, position in `second`, bits) of images whose hashes differ in at most so many of 64 bits.
+    """(position in `first`, position in `second`, bits) of images whose hashes differ in at most `most_bits` bits.
 
-    At most 3: then one of the four quarters of the two hashes is equal, and only images that share one are compared.
-    Images with equal pixels are left out, and counted once within each survey. Sorted by the number of bits; about
+    These are at most 3: then one of the four quarters of the two hashes is equal, and only images that share one are
+    compared. Images with equal pixels are left out, and counted once within each survey. Sorted by the number of bits; about
     `most_pairs` of them at most, since images that are empty but for some noise may all look alike.
     """
     assert most_bits < 4

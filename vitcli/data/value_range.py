@@ -21,9 +21,10 @@ def settled_range(images: Source, in_channels: int, pixel_range: Limits | str) -
     """
     fits = PixelFormat(in_channels, SIXTEEN_BITS if isinstance(pixel_range, str) else pixel_range)
     deep = []
-    for index in range(0, len(images), max(1, len(images) // NUM_IMAGES)):
+    some = images.subset(NUM_IMAGES)
+    for index in range(len(some)):
         try:
-            image = images.load(index)
+            image = some.load(index)
         except BadImage:
             continue
         fits(image)

@@ -60,10 +60,7 @@ def build_training(
     """
     section = recipe.model
     weights = open_weights(section.ckpt_path, use_ema=section.use_ema) if fresh and section.ckpt_path else None
-    if weights:
-        recipe, said = adopt_preprocessing(recipe, weights)
-        reporter.notes(said)
-    recipe = _with_pixel_range(recipe, splits, reporter)
+    recipe = _with_preprocessing(recipe, weights, splits, reporter)
     prepare_device(recipe, world.device)
     plan = build_plan(recipe, world, len(splits.train))
     lr_factor, lr_text = scaled_lr(recipe.scheduler, plan.global_batch)
@@ -80,11 +77,6 @@ def build_training(
     if recipe.system.compile:
         task.compile()
     optim = recipe.optimizer
-    decay = {"weight_decay": optim.weight_decay, "weight_decay_filter": optim.weight_decay_filter}
-    groups = param_groups(task, **decay, layer_decay=optim.layer_decay)
-    optimizer = build_optimizer(optim, groups, world.device, task)
-    if describe := getattr(optimizer, "describe", None):
-        reporter.say(describe())
     average = {"decay": optim.ema_decay, "ramp_steps": optim.ema_ramp_steps}
     return Training(
         recipe=recipe,
@@ -92,7 +84,7 @@ def build_training(
         run_dir=run_dir,
         task=task,
         wrapped=wrapped(task, world),
-        optimizer=optimizer,
+        optimizer=_build_optimizer(recipe, task, world.device, reporter),
         scaler=torch.amp.GradScaler(world.device.type, enabled=chosen_amp(recipe, world.device) == "fp16"),
         ema=ExponentialMovingAverage(task.network, **average) if optim.ema else None,
         plan=plan,
@@ -111,14 +103,27 @@ def build_training(
     )
 
 
-def _with_pixel_range(recipe: Recipe, splits: Splits, reporter: Reporter) -> Recipe:
-    """The recipe with the range that `auto` means for these images, which validation and export use too."""
+def _with_preprocessing(recipe: Recipe, weights: Weights | None, splits: Splits, reporter: Reporter) -> Recipe:
+    """The recipe with the preprocessing of the weights, where it sets none, and the range of values of the images."""
+    if weights:
+        recipe, said = adopt_preprocessing(recipe, weights)
+        reporter.notes(said)
     given = recipe.augmentation.pixel_range
     found = settled_range(splits.train, recipe.model.in_channels, given)
     if found == given:
         return recipe
     reporter.notes([f"images of more than 8 bits per channel: pixel_range {list(found)}"])
     return recipe.changed("the images", pixel_range=list(found))
+
+
+def _build_optimizer(recipe: Recipe, task: Task, device: torch.device, reporter: Reporter) -> torch.optim.Optimizer:
+    optim = recipe.optimizer
+    decay = {"weight_decay": optim.weight_decay, "weight_decay_filter": optim.weight_decay_filter}
+    groups = param_groups(task, **decay, layer_decay=optim.layer_decay)
+    optimizer = build_optimizer(optim, groups, device, task)
+    if describe := getattr(optimizer, "describe", None):
+        reporter.say(describe())
+    return optimizer
 
 
 def prepare_device(recipe: Recipe, device: torch.device) -> None:

@@ -98,7 +98,7 @@ def open_folder(section: Dataset, split: str, needs_labels: bool = True) -> Fold
     try:
         root, notes = _find_split(section, split)
     except MissingSplit as error:
-        if section.held_out != (0, 0) and _has_class_folders(section):
+        if section.held_out is not None and _has_class_folders(section):
             return _open_labeled(section, _data_dir(section), split, [])
         if needs_labels or split != "train" or _folders_of(section, "val"):
             raise

@@ -90,19 +90,19 @@ class Dataset(Section):
     )
 
     @property
-    def held_out(self) -> tuple[float, float]:
-        """The part of [0, 1) that is for validation; (0, 0): the data has a validation split."""
+    def held_out(self) -> tuple[float, float] | None:
+        """The part of [0, 1) that is for validation; None: the data has a validation split."""
         if self.val_fold is None:
-            return 0, self.val_ratio or 0
+            return None if self.val_ratio is None else (0, self.val_ratio)
         number, of = map(int, self.val_fold.split("/"))
         return (number - 1) / of, number / of
 
     def notes(self, recipe: Recipe) -> Iterator[str]:
-        if self.held_out == (0, 0):
+        if self.held_out is None:
             yield from without_effect(recipe, "split_seed", "group_by", why=" without `val_ratio` or `val_fold`")
         else:
             yield from without_effect(recipe, "val_split", "val_labels", why=" with `val_ratio` or `val_fold`")
-        if self.val_split == self.train_split and self.held_out == (0, 0):
+        if self.val_split == self.train_split and self.held_out is None:
             yield "`val_split` is the training split: the accuracy on it says nothing about other images"
 
     def problems(self, recipe: Recipe) -> Iterator[Finding]:
@@ -112,12 +112,9 @@ class Dataset(Section):
             yield name, f"`{name}` and `{given[0]}` both choose a part of the training split", "give one of them"
         if self.val_fold is not None and self.val_ratio is not None:
             yield "val_fold", "`val_fold` and `val_ratio` both choose the validation images", "give one of them"
-        if self.val_fold is not None and (self.held_out[1] > 1 or self.held_out == (0, 1)):
-            yield (
-                "val_fold",
-                f"`val_fold: {self.val_fold}` is not one of its parts",
-                "write NUMBER/PARTS, from 1/5 to 5/5 for five",
-            )
+        if self.val_fold is not None and (self.held_out == (0, 1) or max(self.held_out or (0,)) > 1):
+            message = f"`val_fold: {self.val_fold}` is not one of its parts"
+            yield "val_fold", message, "write NUMBER/PARTS, from 1/5 to 5/5 for five"
         if self.group_by is not None:
             try:
                 re.compile(self.group_by)
