@@ -108,8 +108,8 @@ def similar_images(first: Survey, second: Survey, most_bits: int, most_pairs: in
     """(position in `first`, position in `second`, bits) of images whose hashes differ in at most `most_bits` bits.
 
     These are at most 3: then one of the four quarters of the two hashes is equal, and only images that share one are
-    compared. Images with equal pixels are left out, and counted once within each survey. Sorted by the number of bits; about
-    `most_pairs` of them at most, since images that are empty but for some noise may all look alike.
+    compared. Images with equal pixels are left out, and counted once within each survey. Sorted by the number of bits;
+    about `most_pairs` of them at most, since images that are empty but for some noise may all look alike.
     """
     assert most_bits < 4
     found: dict[tuple[int, int], int] = {}
