@@ -58,7 +58,8 @@ def _say_split(reporter: Reporter, name: str, facts: dict[str, Any]) -> None:
     _list(reporter, [f"{bad['name']}: {bad['reason']}" for bad in facts["unreadable"]])
     if twice := facts["duplicates"]:
         conflicts = [pair for pair in twice if pair["classes"][0] != pair["classes"][1]]
-        reporter.say(f"{len(twice):,} {name} images equal an earlier one, {len(conflicts):,} of them in another class")
+        in_words = f"; in another class: {len(conflicts):,}" if facts["class_counts"] else ""
+        reporter.say(f"{name} images that equal an earlier one: {len(twice):,}{in_words}")
         _list(reporter, [_line(pair) for pair in conflicts])
 
 

@@ -186,7 +186,10 @@ def _data_dir(section: Dataset) -> Path:
         raise UsageError(f"the data set {section.dataset!r} needs a folder", help=f"give --data_dir; {_LAYOUT}")
     if not data_dir.is_dir():
         what = "is not a folder" if data_dir.exists() else "does not exist"
-        raise DataError(f"data_dir {os.fspath(data_dir)!r} {what}", help=f"check --data_dir; {_LAYOUT}")
+        tables = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+        kind = tables.get(data_dir.suffix) if data_dir.exists() else None
+        help = f"a table is read with --dataset {kind}" if kind else f"check --data_dir; {_LAYOUT}"
+        raise DataError(f"data_dir {os.fspath(data_dir)!r} {what}", help=help)
     return data_dir
 
 
