@@ -144,5 +144,9 @@ def test_no_table(root: Path):
         build_splits(Dataset(dataset="csv"))
     with pytest.raises(DataError, match="does not exist"):
         build_splits(Dataset(dataset="csv", data_dir=root / "absent.csv"))
+    write(root / "b.tsv", ROWS, "\t")
+    with pytest.raises(DataError, match="is not a folder") as error:
+        build_splits(Dataset(data_dir=root / "b.tsv"))
+    assert error.value.help == "a table is read with --dataset csv"
     with pytest.raises(DataError, match=r"there is no train\.csv or train\.tsv in"):
         build_splits(Dataset(dataset="csv", data_dir=root))

@@ -31,6 +31,8 @@ from vitcli.data.source import MissingSplit, Source
 from vitcli.errors import DataError, UsageError
 from vitcli.recipe.schema import Dataset
 
+#: recipe key `dataset` -> suffixes of the tables that list its images, see `table.py`
+TABLES = {"csv": (".csv", ".tsv"), "jsonl": (".jsonl", ".ndjson"), "parquet": (".parquet",)}
 _LAYOUT = "the layout is <data_dir>/<split>/<class>/<image>, for example data/train/cat/1.jpg and data/val/cat/2.jpg"
 
 
@@ -186,8 +188,9 @@ def _data_dir(section: Dataset) -> Path:
         raise UsageError(f"the data set {section.dataset!r} needs a folder", help=f"give --data_dir; {_LAYOUT}")
     if not data_dir.is_dir():
         what = "is not a folder" if data_dir.exists() else "does not exist"
-        tables = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
-        kind = tables.get(data_dir.suffix) if data_dir.exists() else None
+        kind = next(
+            (name for name, suffixes in TABLES.items() if data_dir.suffix in suffixes and data_dir.exists()), None
+        )
         help = f"a table is read with --dataset {kind}" if kind else f"check --data_dir; {_LAYOUT}"
         raise DataError(f"data_dir {os.fspath(data_dir)!r} {what}", help=help)
     return data_dir

@@ -19,7 +19,7 @@ from typing import Any
 
 from vitcli.data.class_names import class_name
 from vitcli.data.source import MissingSplit
-from vitcli.data.sources.folder import FolderImages
+from vitcli.data.sources.folder import TABLES, FolderImages
 from vitcli.errors import DataError, UsageError
 from vitcli.recipe.schema import Dataset
 
@@ -27,8 +27,6 @@ from vitcli.recipe.schema import Dataset
 IMAGE = ("image_path", "image", "file_name", "filename", "filepath", "file", "path")
 LABEL = ("label", "class", "class_name", "target", "category")
 SPLIT, GROUP = "split", "group"
-#: recipe key `dataset` -> suffixes of its files
-SUFFIXES = {"csv": (".csv", ".tsv"), "jsonl": (".jsonl", ".ndjson"), "parquet": (".parquet",)}
 
 Row = Mapping[str, Any]
 #: a row and its number in the file
@@ -71,7 +69,7 @@ _ADVICE = "hold a part of the rows out for validation: --val_ratio 0.2, or add a
 
 def _find_table(section: Dataset, split: str) -> tuple[Path, tuple[str, ...] | None]:
     """The table of a split, and the values of its column `split` that belong to it; None: all rows do."""
-    where, suffixes = section.data_dir, SUFFIXES[section.dataset]
+    where, suffixes = section.data_dir, TABLES[section.dataset]
     if where is None or not where.exists():
         reason = "needs a table" if where is None else f"cannot be read: {os.fspath(where)!r} does not exist"
         help = f"give --data_dir: a file that ends in {' or '.join(suffixes)}, or a folder with one for each split"
