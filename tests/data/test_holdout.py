@@ -1,6 +1,7 @@
 """Validation images held out of one set: stratified, repeatable, and never through a group."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,16 @@ def test_a_folder_of_class_folders(pool: Path):
 def test_a_larger_ratio_holds_out_more_of_each_class(pool: Path):
     smaller, larger = (set(names(build_splits(Dataset(data_dir=pool, val_ratio=ratio)).val)) for ratio in (0.2, 0.5))
     assert smaller < larger
+
+
+def test_neighbors_by_name_are_not_held_out_together(pool: Path):
+    """Frames of a video, for example, are next to each other."""
+    val = {*names(build_splits(Dataset(data_dir=pool, val_ratio=0.5)).val)}
+    ordered = [
+        name in val for name in sorted(path.name for path in (pool / "ant").iterdir()) for name in [f"ant/{name}"]
+    ]
+    assert sum(ordered) == 10
+    assert sum(first != second for first, second in pairwise(ordered)) > 4
 
 
 @pytest.mark.parametrize("num_folds", [2, 3, 5, 7])
