@@ -188,10 +188,8 @@ def _data_dir(section: Dataset) -> Path:
         raise UsageError(f"the data set {section.dataset!r} needs a folder", help=f"give --data_dir; {_LAYOUT}")
     if not data_dir.is_dir():
         what = "is not a folder" if data_dir.exists() else "does not exist"
-        kind = next(
-            (name for name, suffixes in TABLES.items() if data_dir.suffix in suffixes and data_dir.exists()), None
-        )
-        help = f"a table is read with --dataset {kind}" if kind else f"check --data_dir; {_LAYOUT}"
+        kinds = [name for name, suffixes in TABLES.items() if data_dir.suffix in suffixes and data_dir.exists()]
+        help = f"a table is read with --dataset {kinds[0]}" if kinds else f"check --data_dir; {_LAYOUT}"
         raise DataError(f"data_dir {os.fspath(data_dir)!r} {what}", help=help)
     return data_dir
 
