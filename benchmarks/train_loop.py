@@ -2,8 +2,9 @@
 
     python benchmarks/train_loop.py --data-dir CIFAR10
 
-Both train FastViT-T8 on the same folder with the settings of recipes/cifar10_fastvit_t8.yaml, one loader process each,
+All train FastViT-T8 on the same folder with the settings of recipes/cifar10_fastvit_t8.yaml, one loader process each,
 taking turns in the same process; the median of the rounds counts, without the first steps, in which workers start.
+vitcli reads the folder, keeps it in memory (cache: ram), or keeps and crops it on the device (cache: device).
 """
 
 import argparse
@@ -24,6 +25,7 @@ from vitcli import load_recipe, train
 from vitcli.recipe.load import Recipe
 
 WARM_UP_STEPS = 10
+CACHES = ("none", "ram", "device")
 
 
 def main() -> None:
@@ -34,13 +36,23 @@ def main() -> None:
     options = parser.parse_args()
     recipe = load_recipe("cifar10_fastvit_t8", data_dir=options.data_dir)
     print(f"torch {torch.__version__}, timm {timm.__version__}, {torch.get_num_threads()} threads")
-    rates: dict[str, list[float]] = {"timm": [], "vitcli": []}
+    rates: dict[str, list[float]] = {"timm": [], **{cache: [] for cache in CACHES}}
+    waits: dict[str, list[float]] = {cache: [] for cache in CACHES}
     for _ in range(options.rounds):
         rates["timm"].append(timm_rate(recipe, options.steps))
-        rates["vitcli"].append(vitcli_rate(recipe, options.steps))
+        print(f"timm {rates['timm'][-1]:.0f}", end="", flush=True)
+        for cache in CACHES:
+            rate, wait = vitcli_rate(recipe.changed(cache=cache), options.steps)
+            rates[cache].append(rate)
+            waits[cache].append(wait)
+            print(f", {cache} {rate:.0f} (data wait {wait:.1%})", end="", flush=True)
+        print()
+    of_timm = statistics.median(rates["timm"])
     for name, values in rates.items():
-        print(f"{name:>7}: {statistics.median(values):6.0f} img/s  (rounds: {', '.join(f'{v:.0f}' for v in values)})")
-    print(f"  ratio: {statistics.median(rates['vitcli']) / statistics.median(rates['timm']):6.2f}")
+        rate = statistics.median(values)
+        wait = f", data wait {statistics.median(waits[name]):.1%}" if name in waits else ""
+        label = name if name == "timm" else f"vitcli, cache: {name}"
+        print(f"{label:>22}: {rate:6.0f} img/s, {rate / of_timm:.2f} of timm{wait}")
 
 
 def timm_rate(recipe: Recipe, steps: int) -> float:
@@ -69,19 +81,21 @@ def timm_rate(recipe: Recipe, steps: int) -> float:
     return steps * batch_size / (time.perf_counter() - start)
 
 
-def vitcli_rate(recipe: Recipe, steps: int) -> float:
-    """`vitcli train`, as the log lines measure it."""
+def vitcli_rate(recipe: Recipe, steps: int) -> tuple[float, float]:
+    """`vitcli train`, as the log lines measure it: images per second, and the share of the time without data."""
     batch_size = recipe.dataset.batch_size
     with tempfile.TemporaryDirectory() as folder:
         short = recipe.changed(
             run_dir=f"{folder}/run", num_samples=(steps + WARM_UP_STEPS) * batch_size, epoch_size=1,
-            log_interval=WARM_UP_STEPS, num_parallel_workers=1, val_split="val",
+            log_interval=WARM_UP_STEPS, num_parallel_workers=1, val_split="val", val_while_train=False,
         )  # fmt: skip
         with redirect_stdout(io.StringIO()):
             train(short)
         lines = [json.loads(line) for line in Path(folder, "run", "metrics.jsonl").read_text().splitlines()]
-    seconds = sum(WARM_UP_STEPS * batch_size / x["images_per_second"] for x in lines[1:] if x["kind"] == "train")
-    return steps * batch_size / seconds
+    lines = [line for line in lines[1:] if line["kind"] == "train"]
+    seconds = [WARM_UP_STEPS * batch_size / line["images_per_second"] for line in lines]
+    waiting = sum(time * line["data_wait_ratio"] for time, line in zip(seconds, lines, strict=True))
+    return steps * batch_size / sum(seconds), waiting / sum(seconds)
 
 
 if __name__ == "__main__":

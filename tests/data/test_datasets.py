@@ -1,9 +1,11 @@
 """Data sets: what is found in folders, how classes are numbered, and what is said when something is missing."""
 
+import gzip
 import json
 import os
 import pickle
 import shutil
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +17,13 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, ImageFolder
 
+from tests.support.data_sets import files_below, write_hub_parquet, write_shards
 from tests.support.images import encoded, photo
 from vitcli import catalog
 from vitcli.data.datasets import build_named, build_split, build_splits, limited
+from vitcli.data.pack import Packing, pack
+from vitcli.data.packed_names import PackedNames
 from vitcli.data.source import ArrayImages, Source
-from vitcli.data.sources.folder import PackedNames
 from vitcli.errors import DataError, RecipeError, UsageError, VitcliError
 from vitcli.recipe.load import load_recipe
 from vitcli.recipe.schema import Dataset
@@ -383,7 +387,7 @@ def test_digits_are_scikit_learns():
     reference, splits = load_digits(), build_splits(section(dataset="digits"))
     assert (len(splits.train), len(splits.val)) == (1442, 355)
     stored = {
-        (int(label), np.asarray(images.load(index))[..., 0].tobytes())
+        (int(label), np.asarray(images.load(index)).tobytes())
         for images in (splits.train, splits.val)
         for index, label in enumerate(images.targets)
     }
@@ -391,9 +395,9 @@ def test_digits_are_scikit_learns():
     assert stored == {(int(label), pixels.tobytes()) for pixels, label in zip(scaled, reference.target, strict=True)}
     for digit in range(10):
         of_class = scaled[reference.target == digit]
-        held_out = [np.asarray(splits.val.load(index))[..., 0] for index in np.flatnonzero(splits.val.targets == digit)]
+        held_out = [np.asarray(splits.val.load(index)) for index in np.flatnonzero(splits.val.targets == digit)]
         assert np.array_equal(np.stack(held_out), of_class[4::5])
-    assert splits.train.load(0).mode == "RGB"
+    assert splits.train.load(0).mode == "L"
 
 
 def test_synthetic_images_are_fixed_and_can_be_told_apart():
@@ -427,9 +431,28 @@ def test_mnist_from_local_files(tmp_path, name, folder):
     splits = build_splits(section(tmp_path, dataset=name))
     assert (len(splits.train), len(splits.val)) == (20, 10)
     assert splits.train.targets.tolist() == [*range(10), *range(10)]
-    assert splits.val.load(3).mode == "RGB"
+    assert splits.val.load(3).mode == "L"
     assert splits.val.load(3).size == (28, 28)
     assert len(splits.class_names) == 10
+
+
+def test_mnist_from_its_own_files_in_one_folder(tmp_path):
+    """Compressed or not, directly in data_dir; damaged ones are refused."""
+    images = np.random.default_rng(0).integers(0, 256, (10, 28, 28)).astype(np.uint8)
+    for part in ("train", "t10k"):
+        for name, array in (("images-idx3-ubyte", images), ("labels-idx1-ubyte", np.arange(10))):
+            write_idx(tmp_path / f"{part}-{name}", array)
+            if part == "t10k":
+                (tmp_path / f"{part}-{name}.gz").write_bytes(gzip.compress((tmp_path / f"{part}-{name}").read_bytes()))
+                (tmp_path / f"{part}-{name}").unlink()
+    splits = build_splits(section(tmp_path, dataset="mnist"))
+    for source in (splits.train, splits.val):
+        assert np.array_equal(np.asarray(source.load(3)), images[3])
+        assert source.targets.tolist() == [*range(10)]
+    data = (tmp_path / "t10k-images-idx3-ubyte.gz").read_bytes()
+    for damaged in (data[:-20], b"x" * 100, gzip.compress(gzip.decompress(data)[:-1])):
+        (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(damaged)
+        assert "t10k-images-idx3-ubyte.gz" in refusal(tmp_path, dataset="mnist").message
 
 
 def test_cifar_arrays_become_rgb_images(tmp_path, monkeypatch):
@@ -457,6 +480,13 @@ def write_all(folder: Path, make_image_folder) -> None:
         )
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         pq.write_table(pa.Table.from_pylist(rows), folder / f"{split}.parquet")
+        with tarfile.open(folder / f"{split}.tar", "w") as archive:
+            archive.add(folder / split, split)
+        files = files_below(folder / split)
+        write_shards(folder / "webdataset", split, files)
+        write_hub_parquet(folder / "hf", split, files)
+    for split in ("train", "val"):
+        pack(build_split(section(folder), split), folder / "packed" / split, Packing())
     for name in ("MNIST", "FashionMNIST"):
         for part in ("train", "t10k"):
             write_idx(folder / name / f"raw/{part}-images-idx3-ubyte", np.zeros((4, 28, 28)))
@@ -480,9 +510,10 @@ CIFAR10_FILES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4",
 def test_every_declared_set_keeps_the_contract(name, split, tmp_path, make_image_folder, monkeypatch):
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
     write_all(tmp_path / "data", make_image_folder)
-    images = build_split(section(tmp_path / "data", dataset=name), split)
+    own = tmp_path / "data" / name
+    images = build_split(section(own if own.is_dir() else tmp_path / "data", dataset=name), split)
     assert len({images.name(index) for index in range(len(images))}) == len(images) == len(images.targets) > 0
-    assert all(images.load(index).mode == "RGB" for index in (0, len(images) - 1))
+    assert all(images.load(index).mode in ("L", "RGB") for index in (0, len(images) - 1))
     assert {images.target(index) for index in range(len(images))} <= set(range(len(images.class_names)))
     assert json.loads(json.dumps(images.fingerprint())) == images.fingerprint()
     last = images.select(np.array([len(images) - 1]))

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.images import photo
 from vitcli.data.datasets import build_split, build_splits
+from vitcli.data.split_list import rows_of, write_split_list
 from vitcli.errors import DataError, RecipeError, UsageError
 from vitcli.recipe.load import load_recipe
 from vitcli.recipe.schema import Dataset
@@ -144,3 +145,21 @@ def test_keys_without_effect():
     notes = load_recipe(val_split="test", val_fold="1/5").notes
     assert "`val_split` has no effect with `val_ratio` or `val_fold`" in notes
     assert np.allclose(load_recipe(val_fold="2/5").dataset.held_out, (0.2, 0.4))
+
+
+def test_the_list_of_a_split_gives_the_same_split(pool: Path):
+    splits = build_splits(Dataset(data_dir=pool, val_ratio=0.2))
+    write_split_list(pool / "split.csv", rows_of({"train": splits.train, "val": splits.val}))
+    listed = build_splits(Dataset(dataset="csv", data_dir=pool / "split.csv"))
+    assert sorted(names(listed.train)) == sorted(names(splits.train))
+    assert sorted(names(listed.val)) == sorted(names(splits.val))
+    assert listed.train.class_counts() == splits.train.class_counts()
+
+
+def test_the_list_of_a_multi_label_split_gives_the_same_labels(pool: Path):
+    images = build_split(Dataset(data_dir=pool, val_ratio=0.2), "train")
+    labels = [["a;b", 'c "d"'][: index % 3] for index in range(len(images))]
+    write_split_list(pool / "split.csv", rows_of({"train": images.labeled(labels)}))
+    listed = build_split(Dataset(dataset="csv", data_dir=pool / "split.csv"), "train", multi_label=True)
+    found = {listed.name(index): listed.labels(index) for index in range(len(listed))}
+    assert found == {images.name(index): names for index, names in enumerate(labels)}

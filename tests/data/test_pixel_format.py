@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from tests.support.images import photo, same
-from vitcli.data.bands import Bands, from_pixels
+from vitcli.data.bands import Bands
 from vitcli.data.decode import open_image
 from vitcli.data.eval_transform import build_eval_transform
-from vitcli.data.pixel_format import PixelFormat, UnfitImage, in_8_bits
+from vitcli.data.pixel_format import HIGH_BYTES, PixelFormat, UnfitImage, in_8_bits
 from vitcli.data.source import Source
 from vitcli.data.streams import stream
 from vitcli.data.transforms import to_uint8_tensor
@@ -114,10 +114,11 @@ def test_each_band_is_augmented_like_a_gray_image(train_crop):
         assert all(map(np.array_equal, tensor.numpy(), np.stack(grays)))
 
 
-@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3), (4, 5, 2), (4, 5, 6)])
-def test_pixels_come_back(shape):
-    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    assert np.array_equal(np.asarray(from_pixels(pixels)), pixels)
+def test_colors_of_which_only_the_upper_bytes_were_read_are_not_cropped_unseen():
+    image = Image.new("RGB", (4, 4), (9, 9, 9))
+    image.info[HIGH_BYTES] = True
+    with pytest.raises(UnfitImage, match="only the upper 8 can be read"):
+        PixelFormat(3).ready_to_crop(image)
 
 
 class Deep(Source):

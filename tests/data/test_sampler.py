@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 from timm.data.distributed_sampler import RepeatAugSampler
 
-from vitcli.data.sampler import BatchPlan, epoch_order, eval_indices
+from vitcli.data.permutation import permuted
+from vitcli.data.sampler import LONGEST_SORTED, BatchPlan, eval_indices, samples_at
 from vitcli.data.streams import raw_numbers, stream, stream_seed
 from vitcli.errors import DataError
+
+
+def epoch_order(seed: int, epoch: int, num_samples: int) -> np.ndarray:
+    return samples_at(np.arange(num_samples), seed, epoch, num_samples)
 
 
 def blocks(plan: BatchPlan, epoch: int, step: int) -> list[np.ndarray]:
@@ -19,7 +24,7 @@ def test_streams_are_pinned_for_ever():
     """A change of these numbers would silently change every run that is resumed."""
     assert stream_seed("order", 42, 0) == 2_479_546_286_226_128_195
     assert raw_numbers(2, "order", 42, 0).tolist() == [5_585_457_492_430_135_251, 14_771_451_713_383_095_891]
-    assert epoch_order(42, 0, 8, True).tolist() == [4, 0, 2, 3, 6, 1, 5, 7]
+    assert epoch_order(42, 0, 8).tolist() == [4, 0, 2, 3, 6, 1, 5, 7]
 
 
 def test_streams_differ_by_purpose_and_position():
@@ -28,15 +33,27 @@ def test_streams_differ_by_purpose_and_position():
 
 
 def test_epoch_order_is_a_permutation_that_changes_with_seed_and_epoch():
-    orders = [epoch_order(seed, epoch, 1000, True) for seed in (0, 1) for epoch in (0, 1)]
+    orders = [epoch_order(seed, epoch, 1000) for seed in (0, 1) for epoch in (0, 1)]
     assert all(np.array_equal(np.sort(order), np.arange(1000)) for order in orders)
     assert len({order.tobytes() for order in orders}) == 4
-    assert np.array_equal(epoch_order(0, 3, 10, False), np.arange(10))
+    assert np.array_equal(BatchPlan(10, 10, shuffle=False).indices(3, 0, 0, 0), np.arange(10))
+
+
+def test_a_long_order_is_computed_place_by_place():
+    length = LONGEST_SORTED + 5
+    order = epoch_order(1, 2, length)
+    assert np.array_equal(np.sort(order), np.arange(length))
+    assert np.array_equal(order[:1000], permuted(np.arange(1000), length, "order", 1, 2))
+    places = np.array([5, length - 1, 0])
+    assert np.array_equal(samples_at(places, 1, 2, length), order[places])
+    plan = BatchPlan(length, 256, world_size=2, seed=1, repeats=2)
+    assert np.array_equal(plan.indices(2, 0, 0, 0), order[:256])
+    assert np.array_equal(plan.draws(2, 0, 0, 1)[1], np.ones(256))
 
 
 def test_epoch_order_is_uniform():
     """Chi-square over where sample 0 lands: 10 cells, 2,000 epochs; 27.9 is the 0.1 % point of 9 degrees of freedom."""
-    places = [int(np.flatnonzero(epoch_order(7, epoch, 10, True) == 0)[0]) for epoch in range(2000)]
+    places = [int(np.flatnonzero(epoch_order(7, epoch, 10) == 0)[0]) for epoch in range(2000)]
     counts = np.bincount(places, minlength=10)
     assert ((counts - 200) ** 2 / 200).sum() < 27.9
 
@@ -61,7 +78,7 @@ def test_drop_remainder_leaves_out_only_the_end():
     plan = BatchPlan(103, 10, seed=1)
     seen = np.concatenate([plan.indices(0, step, 0, 0) for step in range(plan.steps_per_epoch)])
     assert plan.steps_per_epoch == 10
-    assert np.array_equal(seen, epoch_order(1, 0, 103, True)[:100])
+    assert np.array_equal(seen, epoch_order(1, 0, 103)[:100])
 
 
 @pytest.mark.parametrize("num_samples", [97, 98, 100, 101, 103, 107, 3, 1])

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support.images import photo
-from vitcli.data.datasets import build_splits
+from vitcli.data.datasets import build_split, build_splits
 from vitcli.errors import DataError, UsageError
 from vitcli.recipe.schema import Dataset
 
@@ -105,8 +105,10 @@ def test_without_labels(root: Path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("image,label\nscans/0.png,a\nscans/0.png,b\n", r"a\.csv:3: the image 'scans/0\.png' is listed twice"),
-        ("image,label\nscans/0.png,\n", r"a\.csv:2: no value in the column 'label'"),
+        ("image,label\nscans/0.png,a\nscans/0.png,b\n", r"a\.csv:3: the image 'scans/0\.png' has 2 labels: 'a', 'b'"),
+        ("image,label\nscans/0.png,a;b\nscans/1.png,b\n", r"a\.csv:2: .* has 2 labels: 'a', 'b'"),
+        ("image,label\nscans/1.png,a\nscans/0.png,\n", r"a\.csv:3: the image 'scans/0\.png' has no label"),
+        ("image,label\nscans/0.png,\n", r"a\.csv: no image has a value in the column 'label'"),
         ("image,label\nscans/0.png,a,b\n", r"a\.csv:2: 3 fields, 2 columns"),
         ("image,label\nscans/0.png,a\nscans/99.png,b\n", r"1 of 2 images of .* do not exist: 'scans/99\.png'"),
         ("picture,label\nscans/0.png,a\n", r"has no column image_path or .*, only 'picture', 'label'"),
@@ -127,8 +129,9 @@ def test_tables_that_are_refused(root: Path, text: str | bytes, said: str):
 def test_lines_and_columns_that_are_no_rows(root: Path):
     for line, said in (
         ("[1]", r"a\.jsonl:1: not a JSON object"), ("{", "not a JSON object"), ("[" * 100_000, "not a JSON object"),
-        ('{"image": "scans/0.png", "label": ["a", "b"]}', "several classes in the column 'label'"),
-        ('{"image": "scans/0.png", "label": null}', "no value in the column 'label'"),
+        ('{"image": "scans/0.png", "label": {"a": 1}}', "a.jsonl:1: the column 'label' has something"),
+        ('{"image": "scans/0.png", "label": ["a", null]}', "has something other than labels"),
+        ('{"image": "scans/0.png", "label": null}', "no image has a value in the column 'label'"),
         ('{"image": 1.5, "label": "a"}', "no value in the column 'image'"),
     ):  # fmt: skip
         (root / "a.jsonl").write_text(line + "\n")
@@ -145,8 +148,106 @@ def test_no_table(root: Path):
     with pytest.raises(DataError, match="does not exist"):
         build_splits(Dataset(dataset="csv", data_dir=root / "absent.csv"))
     write(root / "b.tsv", ROWS, "\t")
-    with pytest.raises(DataError, match="is not a folder") as error:
-        build_splits(Dataset(data_dir=root / "b.tsv"))
-    assert error.value.help == "a table is read with --dataset csv"
+    splits = build_splits(Dataset(data_dir=root / "b.tsv"))
+    assert found(splits.train) == expected(ROWS, "train")
+    assert splits.train.notes == [f"{root / 'b.tsv'} is read with --dataset csv"]
     with pytest.raises(DataError, match=r"there is no train\.csv or train\.tsv in"):
         build_splits(Dataset(dataset="csv", data_dir=root))
+
+
+#: of the images 0, 1, … in training, and of the rest in validation
+SEVERAL = [["sea", "person"], [], ["sea"], ["dog", "sea", "person"], ["person"], ["sea"], [], ["dog"], ["sea", "dog"]]
+
+
+def several(kind: str) -> Rows:
+    """`SEVERAL` as the fields of a table."""
+    form = {";": ";".join, ",": ", ".join, "json": json.dumps, "list": list}[kind]
+    rows = [{"image_path": f"scans/{number}.png", "label": form(labels)} for number, labels in enumerate(SEVERAL)]
+    return [row | {"split": "val" if number >= 7 else "train"} for number, row in enumerate(rows)]
+
+
+def all_labels(images) -> dict[str, list[str]]:
+    return {images.name(index): images.labels(index) for index in range(len(images))}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "keys"),
+    [
+        ("a.csv", ";", {}), ("a.csv", ",", {"label_separator": ","}), ("a.csv", "json", {}), ("a.tsv", ";", {}),
+        ("a.jsonl", "list", {}), ("a.jsonl", ";", {}), ("a.parquet", "list", {}),
+    ],
+)  # fmt: skip
+def test_several_labels_of_an_image(root: Path, name: str, kind: str, keys: dict[str, str]):
+    table = write(root / name, several(kind), "\t" if name == "a.tsv" else ",")
+    dataset = {"a.tsv": "csv"}.get(name, name[2:])
+    splits = build_splits(Dataset(dataset=dataset, data_dir=table, **keys), multi_label=True)
+    assert splits.class_names == ["dog", "person", "sea"]
+    for part, numbers in ((splits.train, range(7)), (splits.val, range(7, 9))):
+        assert all_labels(part) == {f"scans/{number}.png": sorted(SEVERAL[number]) for number in numbers}
+    assert splits.train.class_counts() == {"dog": 1, "person": 3, "sea": 4}
+    assert splits.train.notes == ["7 train images: 1.14 labels on average, 2 have none"]
+    with pytest.raises(DataError, match=r"the image 'scans/0\.png' has 2 labels: 'person', 'sea' \(4 images") as error:
+        build_splits(Dataset(dataset=dataset, data_dir=table, **keys))
+    assert "--task multilabel" in error.value.help
+
+
+def test_one_row_for_each_label(root: Path):
+    rows = [{"image": "scans/0.png", "tags": tag} for tag in ("b", "a", "b")] + [{"image": "scans/1.png", "tags": "a"}]
+    source = build_split(Dataset(dataset="csv", data_dir=write(root / "a.csv", rows)), "train", multi_label=True)
+    assert all_labels(source) == {"scans/0.png": ["a", "b"], "scans/1.png": ["a"]}
+    assert "2 rows name an image again" in source.notes[0]
+
+
+def test_without_a_separator_a_field_is_one_label(root: Path):
+    rows = [{"image": f"scans/{number}.png", "label": "a;b"} for number in range(2)]
+    table = write(root / "a.csv", rows)
+    source = build_split(Dataset(dataset="csv", data_dir=table, label_separator=None), "train")
+    assert source.class_names == ["a;b"]
+
+
+@pytest.mark.parametrize("other", [",", "|"])
+def test_another_separator_is_noticed(root: Path, other: str):
+    labels = [f"sea{other}sky", f"sea{other}person", "sky"] * 4
+    rows = [{"image": f"scans/{number}.png", "label": label} for number, label in enumerate(labels)]
+    keys = {"dataset": "csv", "data_dir": write(root / "a.csv", rows), "val_ratio": 0.3}
+    (note,) = [note for note in build_split(Dataset(**keys), "train").notes if "separates" in note]
+    assert note.endswith(
+        f"a.csv: 2 of 3 classes contain {other!r}; if it separates labels, give --label_separator '{other}'"
+    )
+    images = build_split(Dataset(**keys, label_separator=other), "train", multi_label=True)
+    assert images.class_names == ["person", "sea", "sky"]
+    assert not any("separates" in note for note in images.notes)
+
+
+def test_one_label_each_is_multi_label_data_too(root: Path):
+    """A validation split where by chance each image has one label, and data that is not meant for it at all."""
+    rows = several(";")[:8]
+    splits = build_splits(Dataset(dataset="csv", data_dir=write(root / "a.csv", rows)), multi_label=True)
+    assert splits.val.targets.tolist() == [[True, False, False]]
+    splits = build_splits(Dataset(dataset="csv", data_dir=write(root / "b.csv", ROWS)), multi_label=True)
+    assert splits.train.labels(0) == [
+        found(build_split(Dataset(dataset="csv", data_dir=root / "b.csv"), "train"))[splits.train.name(0)]
+    ]
+    assert "exactly one label each" in splits.train.notes[0]
+
+
+def test_other_labels_are_another_data_set(root: Path):
+    """The same files and as many images of each class, with the labels of two images exchanged."""
+    rows = several(";")
+    other = [*rows]
+    other[2], other[4] = rows[2] | {"label": rows[4]["label"]}, rows[4] | {"label": rows[2]["label"]}
+    first, second = (
+        build_split(Dataset(dataset="csv", data_dir=write(root / name, some)), "train", multi_label=True).fingerprint()
+        for name, some in (("a.csv", rows), ("b.csv", other))
+    )
+    assert first["class_counts"] == second["class_counts"]
+    assert first["contents_sha256"] != second["contents_sha256"]
+    assert first["sha256"] != second["sha256"]
+
+
+def test_labels_that_a_task_does_not_need_are_left_out(root: Path):
+    section = Dataset(dataset="csv", data_dir=write(root / "a.csv", several(";")))
+    splits = build_splits(section, needs_labels=False)
+    assert (splits.train.targets, splits.class_names, len(splits.val)) == (None, None, 2)
+    assert "an image has several or none" in splits.train.notes[0]
+    assert build_splits(section, needs_labels=False, multi_label=None).train.multi_label

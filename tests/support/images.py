@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vitcli.data.pixels import Pixels
+
 
 def photo(width: int = 48, height: int = 32, seed: int = 0) -> Image.Image:
     """A smooth RGB picture with some noise, so that JPEG and resizing have something to do."""
@@ -19,8 +21,14 @@ def photo(width: int = 48, height: int = 32, seed: int = 0) -> Image.Image:
     return Image.fromarray(picture.astype(np.uint8))
 
 
-def same(image: Image.Image, other: Image.Image) -> bool:
+def picture(image: Image.Image | Pixels) -> Image.Image:
+    """For Pillow, what a training view gives."""
+    return image.picture() if isinstance(image, Pixels) else image
+
+
+def same(image: Image.Image | Pixels, other: Image.Image | Pixels) -> bool:
     """Whether mode, size and every pixel are equal."""
+    image, other = picture(image), picture(other)
     return image.mode == other.mode and np.array_equal(np.asarray(image), np.asarray(other))
 
 

@@ -27,9 +27,11 @@ def test_arguments_streams_and_exit_code(way: str, tmp_path: Path):
     with start(way, tmp_path) as process:
         output, errors = process.communicate("7", timeout=60)
     assert process.returncode == 7, errors
-    facts = json.loads(output)
+    first, last = output.splitlines()
+    facts = json.loads(first)
     assert facts.pop("pid") != os.getpid()
     assert facts == {"words": ["a word", "-x"], "directory": str(tmp_path), "mood": "good"}
+    assert last == "goodbye"
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -1,19 +1,17 @@
 """`vitcli data show`: what is in a data set, what cannot be read, and which validation images are in training too."""
 
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from vitcli.data.datasets import Splits, build_splits
+from vitcli.data.datasets import build_parts
 from vitcli.data.source import Source
 from vitcli.data.survey import Survey, same_images, similar_images, survey
 from vitcli.deploy.predictions import check_writable
-from vitcli.log import Reporter
+from vitcli.log import Reporter, progress_bar
 from vitcli.recipe.load import Recipe
 
 #: lines of a list on the terminal; the JSON file has all of them
@@ -32,9 +30,11 @@ def show(recipe: Recipe, json_file: Path | None = None) -> dict[str, Any]:
     """
     check_writable(json_file)
     reporter = Reporter(enabled=True)
-    splits = build_splits(recipe.dataset, needs_labels=False, seed=recipe.system.seed)
-    reporter.notes(splits.train.notes, splits.val.notes if splits.val else ())
-    found = {name: _read(name, source) for name, source in _sources(splits).items()}
+    sources = build_parts(recipe.dataset, recipe.system.seed)
+    if "val" not in sources:
+        sources = {"images": sources["train"]}
+    reporter.notes(*(source.notes for source in sources.values()))
+    found = {name: _read(name, source) for name, source in sources.items()}
     facts: dict[str, Any] = {name: _facts(some) for name, some in found.items()}
     for name in found:
         _say_split(reporter, name, facts[name])
@@ -46,7 +46,9 @@ def show(recipe: Recipe, json_file: Path | None = None) -> dict[str, Any]:
         reporter.say(f"{num_leaks:,} of {total:,} validation images are in training too, with equal pixels")
         _list(reporter, [_line(pair) for pair in facts["leaks"]])
         num_similar = f"{len(facts['similar']):,}" + (" or more" if len(facts["similar"]) >= MOST_PAIRS else "")
-        reporter.say(f"other pairs of a training and a validation image that look alike: {num_similar}")
+        reporter.say(
+            f"other pairs of a training and a validation image that look alike, the most alike first: {num_similar}"
+        )
         _list(reporter, [_line(pair) for pair in facts["similar"]])
     if json_file:
         json_file.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -58,20 +60,15 @@ def _say_split(reporter: Reporter, name: str, facts: dict[str, Any]) -> None:
     _list(reporter, [f"{bad['name']}: {bad['reason']}" for bad in facts["unreadable"]])
     if twice := facts["duplicates"]:
         conflicts = [pair for pair in twice if pair["classes"][0] != pair["classes"][1]]
-        in_words = f"; in another class: {len(conflicts):,}" if facts["class_counts"] else ""
+        differently = "with other labels" if "labels_per_image" in facts else "in another class"
+        in_words = f"; {differently}: {len(conflicts):,}" if facts["class_counts"] else ""
         reporter.say(f"{name} images that equal an earlier one: {len(twice):,}{in_words}")
         _list(reporter, [_line(pair) for pair in conflicts])
 
 
-def _sources(splits: Splits) -> dict[str, Source]:
-    return {"train": splits.train} | ({"val": splits.val} if splits.val is not None else {})
-
-
 def _read(name: str, source: Source) -> Survey:
-    columns = f"reading {name}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, transient=True, disable=not sys.stdout.isatty()) as progress:
-        task = progress.add_task(name, total=len(source))
-        return survey(source, lambda: progress.advance(task))
+    with progress_bar(f"reading {name}", len(source)) as advance:
+        return survey(source, lambda: advance(1))
 
 
 def _facts(found: Survey) -> dict[str, Any]:
@@ -79,12 +76,22 @@ def _facts(found: Survey) -> dict[str, Any]:
     return {
         "num_images": len(found.source),
         "class_counts": found.source.class_counts(),
+        **_labels_per_image(found.source),
         "modes": dict(Counter(found.modes).most_common()),
         "width": _range(widths),
         "height": _range(heights),
         "unreadable": [{"name": found.source.name(index), "reason": reason} for index, reason in found.unreadable],
         "duplicates": _duplicates(found, found),
     }
+
+
+def _labels_per_image(source: Source) -> dict[str, Any]:
+    """Of multi-label data."""
+    if source.targets is None or not source.multi_label:
+        return {}
+    counts = source.targets.sum(1)
+    found = {"mean": round(float(counts.mean()), 3), "max": int(counts.max()), "num_without": int((counts == 0).sum())}
+    return {"labels_per_image": found}
 
 
 def _range(values: np.ndarray) -> dict[str, int]:
@@ -103,6 +110,9 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         shown = words if len(words) <= MOST_LINES else [*words[:3], "…", *words[-3:]]
         ratio = ordered[0][1] / ordered[-1][1]
         rows.append(("classes", f"{len(counts):,}: {', '.join(shown)}"))
+        if found := facts.get("labels_per_image"):
+            words = f"{found['mean']:.3g} per image on average, at most {found['max']}"
+            rows.append(("labels", f"{words}; {found['num_without']:,} images have none"))
         rows.append(("imbalance", f"the largest class has {ratio:.3g} times as many images as the smallest"))
     sizes = [facts[side] for side in ("width", "height")]
     if all(sizes):
@@ -118,23 +128,28 @@ def _duplicates(first: Survey, second: Survey) -> list[dict[str, Any]]:
 
 def _similar(first: Survey, second: Survey) -> list[dict[str, Any]]:
     return [
-        _pair(first, second, i, j) | {"bits": bits}
-        for i, j, bits in similar_images(first, second, MOST_BITS, MOST_PAIRS)
+        _pair(first, second, i, j) | {"bits": bits, "correlation": round(correlation, 4)}
+        for i, j, bits, correlation in similar_images(first, second, MOST_BITS, MOST_PAIRS)
     ]
 
 
 def _pair(first: Survey, second: Survey, i: int, j: int) -> dict[str, Any]:
     images = (first.source, int(first.indices[i])), (second.source, int(second.indices[j]))
     names = [source.name(index) for source, index in images]
-    targets = [source.target(index) for source, index in images]
-    classes = [source.class_names[target] if source.class_names and target is not None else None
-               for (source, _), target in zip(images, targets, strict=True)]  # fmt: skip
-    return {"images": names, "classes": classes}
+    return {"images": names, "classes": [_classes_of(source, index) for source, index in images]}
+
+
+def _classes_of(source: Source, index: int) -> list[str] | str | None:
+    """The class of an image, the list of its classes in multi-label data, None without labels."""
+    labels = source.labels(index)
+    return labels if source.multi_label else next(iter(labels), None)
 
 
 def _line(pair: dict[str, Any]) -> str:
     if "bits" in pair:
-        return " ~ ".join(pair["images"]) + f"  ({pair['bits']} of 64 bits differ)"
+        return (
+            " ~ ".join(pair["images"]) + f"  (correlation {pair['correlation']:.3f}, {pair['bits']} of 64 bits differ)"
+        )
     return " = ".join(pair["images"])
 
 

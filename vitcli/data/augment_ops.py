@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
+from vitcli.data.slide import slide
+
 TOP = 10.0  # the magnitude that means the full range of an operation
 
 #: TrivialAugment's operations
@@ -107,16 +109,18 @@ def wide_op(image: Image.Image, name: str, strength: float, rng: random.Random, 
 
 def warp(image: Image.Image, name: str, amount: float, rng: random.Random, canvas: Canvas) -> Image.Image:
     """The image rotated by `amount` in degrees, sheared in pixels per row or column, or moved in pixels."""
-    filling = {"resample": draw_filter(canvas.filters, rng), "fillcolor": canvas.fill}
+    resample = draw_filter(canvas.filters, rng)
     if name == "Rotate":
-        return image.rotate(amount, **filling)
-    matrix = {  # (a, b, c, d, e, f): the output at (x, y) is the input at (ax + by + c, dx + ey + f)
-        "ShearX": (1, amount, 0, 0, 1, 0),
-        "ShearY": (1, 0, 0, amount, 1, 0),
-        "TranslateX": (1, 0, amount, 0, 1, 0),
-        "TranslateY": (1, 0, 0, 0, 1, amount),
-    }[name]
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, **filling)
+        return image.rotate(amount, resample, fillcolor=canvas.fill)
+    slope, offset = (amount, 0.0) if name.startswith("Shear") else (0.0, amount)
+    rows = name.endswith("X")
+    if resample == Image.Resampling.BICUBIC:
+        moved = slide(image, slope, offset, canvas.fill, rows=rows)
+        if moved is not None:
+            return moved
+    # the output at (x, y) is the input at (ax + by + c, dx + ey + f)
+    matrix = (1, slope, offset, 0, 1, 0) if rows else (1, 0, 0, slope, 1, offset)
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, resample, fillcolor=canvas.fill)
 
 
 def enhance(image: Image.Image, name: str, factor: float) -> Image.Image:

@@ -55,14 +55,6 @@ class Bands:
 Picture = Image.Image | Bands
 
 
-def from_pixels(pixels: np.ndarray) -> Picture:
-    """(H, W) or (H, W, C) uint8 -> an image of Pillow's for one or three channels, else bands."""
-    if pixels.ndim == 2 or pixels.shape[2] == 3:
-        return Image.fromarray(pixels)
-    channels = np.ascontiguousarray(np.moveaxis(pixels, 2, 0))
-    return Bands(tuple(map(Image.fromarray, channels)))
-
-
 def bands_of(image: Picture) -> tuple[Image.Image, ...]:
     """The channels of any picture, each an image of its own."""
     return image.bands if isinstance(image, Bands) else image.split()

@@ -1,6 +1,8 @@
 """The batch that the loader makes and a task or an evaluator takes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -8,7 +10,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class BadSample:
-    """An unreadable image, and the sample that replaced it (None: none did)."""
+    """An unreadable image, and the sample that replaced it (None: none did).
+
+    name: as the source calls it; its path where none replaced it.
+    """
 
     index: int
     name: str
@@ -23,7 +28,8 @@ class Batch:
     Attributes:
         views: one tensor per independently augmented view, (B, C, H, W): uint8 from the loader, float32 after a task
             has prepared it. An evaluation with many crops has one view of shape (B, crops, C, H, W).
-        targets: (B,) int64, an index into the class names; (B, num_classes) float32 after mixing; None without labels.
+        targets: (B,) int64, an index into the class names; of multi-label data (B, num_classes) bool, whether the image
+            has the class; (B, num_classes) float32 after mixing; None without labels.
         indices: (B,) int64, the samples after replacement of unreadable ones, which `bad` lists.
         epoch, step, micro: the place in the run, counted from 0.
         block: the place in the global batch (`BatchPlan.block`), however it is spread over ranks and micro-steps.
@@ -60,3 +66,18 @@ class Batch:
         """The same batch in page-locked memory; torch's loader calls this."""
         targets = None if self.targets is None else self.targets.pin_memory()
         return replace(self, views=tuple(view.pin_memory() for view in self.views), targets=targets)
+
+
+def join(pieces: Sequence[Batch]) -> Batch:
+    """One batch of all samples of the `pieces`, which are at the same place in the run; views stay on their device."""
+    if len(pieces) == 1:
+        return pieces[0]
+    views = zip(*(piece.views for piece in pieces if piece.views), strict=True)
+    targets = [piece.targets for piece in pieces if piece.targets is not None]
+    return replace(
+        pieces[0],
+        views=tuple(map(torch.cat, views)),
+        targets=torch.cat(targets) if targets else None,
+        indices=torch.cat([piece.indices for piece in pieces]),
+        bad=tuple(chain.from_iterable(piece.bad for piece in pieces)),
+    )

@@ -3,8 +3,11 @@
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from vitcli.errors import DataError
 
@@ -26,6 +29,25 @@ def in_natural_order(names: Iterable[str]) -> list[str]:
         return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part]
 
     return sorted(names, key=lambda name: (parts(name), name))
+
+
+def classes_of(labels: Sequence[str], file: Path | None) -> tuple[np.ndarray, list[str]]:
+    """The class of each label (n,), and the names of the classes.
+
+    If all labels are numbers, the classes are sorted by value, and numbers that are no names in `file`, the key
+    `class_names`, stand for its lines, counted from 0. DataError if it has too few.
+    """
+    names = sorted({*labels})
+    if names and all(map(str.isdecimal, names)):
+        names.sort(key=int)
+        listed = read_class_names(file) if file else []
+        if listed and not {*names} <= {*listed}:
+            if int(names[-1]) >= len(listed):
+                message = f"class_names {os.fspath(file or '')!r} names {len(listed)} classes, and there is a number"
+                raise DataError(f"{message} {names[-1]}", help="write one class per line; the first has the number 0")
+            labels, names = [listed[int(label)] for label in labels], [listed[int(name)] for name in names]
+    index = {name: number for number, name in enumerate(names)}
+    return np.array([index[label] for label in labels], dtype=np.int64), names
 
 
 def without_names(num_outputs: int) -> list[str]:
@@ -56,6 +78,6 @@ def read_class_names(file: Path) -> list[str]:
     names = [class_name(line.strip()) for line in lines if line.strip()]
     if not names:
         raise DataError(f"class_names {os.fspath(file)!r} is empty", help="write one class per line")
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise DataError(f"class_names {os.fspath(file)!r} has {twice[0]!r} twice", help="give each class its own name")
     return names

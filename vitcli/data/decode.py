@@ -1,4 +1,4 @@
-"""Reads one file as an upright image with the values that it holds, or raises a `BadImage` that says why it cannot.
+"""Decodes one file as an upright image with the values that it holds, or raises a `BadImage` that says why it cannot.
 
 The rules for all kinds of files:
 
@@ -18,8 +18,11 @@ The rules for all kinds of files:
 import os
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,6 +32,7 @@ from PIL import Image, TiffImagePlugin, WebPImagePlugin  # noqa: F401  importing
 from vitcli.data.array_files import read_npy, read_png, read_tiff
 from vitcli.data.bands import Picture
 from vitcli.data.image_formats import LONGEST_START, ImageFormat, format_of
+from vitcli.data.jpeg import START, Jpeg, read_header
 from vitcli.data.pixel_format import HIGH_BYTES
 from vitcli.errors import DataError
 from vitcli.recipe.schema import default
@@ -45,6 +49,8 @@ _TO_UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _PILLOWS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "GIF", "TIFF", "AVIF", "JPEG2000")
+#: bytes; Pillow reads a larger file only as far as it must, such as the first page of many
+_LARGEST_IN_MEMORY = 2**28
 _AS_STORED = ("L", "LA", "RGB", "RGBA", "I;16", "I", "F")
 
 
@@ -66,23 +72,82 @@ def open_image(path: str | Path, *, max_image_pixels: int = default("max_image_p
     Raises:
         BadImage: the policy is at the top of this module.
     """
-    try:
-        with _open_regular(path) as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about large images (our limit decides) and unusual metadata
+    with _faults_of(path), _open_regular(path) as file:
+        return _decode(file, max_image_pixels)
+
+
+def decode_image(data: bytes, name: str, *, max_image_pixels: int = default("max_image_pixels")) -> Picture:
+    """The image whose file is `data`, as `open_image` gives it; messages call it `name`.
+
+    Raises:
+        BadImage: as `open_image`.
+    """
+    with _faults_of(name):
+        if not data:
+            raise BadImage(name, "the file is empty")
+        return _decode(BytesIO(data), max_image_pixels)
+
+
+def lazy_image(path: str | Path, *, max_image_pixels: int = default("max_image_pixels")) -> Picture | Jpeg:
+    """The image at `path`, as `open_image` gives it, but of a JPEG file only the header is read until it is needed.
+
+    Raises:
+        BadImage: as `open_image`; of a JPEG file whose pixels are damaged, when they are decoded.
+    """
+    with _faults_of(path), _open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > _LARGEST_IN_MEMORY:
             return _decode(file, max_image_pixels)
+        data = file.read()
+    return lazy_image_in(data, os.fspath(path), max_image_pixels=max_image_pixels)
+
+
+def lazy_image_in(data: bytes, name: str, *, max_image_pixels: int = default("max_image_pixels")) -> Picture | Jpeg:
+    """The image whose file is `data`, as `lazy_image` gives it; messages call it `name`."""
+    whole = partial(decode_image, data, name, max_image_pixels=max_image_pixels)
+    header = read_header(data) if data.startswith(START) else None
+    if header is None:
+        return whole()
+    with _faults_of(name):
+        _check_size(max_image_pixels, header.width, header.height)
+        orientation = header.orientation
+        if orientation is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                orientation = _orientation(Image.open(BytesIO(data), formats=("JPEG",)))
+    turn = _TO_UPRIGHT.get(orientation)
+    return Jpeg(data, (header.width, header.height), header.channels, turn, whole)  # pyright: ignore[reportArgumentType]
+
+
+def read_file(path: str | Path) -> bytes:
+    """The bytes of a regular file. Raises BadImage."""
+    with _faults_of(path), _open_regular(path) as file:
+        return file.read()
+
+
+@contextmanager
+def _faults_of(name: str | Path) -> Iterator[None]:
+    """Whatever goes wrong meanwhile becomes a BadImage of the image `name`."""
+    try:
+        yield
     except BadImage:
         raise
     except Image.DecompressionBombError:
-        raise BadImage(path, "more pixels than max_image_pixels and Pillow allow") from None
+        raise BadImage(name, "more pixels than max_image_pixels and Pillow allow") from None
     except OSError as error:
-        raise BadImage(path, error.strerror or str(error)) from None
+        raise BadImage(name, error.strerror or str(error)) from None
     except DataError as error:
-        raise BadImage(path, error.message, error.help) from None
+        raise BadImage(name, error.message, error.help) from None
     except Exception as error:  # a decoder may raise anything on a malicious file
-        raise BadImage(path, f"{type(error).__name__}: {error}") from None
+        raise BadImage(name, f"{type(error).__name__}: {error}") from None
 
 
 def _decode(file: BinaryIO, max_image_pixels: int) -> Picture:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about large images (our limit decides) and unusual metadata
+        return _decoded(file, max_image_pixels)
+
+
+def _decoded(file: BinaryIO, max_image_pixels: int) -> Picture:
     known = format_of(file.read(LONGEST_START))
     file.seek(0)
     check = partial(_check_size, max_image_pixels)

@@ -6,16 +6,18 @@ The geometry is that of timm and torchvision: the same image gives the same pixe
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from PIL import Image
 
 from vitcli.data.bands import Bands, Picture
 from vitcli.data.pixel_format import PixelFormat
+from vitcli.data.pixels import Pixels
 from vitcli.image_size import ImageSize, height_and_width
 from vitcli.recipe.schema import Augmentation
 
 Resampling = Image.Resampling
+AnyPicture = TypeVar("AnyPicture", Picture, Pixels)
 Filters = tuple[Resampling, ...]
 #: key `interpolation` -> filters; training draws one of them for each image, evaluation uses the last
 FILTERS: dict[str, Filters] = {
@@ -78,7 +80,7 @@ def border_color(mean: Sequence[float], in_channels: int) -> tuple[int, ...]:
     return color * in_channels if len(color) == 1 else color
 
 
-def resize_to_cover(image: Picture, size: tuple[int, int], resample: Resampling) -> Picture:
+def resize_to_cover(image: AnyPicture, size: tuple[int, int], resample: Resampling) -> AnyPicture:
     """`image` with its aspect ratio, as small as possible without being smaller than (height, width) on any side."""
     if size[0] == size[1]:
         return resize_shorter(image, size[0], resample)
@@ -106,7 +108,7 @@ def _bordered(image: Image.Image, size: tuple[int, int], fill: tuple[int, ...]) 
     return canvas
 
 
-def resize_shorter(image: Picture, shorter: int, resample: Resampling) -> Picture:
+def resize_shorter(image: AnyPicture, shorter: int, resample: Resampling) -> AnyPicture:
     """`image` with its shorter side `shorter` pixels long and the longer one in proportion, rounded down."""
     width, height = image.size
     if width <= height:
@@ -123,7 +125,7 @@ def center_crop(image: Picture, size: ImageSize) -> Picture:
     return image.crop((left, top, left + width, top + height))
 
 
-def limit_aspect(image: Picture) -> Picture:
+def limit_aspect(image: AnyPicture) -> AnyPicture:
     """The middle of an image that is longer than 16:1, cut equally at both ends."""
     width, height = image.size
     surplus = max(width, height) - _LONGEST_ASPECT * min(width, height)

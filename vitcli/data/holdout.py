@@ -39,9 +39,10 @@ def _places(pool: Source, section: Dataset) -> np.ndarray:
     """(n,) in [0, 1): the images of each class lie at equal distances, in an order and from a start drawn for it.
 
     So any interval has the share of each class that its length is, to one image. A group lies at the place of its
-    middle, among those of the class that most of its images have.
+    middle, among those of the class that most of its images have. An image with several classes counts as one of the
+    rarest of them (`Source.strata`).
     """
-    classes = np.zeros(len(pool), dtype=np.int64) if pool.targets is None else pool.targets
+    classes = pool.strata()
     members: dict[str, list[int]] = {}
     for index, group in enumerate(_groups(pool, section.group_by)):
         members.setdefault(group, []).append(index)
@@ -81,12 +82,11 @@ def _note(pool: Source, section: Dataset, is_val: np.ndarray) -> str:
 
 def _lacking(pool: Source, is_val: np.ndarray) -> list[str]:
     """Notes on classes of which one of the parts has no image."""
-    if pool.targets is None or pool.class_names is None:
-        return []
-    notes = []
+    notes, all_images = [], pool.class_counts()
     for what, part in (("validation", is_val), ("training", ~is_val)):
-        if lacking := sorted({*pool.targets.tolist()} - {*pool.targets[part].tolist()}):
-            shown = ", ".join(repr(pool.class_names[label]) for label in lacking[:5])
+        counts = pool.select(np.flatnonzero(part)).class_counts()
+        if lacking := [name for name, count in all_images.items() if count and not counts[name]]:
+            shown = ", ".join(map(repr, lacking[:5]))
             notes.append(f"{len(lacking)} classes have no {what} images: {shown}{', …' * (len(lacking) > 5)}")
     return notes
 

@@ -56,8 +56,9 @@ class BatchPreparer:
     """A training batch as the loader gives it -> what the model and the loss take.
 
     Each view is normalized, and erased by its own random numbers. While mixing is on (one view only), targets become
-    (B, num_classes) float32 with rows that sum to 1. All draws are functions of the seed and of the step and block of
-    the batch: each rank has its own, and they stay the same if the global batch is spread differently.
+    (B, num_classes) float32, with rows that sum to 1 if each image has one class. All draws are functions of the seed
+    and of the step and block of the batch: each rank has its own, and they stay the same if the global batch is spread
+    differently.
     """
 
     def __init__(self, aug: Augmentation, num_classes: int, *, in_channels: int = 3) -> None:
@@ -110,7 +111,7 @@ def _draw_erased_box(aug: Augmentation, height: int, width: int, rng: random.Ran
 def erase(images: torch.Tensor, boxes: list[Box], aug: Augmentation, noise_seed: int) -> torch.Tensor:
     """(B, C, H, W) float32 with the box of each image filled: re_value, one random color, or noise per pixel."""
     batch, channels, height, width = images.shape
-    edges = _on_device(torch.tensor(boxes, dtype=torch.int32), images.device).view(batch, 4, 1, 1, 1)
+    edges = on_device(torch.tensor(boxes, dtype=torch.int32), images.device).view(batch, 4, 1, 1, 1)
     top, left, bottom, right = edges.unbind(1)  # (B, 1, 1, 1) each
     y = torch.arange(height, device=images.device, dtype=torch.int32).view(1, 1, -1, 1)
     x = torch.arange(width, device=images.device, dtype=torch.int32).view(1, 1, 1, -1)
@@ -164,11 +165,14 @@ def mix_images(images: torch.Tensor, mix: Mix) -> torch.Tensor:
 
 
 def mix_targets(labels: torch.Tensor, num_classes: int, lam: float) -> torch.Tensor:
-    """(B,) int64 -> (B, num_classes) float32: lam for the image's own class, the rest for that of its partner."""
-    targets = torch.zeros(len(labels), num_classes, device=labels.device).scatter_(1, labels[:, None], 1.0)
+    """`Batch.targets` -> (B, num_classes) float32: lam for the image's own classes, the rest for its partner's."""
+    if labels.ndim == 2:
+        targets = labels.float()
+    else:
+        targets = torch.zeros(len(labels), num_classes, device=labels.device).scatter_(1, labels[:, None], 1.0)
     return targets.mul(lam).add_(targets.flip(0), alpha=1 - lam)
 
 
-def _on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A small CPU tensor on `device`, through pinned memory so that nothing waits."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -15,6 +15,8 @@ import numpy as np
 from PIL import Image
 
 from vitcli.data.bands import Bands, Picture, bands_of
+from vitcli.data.jpeg import Jpeg
+from vitcli.data.pixels import Pixels, in_array
 from vitcli.errors import DataError
 from vitcli.recipe.schema.augmentation import Limits
 
@@ -55,6 +57,17 @@ class PixelFormat:
         if len(bands) != self.channels:
             raise _wrong_number(len(bands), self.channels)
         return Bands(bands)
+
+    def ready_to_crop(self, image: Picture | Pixels | Jpeg) -> Pixels | Jpeg:
+        """The same, but a JPEG file of suitable colors is not decoded yet, and gray is not yet repeated."""
+        if isinstance(image, Image.Image) and image.mode in ("L", "RGB") and HIGH_BYTES not in image.info:
+            image = in_array(image)
+        if isinstance(image, Pixels | Jpeg):
+            found = image.channels if isinstance(image, Jpeg) else image.values.shape[2]
+            if found == self.channels or (found == 1 and self.channels == 3):
+                return image
+            image = image.picture()
+        return in_array(self(image))
 
     def _pillows(self, image: Picture) -> Image.Image:
         """Gray or color; the last of two or four bands is transparency, or as good as that."""

@@ -17,21 +17,26 @@ from functools import lru_cache
 
 import numpy as np
 
+from vitcli.data.balanced import BalancedOrder
+from vitcli.data.permutation import permuted
 from vitcli.data.streams import raw_numbers
 from vitcli.errors import DataError
 
+#: a longer order is not sorted, which needs 40 bytes a sample in every worker, but computed place by place
+LONGEST_SORTED = 2**20
+
+
+def samples_at(places: np.ndarray, seed: int, epoch: int, num_samples: int) -> np.ndarray:
+    """(n,) int64: the samples at `places` of the shuffled order of `epoch`."""
+    if num_samples > LONGEST_SORTED:
+        return permuted(places, num_samples, "order", seed, epoch)
+    return _sorted_order(seed, epoch, num_samples)[places]
+
 
 @lru_cache(maxsize=2)
-def epoch_order(seed: int, epoch: int, num_samples: int, shuffle: bool) -> np.ndarray:
-    """(num_samples,) int64, read-only: the order of the samples in `epoch`, a permutation if `shuffle`.
-
-    Sorting by raw 64-bit numbers, not `Generator.permutation`, because only the former is stable across NumPy versions.
-    """
-    order = np.arange(num_samples)
-    if shuffle:
-        order = np.argsort(raw_numbers(num_samples, "order", seed, epoch), kind="stable")
-    order.flags.writeable = False
-    return order
+def _sorted_order(seed: int, epoch: int, num_samples: int) -> np.ndarray:
+    """(num_samples,) int64. By raw 64-bit numbers, since `Generator.permutation` may change with the NumPy version."""
+    return np.argsort(raw_numbers(num_samples, "order", seed, epoch), kind="stable")
 
 
 def eval_indices(num_samples: int, rank: int, world_size: int) -> range:
@@ -49,6 +54,7 @@ class BatchPlan:
             (block sizes differ by one at most). If it has fewer samples than there are blocks, it is filled from the
             beginning of the order, so that no rank is without a sample.
         repeats: how often each sample of an epoch is drawn.
+        balanced: the order in which samples are drawn; None: `epoch_order`.
 
     Raises:
         DataError: an epoch would have no step.
@@ -62,6 +68,7 @@ class BatchPlan:
     shuffle: bool = True
     drop_remainder: bool = True
     repeats: int = 1
+    balanced: BalancedOrder | None = None
 
     def __post_init__(self) -> None:
         if self.num_samples < 1:
@@ -115,7 +122,10 @@ class BatchPlan:
         return self.draws(epoch, step_in_epoch, micro, rank)[0]
 
     def draws(self, epoch: int, step_in_epoch: int, micro: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
-        """The sample ids, and (n,) int64 the number of the draw of each sample: 0 for the first."""
+        """The sample ids, and (n,) int64 a number for each: no two draws of a sample in an epoch have the same.
+
+        It is 0 for the first draw, and counts the others, unless the order is balanced.
+        """
         assert 0 <= step_in_epoch < self.steps_per_epoch
         assert 0 <= self.block(micro, rank) < self.num_blocks
         start = step_in_epoch * self.global_batch
@@ -125,5 +135,8 @@ class BatchPlan:
         places = places[np.argsort(places % self.repeats, kind="stable")]
         block = self.block(micro, rank)
         places = places[block * len(places) // self.num_blocks : (block + 1) * len(places) // self.num_blocks]
-        order = epoch_order(self.seed, epoch, self.num_samples, self.shuffle)
-        return order[places // self.repeats], places % self.repeats
+        places, repeats = places // self.repeats, places % self.repeats
+        if self.balanced:
+            samples, numbers = self.balanced.draws(epoch, places)
+            return samples, numbers * self.repeats + repeats
+        return samples_at(places, self.seed, epoch, self.num_samples) if self.shuffle else places, repeats

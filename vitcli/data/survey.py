@@ -16,6 +16,8 @@ from vitcli.data.source import Source
 
 #: bits of the hash of an image
 NUM_BITS = 64
+#: px, of thumbnails
+SIDE = 16
 
 
 @dataclass
@@ -28,6 +30,7 @@ class Survey:
         modes: of each image: Pillow's name, or the number of channels.
         digests: of each image's decoded pixels; equal for equal images only.
         hashes: (n,) uint64, 64-bit difference hashes (`difference_hash`); close for images that look alike.
+        thumbnails: (n, 256) uint8, each image in gray at 16 x 16 px.
         unreadable: the index and the reason of each image that cannot be read.
     """
 
@@ -37,6 +40,7 @@ class Survey:
     modes: list[str]
     digests: list[bytes]
     hashes: np.ndarray
+    thumbnails: np.ndarray
     unreadable: list[tuple[int, str]] = field(default_factory=list)
 
     def names(self, positions: np.ndarray) -> list[str]:
@@ -54,7 +58,7 @@ def survey(source: Source, advance: Callable[[], object] = lambda: None) -> Surv
             else:
                 seen.append((index, *found))
             advance()
-    indices, sizes, modes, digests, hashes = zip(*seen, strict=True) if seen else ((), (), (), (), ())
+    indices, sizes, modes, digests, hashes, thumbnails = zip(*seen, strict=True) if seen else ((),) * 6
     return Survey(
         source,
         np.array(indices, dtype=np.int64),
@@ -62,13 +66,15 @@ def survey(source: Source, advance: Callable[[], object] = lambda: None) -> Surv
         list(modes),
         list(digests),
         np.array(hashes, dtype=np.uint64),
+        np.array(thumbnails, dtype=np.uint8).reshape(-1, SIDE * SIDE),
         unreadable,
     )
 
 
-def _look(source: Source, index: int) -> tuple[tuple[int, int], str, bytes, int] | str:
-    """Size, mode, digest and hash of one image; why it cannot be read."""
+def _look(source: Source, index: int) -> tuple[tuple[int, int], str, bytes, int, np.ndarray] | str:
+    """Size, mode, digest, hash and thumbnail of one image; why it cannot be read."""
     try:
+        source.check(index)
         image = source.load(index)
     except BadImage as error:
         return error.reason
@@ -76,22 +82,30 @@ def _look(source: Source, index: int) -> tuple[tuple[int, int], str, bytes, int]
     digest = hashlib.blake2b(f"{mode} {image.size}".encode(), digest_size=16)
     for band in bands_of(image):
         digest.update(np.asarray(band).tobytes())
-    return image.size, mode, digest.digest(), difference_hash(image)
+    gray = in_gray(image)
+    return image.size, mode, digest.digest(), difference_hash(gray), thumbnail(gray)
 
 
-def difference_hash(image: Picture) -> int:
-    """64 bits: whether each of 8 x 8 areas is darker than its right neighbor, in gray."""
+def in_gray(image: Picture) -> Image.Image:
+    """Mode F, with the values of the image; of several bands the first, unless they are colors."""
     if isinstance(image, Bands):
         gray = image.bands[0]
     else:
         gray = image if image.mode in ("L", "I;16", "I", "F") else image.convert("RGB").convert("L")
-    small = np.asarray(_in_float(gray).resize((9, 8), Image.Resampling.BOX))
+    return gray if gray.mode == "F" else Image.fromarray(np.asarray(gray, dtype=np.float32))
+
+
+def difference_hash(gray: Image.Image) -> int:
+    """64 bits: whether each of 8 x 8 areas is darker than its right neighbor."""
+    small = np.asarray(gray.resize((9, 8), Image.Resampling.BOX))
     bits = np.packbits(small[:, :-1] < small[:, 1:])
     return int.from_bytes(bits.tobytes())
 
 
-def _in_float(gray: Image.Image) -> Image.Image:
-    return gray if gray.mode == "F" else Image.fromarray(np.asarray(gray, dtype=np.float32))
+def thumbnail(gray: Image.Image) -> np.ndarray:
+    """(256,) uint8; more than 8 bits are divided by the brightest value."""
+    small = np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BOX)).ravel()
+    return (small * min(1.0, 255 / max(1.0, float(small.max())))).clip(0, 255).astype(np.uint8)
 
 
 def same_images(first: Survey, second: Survey) -> list[tuple[int, int]]:
@@ -104,26 +118,36 @@ def same_images(first: Survey, second: Survey) -> list[tuple[int, int]]:
     return [(i, j) for i, j in pairs if first is not second or i < j]
 
 
-def similar_images(first: Survey, second: Survey, most_bits: int, most_pairs: int) -> list[tuple[int, int, int]]:
-    """(position in `first`, position in `second`, bits) of images whose hashes differ in at most `most_bits` bits.
+def similar_images(first: Survey, second: Survey, most_bits: int, most_pairs: int) -> list[tuple[int, int, int, float]]:
+    """(position in `first`, position in `second`, bits, correlation) of images whose hashes differ in few bits.
 
-    These are at most 3: then one of the four quarters of the two hashes is equal, and only images that share one are
-    compared. Images with equal pixels are left out, and counted once within each survey. Sorted by the number of bits;
-    about `most_pairs` of them at most, since images that are empty but for some noise may all look alike.
+    These are `most_bits`, at most 3: then one of the four quarters of the two hashes is equal, and only images that
+    share one are compared. Images with equal pixels are left out, and counted once within each survey. Sorted by the
+    correlation of their thumbnails (-1..1), as hashes take all trousers on a black ground for one picture. About
+    `most_pairs` of them at most, since images that are empty but for some noise may all look alike.
     """
     assert most_bits < 4
-    found: dict[tuple[int, int], int] = {}
+    found: dict[tuple[int, int], tuple[int, float]] = {}
     positions = [np.array([*_first_places(some).values()], dtype=np.int64) for some in (first, second)]
     hashes = [some.hashes[which] for some, which in zip((first, second), positions, strict=True)]
     for i, j in _sharing_a_quarter(*hashes):
         bits = np.bitwise_count(hashes[0][i][:, None] ^ hashes[1][j])
-        for row, column in zip(*np.nonzero(bits <= most_bits), strict=True):
-            pair = int(positions[0][i[row]]), int(positions[1][j[column]])
+        rows, columns = np.nonzero(bits <= most_bits)
+        ours, theirs = positions[0][i[rows]], positions[1][j[columns]]
+        alike = _correlation(first.thumbnails[ours], second.thumbnails[theirs])
+        for *pair, number, value in zip(ours.tolist(), theirs.tolist(), bits[rows, columns], alike, strict=True):
             if first.digests[pair[0]] != second.digests[pair[1]]:
-                found[pair] = int(bits[row, column])
+                found[pair[0], pair[1]] = int(number), float(value)
         if len(found) >= most_pairs:
             break
-    return sorted(((*pair, bits) for pair, bits in found.items()), key=lambda triple: (triple[2], *triple[:2]))
+    return sorted(((*pair, *values) for pair, values in found.items()), key=lambda row: (-row[3], *row[:2]))
+
+
+def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(n,) in -1..1, Pearson's, of thumbnails (n, 256); 0 where one of the two is of a single value."""
+    one, other = (some - some.mean(axis=1, keepdims=True, dtype=np.float32) for some in (one, other))
+    norm = np.sqrt((one * one).sum(1) * (other * other).sum(1))
+    return np.divide((one * other).sum(1), norm, out=np.zeros_like(norm), where=norm > 0)
 
 
 def _sharing_a_quarter(first: np.ndarray, second: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -13,40 +13,56 @@ import torch
 from PIL import Image, ImageEnhance
 
 from vitcli.data.augment_ops import draw_filter
-from vitcli.data.bands import Picture, from_pixels
+from vitcli.data.bands import Picture
 from vitcli.data.eval_transform import Filters, limit_aspect, resize_to_cover
+from vitcli.data.jpeg import Jpeg
+from vitcli.data.pixels import Pixels
 from vitcli.recipe.schema import Augmentation
 
 PADDING = 4  # px
 
 
-def to_uint8_tensor(image: Picture) -> torch.Tensor:
-    """A picture of 8 bits -> (C, H, W) uint8, contiguous."""
-    pixels = np.array(image, dtype=np.uint8)  # (H, W, C) or (H, W)
-    return torch.from_numpy(pixels if pixels.ndim == 3 else pixels[:, :, None]).permute(2, 0, 1).contiguous()
+def to_uint8_tensor(image: Picture | Pixels) -> torch.Tensor:
+    """An image of 8 bits -> (C, H, W) uint8, contiguous."""
+    return torch.from_numpy(np.array(channels_first(image), order="C"))
 
 
-def random_resized_crop(image: Picture, aug: Augmentation, filters: Filters, rng: random.Random) -> Picture:
+def channels_first(image: Picture | Pixels) -> np.ndarray:
+    """An image of 8 bits -> (C, H, W) uint8, of any strides."""
+    pixels = image.values if isinstance(image, Pixels) else np.asarray(image, dtype=np.uint8)  # (H, W, C) or (H, W)
+    return pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[None]
+
+
+def random_resized_crop(image: Pixels | Jpeg, aug: Augmentation, filters: Filters, rng: random.Random) -> Pixels:
     """Any part of the image (see `random_crop_box`) resized to the size of the input."""
     box, (height, width) = random_crop_box(*image.size, aug.scale, aug.ratio, rng), aug.height_and_width
+    if isinstance(image, Jpeg):
+        image, box = image.reduced(box, (width, height)) if aug.decode == "scaled" else (image.pixels, box)
     return image.crop(box).resize((width, height), draw_filter(filters, rng))
 
 
-def random_padded_crop(image: Picture, aug: Augmentation, filters: Filters, rng: random.Random) -> Picture:
+def random_padded_crop(image: Pixels | Jpeg, aug: Augmentation, filters: Filters, rng: random.Random) -> Pixels:
     """The input's size at any place of the image, after it was resized to cover that and was padded.
 
     The padding is a reflection. This is DeiT III's simple random crop (arXiv 2204.07118), and the usual one for CIFAR.
     """
-    height, width = aug.height_and_width
-    image = resize_to_cover(limit_aspect(image), (height, width), draw_filter(filters, rng))
+    image = image.pixels if isinstance(image, Jpeg) else image
+    image = resize_to_cover(limit_aspect(image), aug.height_and_width, draw_filter(filters, rng))
+    rows, columns = random_window(*image.size, aug, rng)
+    return Pixels(image.values[rows][:, columns])
+
+
+def random_window(width: int, height: int, aug: Augmentation, rng: random.Random) -> tuple[np.ndarray, np.ndarray]:
+    """(h,) and (w,): the numbers of the rows and columns of a random part of a padded image; (h, w) is the input's."""
 
     def reflected(length: int, side: int) -> np.ndarray:
-        """The numbers of the pixels of a random stretch; beyond the edges they are reflected."""
+        """A random stretch; beyond the edges the numbers are reflected."""
         start, last = rng.randint(0, length + 2 * PADDING - side) - PADDING, length - 1
         return last - abs(last - abs(np.arange(start, start + side)))
 
-    columns, rows = reflected(image.width, width), reflected(image.height, height)
-    return from_pixels(np.asarray(image)[rows][:, columns])
+    input_height, input_width = aug.height_and_width
+    columns = reflected(width, input_width)
+    return reflected(height, input_height), columns
 
 
 def random_crop_box(

@@ -8,26 +8,29 @@ keys that differ between the views of BYOL take one number for all views, or a l
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 from PIL import Image, ImageFilter, ImageOps
 
 from vitcli.data.auto_augment import build_policy
 from vitcli.data.bands import Bands, Picture
-from vitcli.data.eval_transform import FILTERS
+from vitcli.data.eval_transform import FILTERS, AnyPicture
+from vitcli.data.jpeg import Jpeg
 from vitcli.data.pixel_format import PixelFormat
+from vitcli.data.pixels import Pixels
 from vitcli.data.transforms import jitter_colors, random_padded_crop, random_resized_crop
 from vitcli.errors import UsageError
 from vitcli.recipe.schema import Augmentation
 
-AnyPicture = TypeVar("AnyPicture", Image.Image, Bands)
+OfPillow = TypeVar("OfPillow", Image.Image, Bands)
 #: an image and the generator of all that is random -> the augmented image
-TrainTransform = Callable[[Picture, random.Random], Picture]
+TrainTransform = Callable[[Picture | Pixels | Jpeg, random.Random], Picture | Pixels]
 
 
 @dataclass(frozen=True)
 class View:
-    """Any picture, generator -> a picture of the size aug.image_resize, in the format of the network.
+    """Any image, generator -> one of the size aug.image_resize, in the format of the network.
 
     policy: auto_augment; None: none. jitter: strengths, see `jitter_colors`; None: no jitter.
     """
@@ -41,14 +44,28 @@ class View:
     blur_prob: float
     solarize_prob: float
 
-    def __call__(self, image: Picture, rng: random.Random) -> Picture:
+    def __call__(self, image: Picture | Pixels | Jpeg, rng: random.Random) -> Picture | Pixels:
         aug = self.aug
         crop = random_padded_crop if aug.train_crop == "padded" else random_resized_crop
-        image = crop(self.format(image), aug, FILTERS[aug.interpolation], rng)
-        if aug.hflip and rng.random() < aug.hflip:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        if aug.vflip and rng.random() < aug.vflip:
-            image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+        image = crop(self.format.ready_to_crop(image), aug, FILTERS[aug.interpolation], rng)
+        image = image.with_channels(self.format.channels)
+        flips = self.draw_flips(rng)
+        if self.recolors:  # by Pillow, which also flips what it has
+            return self._recolored(_flipped(image.picture(), flips), rng)
+        return _flipped(image, flips)
+
+    def draw_flips(self, rng: random.Random) -> tuple[bool, bool]:
+        """Whether left and right, and top and bottom, are exchanged."""
+        hflip = bool(self.aug.hflip) and rng.random() < self.aug.hflip
+        return hflip, bool(self.aug.vflip) and rng.random() < self.aug.vflip
+
+    @cached_property
+    def recolors(self) -> bool:
+        """Whether anything may happen to an image after the flips."""
+        probs = self.grayscale_prob, self.blur_prob, self.solarize_prob
+        return self.policy is not None or (self.jitter is not None and self.jitter_prob > 0) or any(probs)
+
+    def _recolored(self, image: Picture, rng: random.Random) -> Picture:
         if isinstance(image, Bands):  # no operation on colors, as the recipe's check has seen to
             return self._blurred(image, rng)
         if self.policy is not None:
@@ -59,16 +76,22 @@ class View:
             image = image.convert("L").convert(image.mode)  # the luma of ITU-R 601
         image = self._blurred(image, rng)
         if _happens(self.solarize_prob, rng):
-            image = ImageOps.solarize(image, aug.solarize_threshold)
+            image = ImageOps.solarize(image, self.aug.solarize_threshold)
         return image
 
-    def _blurred(self, image: AnyPicture, rng: random.Random) -> AnyPicture:
+    def _blurred(self, image: OfPillow, rng: random.Random) -> OfPillow:
         if not _happens(self.blur_prob, rng):
             return image
         return image.filter(ImageFilter.GaussianBlur(rng.uniform(*self.aug.blur_sigma)))
 
 
-def build_views(aug: Augmentation, num_views: int, in_channels: int = 3) -> list[TrainTransform]:
+def _flipped(image: AnyPicture, flips: tuple[bool, bool]) -> AnyPicture:
+    if flips[0]:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return image.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if flips[1] else image
+
+
+def build_views(aug: Augmentation, num_views: int, in_channels: int = 3) -> list[View]:
     """One transform for each view of a sample.
 
     As in timm, a policy turns the color jitter off, except 3-Augment. Without blur, grayscale and solarization, and

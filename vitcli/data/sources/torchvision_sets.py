@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vitcli.data.idx_files import read_idx_split
 from vitcli.data.source import ArrayImages
 from vitcli.errors import DataError, UsageError
 from vitcli.recipe.schema import Dataset
@@ -23,6 +24,8 @@ _TORCHVISION = {
 def open_torchvision(section: Dataset, split: str, needs_labels: bool = True) -> ArrayImages:
     """cifar10, cifar100, mnist or fashion_mnist in torchvision's layout; the validation split is its test split.
 
+    The four files of mnist or fashion_mnist may also be in data_dir itself, compressed with gzip or not.
+
     Raises:
         UsageError: no data_dir.
         DataError: the files are not there and `dataset_download` is off.
@@ -35,6 +38,12 @@ def open_torchvision(section: Dataset, split: str, needs_labels: bool = True) ->
             f"the data set {section.dataset!r} needs a folder",
             help="give --data_dir: the folder that holds the data, or that it is downloaded to",
         )
+    if not section.dataset_download and (arrays := _idx_arrays(section.data_dir, folder, split)):
+        images, labels = arrays
+        classes = list(getattr(datasets, kind).classes)
+        if int(labels.max()) >= len(classes):
+            raise DataError(f"{section.dataset} has {len(classes)} classes, and there is a label {labels.max()}")
+        return ArrayImages(images, labels, classes, f"{section.dataset}/{split}")
     try:
         with _one_at_a_time(section.data_dir) if section.dataset_download else nullcontext():
             stored = getattr(datasets, kind)(
@@ -47,6 +56,14 @@ def open_torchvision(section: Dataset, split: str, needs_labels: bool = True) ->
     return ArrayImages(
         np.asarray(stored.data), np.asarray(stored.targets), list(stored.classes), f"{section.dataset}/{split}"
     )
+
+
+def _idx_arrays(data_dir: Path, folder: str, split: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Images and labels of MNIST's own files: in `data_dir`, or where torchvision puts them."""
+    if not folder.endswith("raw"):
+        return None
+    found = (read_idx_split(place, split) for place in (data_dir / folder, data_dir))
+    return next((arrays for arrays in found if arrays), None)
 
 
 @contextmanager
