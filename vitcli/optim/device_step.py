@@ -6,11 +6,17 @@ of this base. It uses torch's `_foreach_...` functions, which do one operation o
 
 # pyright: reportPrivateImportUsage=false
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from vitcli.parallel.shards import own_part
+
+#: what is kept for a parameter: name -> start value of a scalar (), None: zeros like the parameter, or what makes it
+Layout = Mapping[str, float | Callable[[Tensor], Tensor] | None]
 
 #: integers of the same size, by bytes per element
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -30,6 +36,14 @@ class Part(NamedTuple):
             return self.gradients
         return list(torch._foreach_add(self.gradients, self.params, alpha=self.group["weight_decay"]))
 
+    def singles(self) -> "list[Part]":
+        """A part of its own for each parameter."""
+        each = enumerate(zip(self.params, self.gradients, strict=True))
+        return [
+            Part(self.group, [p], [gradient], {name: [values[i]] for name, values in self.state.items()})
+            for i, (p, gradient) in each
+        ]
+
 
 class DeviceOptimizer(Optimizer):
     """A subclass says what its state is and how one part moves, in place and without reading a tensor on the host.
@@ -46,8 +60,8 @@ class DeviceOptimizer(Optimizer):
         # capturable: load_state_dict then keeps `step` on the parameter's device
         super().__init__(groups, {"lr": 1e-3, "weight_decay": 0.0, "capturable": True, **defaults})
 
-    def state_layout(self, group: dict[str, Any]) -> dict[str, float | None]:
-        """What is kept for each parameter: name -> start value of a scalar (), or None: zeros like the parameter."""
+    def state_layout(self, group: dict[str, Any]) -> Layout:
+        """What is kept for each parameter of the group."""
         raise NotImplementedError
 
     def update_part(self, part: Part) -> None:
@@ -66,33 +80,53 @@ class DeviceOptimizer(Optimizer):
         parts = [part for group in self.param_groups if (part := self._part(group)).params]
         found_inf = getattr(self, "found_inf", None)
         if found_inf is not None and not is_on_host(found_inf):
-            self._update_unless(found_inf.view(()) != 0, parts)
+            self.update_unless(found_inf.view(()) != 0, parts)
         elif not found_inf:
             self.update(parts)
 
-    def _update_unless(self, bad: Tensor, parts: list[Part]) -> None:
-        """Update, then take the old bits where `bad` () is true and the new ones elsewhere.
-
-        Bits are chosen by products with 0 and 1 of the tensors read as integers: exact, and blind to NaN.
-        """
+    def update_unless(self, bad: Tensor, parts: list[Part]) -> None:
+        """Update, then take the old bits where `bad` () is true and the new ones elsewhere."""
         changed = [t for part in parts for tensors in (part.params, *part.state.values()) for t in tensors]
-        bits = [t.view(_INTEGERS[t.element_size()]) for t in changed]
-        old = torch._foreach_mul(bits, bad.int())
+        old = bits_where(bad, changed)
         self.update(parts)
-        torch._foreach_mul_(bits, (~bad).int())
-        torch._foreach_add_(bits, old)
+        put_back_where(bad, changed, old)
 
     def _part(self, group: dict[str, Any]) -> Part:
+        """What this rank holds of the group; the parameters without a gradient stay as they are."""
         params = [p for p in group["params"] if p.grad is not None]
         layout = self.state_layout(group)
         for p in params:
             state = self.state[p]
             for name, start in layout.items():
                 if name not in state:
-                    scalar = torch.full((), start or 0.0, dtype=torch.float32, device=p.device)
-                    state[name] = torch.zeros_like(p) if start is None else scalar
-        kept = {name: [self.state[p][name] for p in params] for name in layout}
-        return Part(group, params, [p.grad for p in params], kept)  # type: ignore[misc]
+                    state[name] = _first(start, p)
+        kept = {name: [own_part(self.state[p][name]) for p in params] for name in layout}
+        return Part(group, [own_part(p) for p in params], [own_part(p.grad) for p in params], kept)
+
+
+def bits_where(chosen: Tensor, tensors: list[Tensor]) -> list[Tensor]:
+    """Copies of the tensors read as integers where `chosen` () is true, else zeros.
+
+    Bits are chosen by products with 0 and 1: exact, and blind to NaN.
+    """
+    return list(torch._foreach_mul(_as_integers(tensors), chosen.int()))
+
+
+def put_back_where(chosen: Tensor, tensors: list[Tensor], bits: list[Tensor]) -> None:
+    """Give `tensors` what `bits_where(chosen, …)` took, where `chosen` () is true; else they keep every bit."""
+    present = _as_integers(tensors)
+    torch._foreach_mul_(present, (~chosen).int())
+    torch._foreach_add_(present, bits)
+
+
+def _as_integers(tensors: list[Tensor]) -> list[Tensor]:
+    return [t.view(_INTEGERS[t.element_size()]) for t in tensors]
+
+
+def _first(start: float | Callable[[Tensor], Tensor] | None, p: Tensor) -> Tensor:
+    if callable(start):
+        return start(p)
+    return torch.zeros_like(p) if start is None else torch.full((), start, dtype=torch.float32, device=p.device)
 
 
 def is_on_host(tensor: Tensor) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vitcli.optim.adam import ADAM_STATE, adamw_update
 from vitcli.optim.device_step import DeviceOptimizer, Part
+from vitcli.optim.param_groups import split_groups
 
 #: of the iteration x <- a x + (b (x x^T) + c (x x^T)^2) x, from the source
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -35,9 +36,7 @@ class MuonWithAdamW(DeviceOptimizer):
     def __init__(
         self, groups: list[dict], module: nn.Module, *, momentum: float, betas: tuple[float, float], eps: float
     ) -> None:
-        chosen = hidden_matrices(module)
-        both = [{**_only(group, chosen, muon), "muon": muon} for muon in (True, False) for group in groups]
-        super().__init__([g for g in both if g["params"]], momentum=momentum, betas=betas, eps=eps)
+        super().__init__(split_groups(groups, hidden_matrices(module), "muon"), momentum=momentum, betas=betas, eps=eps)
 
     def describe(self) -> str:
         """Which share of the trained parameters each of the two has."""
@@ -106,9 +105,3 @@ def _muon_update(part: Part) -> None:
         updates = (result.mT if is_tall else result).to(matrices.dtype).unflatten(2, shape[1:])
         scale = 0.2 * max(matrices.shape[1:]) ** 0.5
         torch._foreach_add_([part.params[i] for i in indices], list(updates.unbind()), alpha=-group["lr"] * scale)
-
-
-def _only(group: dict[str, Any], chosen: set[int], wanted: bool) -> dict[str, Any]:
-    """The group with those of its parameters that are, or are not, among the chosen."""
-    pairs = [(p, n) for p, n in zip(group["params"], group["names"], strict=True) if (id(p) in chosen) == wanted]
-    return {**group, "params": [p for p, _ in pairs], "names": [name for _, name in pairs]}

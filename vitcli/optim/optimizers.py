@@ -2,12 +2,14 @@
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from vitcli.optim.adam import Adam, NAdam
 from vitcli.optim.descent import SGD, Adagrad, RMSprop
 from vitcli.optim.lamb import Lamb
 from vitcli.optim.lars import Lars
+from vitcli.optim.low_bit import LowBitAdamW
 from vitcli.optim.muon import MuonWithAdamW
 from vitcli.recipe.schema import Optimizer as Section
 
@@ -27,6 +29,8 @@ def build_optimizer(section: Section, groups: list[dict], device: torch.device, 
             return kind(groups, betas=betas, eps=eps, fused=True)
         case "adamw" | "adam":
             return Adam(groups, betas=betas, eps=eps, decoupled=section.opt == "adamw")
+        case "adamw_bf16" | "adamw_fp8" | "adamw_8bit" | "adamw_4bit":
+            return LowBitAdamW(groups, section.opt.removeprefix("adamw_"), betas=betas, eps=eps)
         case "nadam":
             return NAdam(groups, betas=betas, eps=eps)
         case "sgd" | "momentum":
@@ -50,9 +54,10 @@ def build_optimizer(section: Section, groups: list[dict], device: torch.device, 
 def _sgd(groups: list[dict], momentum: float, nesterov: bool, fused: bool) -> Optimizer:
     """Momentum starts at zero, which gives the same first step as torch's start with the gradient.
 
-    torch's fused kernel leaves a new buffer uninitialized when the first step is dropped.
+    torch's fused kernel leaves a new buffer uninitialized when the first step is dropped, and does not take shards.
     """
-    if not fused:
+    is_sharded = any(isinstance(p, DTensor) for group in groups for p in group["params"])
+    if is_sharded or not fused:
         return SGD(groups, momentum=momentum, nesterov=nesterov)
     optimizer = torch.optim.SGD(groups, momentum=momentum, nesterov=nesterov, fused=True)
     for group in optimizer.param_groups:

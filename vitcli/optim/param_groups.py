@@ -52,6 +52,21 @@ def param_groups(
     ]
 
 
+def split_groups(groups: list[dict], chosen: set[int], flag: str) -> list[dict]:
+    """Each group in two: `flag: True` with those of its parameters whose ids are chosen, `flag: False` with the rest.
+
+    Those with True come first; groups without parameters are left out.
+    """
+    halves = []
+    for wanted in (True, False):
+        for group in groups:
+            pairs = zip(group["params"], group["names"], strict=True)
+            if kept := [(p, name) for p, name in pairs if (id(p) in chosen) == wanted]:
+                params, names = (list(column) for column in zip(*kept, strict=True))
+                halves.append({**group, "params": params, "names": names, flag: wanted})
+    return halves
+
+
 def _spared(
     task: nn.Module, network: nn.Module, weight_decay_filter: str
 ) -> Callable[[str | None, str, nn.Parameter], bool]:
