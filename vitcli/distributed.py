@@ -1,33 +1,31 @@
 """Ranks and what they say to each other: process group, sums, flags, averaged buffers. One process: the same story."""
 
 import gc
-import inspect
 import os
 import platform
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import Store
 
-from vitcli.errors import UsageError
+from vitcli.errors import UsageError, VitcliError
+from vitcli.process import end_with_torchrun
+from vitcli.rendezvous import meet
+
+T = TypeVar("T")
 
 #: a rank that hangs longer than this ends the run instead of blocking it for torch's 30 minutes
 TIMEOUT = timedelta(seconds=int(os.environ.get("VITCLI_TIMEOUT_SECONDS", "600")))
 
 _alive_at = time.monotonic()
-
-#: DDP's option not to copy rank 0's buffers at each forward pass; renamed in torch 2.15
-_BUFFERS_OPTION = next(
-    name
-    for name in ("forward_sync_buffers", "broadcast_buffers")
-    if name in inspect.signature(nn.parallel.DistributedDataParallel).parameters
-)
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,7 @@ class World:
     local_size: int
     device: torch.device
     processes: tuple[tuple[str, int], ...] = ()  #: (host, process id) of each rank
+    store: Store | None = None  #: what ranks can tell each other when their connections are broken
 
     @property
     def is_main(self) -> bool:
@@ -47,8 +46,8 @@ class World:
 
 
 def num_launched() -> int:
-    """How many processes torchrun started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """How many processes torchrun started, or the caller's process group has; 1 without both."""
+    return dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def choose_device(name: str, local_rank: int) -> torch.device:
@@ -70,7 +69,10 @@ def choose_device(name: str, local_rank: int) -> torch.device:
 
 @contextmanager
 def joined(device_name: str, distributed: bool) -> Iterator[World]:
-    """Join the process group for the duration of the block (a world of one process when not `distributed`)."""
+    """Join the process group for the duration of the block (a world of one process when not `distributed`).
+
+    A group that is there already (Ray Train makes one) is used, and stays.
+    """
     local_rank = int(os.environ.get("LOCAL_RANK", "0")) if distributed else 0
     device = choose_device(device_name, local_rank)
     if device.type == "cuda":
@@ -78,15 +80,42 @@ def joined(device_name: str, distributed: bool) -> Iterator[World]:
     if not distributed:
         yield World(0, 1, 0, 1, device)
         return
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=TIMEOUT, device_id=device if device.type == "cuda" else None)
+    is_ours = not dist.is_initialized()
+    store = _new_group(device) if is_ours else None
+    _check_backend(device)
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     processes = tuple(gathered((platform.node(), os.getpid())))
-    yield World(dist.get_rank(), dist.get_world_size(), local_rank, local_size, device, processes)
+    yield World(dist.get_rank(), dist.get_world_size(), local_rank, local_size, device, processes, store)
     # Not after an error: another rank may be in a collective, and leaving in order would wait for it.
     dist.barrier()
+    if not is_ours:
+        return
     gc.collect()  # DDP's cycles hold the group, whose threads would still run while the interpreter shuts down
     dist.destroy_process_group()
+
+
+def _new_group(device: torch.device) -> Store:
+    """Create the process group by torchrun's variables; the store in which its ranks met."""
+    end_with_torchrun()
+    device_id = device if device.type == "cuda" else None
+    store, rank, size = meet(TIMEOUT)
+    dist.init_process_group(
+        _backend(device), timeout=TIMEOUT, device_id=device_id, store=store, rank=rank, world_size=size
+    )
+    return store
+
+
+def _backend(device: torch.device) -> str:
+    """Flags and counts are asked for over the CPU, so that no GPU is waited for."""
+    return "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+
+
+def _check_backend(device: torch.device) -> None:
+    """UsageError if the caller's process group has no connection for the tensors of the CPU or of `device`."""
+    kinds = {word.partition(":")[0] for word in dist.get_backend_config().split(",")}
+    if not {"cpu", device.type} <= kinds:
+        message = f"the process group that exists already connects {', '.join(sorted(kinds))} tensors only"
+        raise UsageError(message, help=f"create it with the backend {_backend(device)!r}")
 
 
 def all_sum(values: Tensor) -> Tensor:
@@ -124,6 +153,41 @@ def from_main(value: Any) -> Any:
     values = [value]
     dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
     return values[0]
+
+
+def decided_on_main(decide: Callable[[], T]) -> T:
+    """What `decide` returns on rank 0, on every rank; a VitcliError that it raises there is raised on all of them.
+
+    It may take longer than TIMEOUT: rank 0 tells the others every second that it is still at work.
+    """
+    if not dist.is_initialized():
+        return decide()
+    outcome: list[Any] = []  # the result and the error, one of them None
+
+    def work() -> None:
+        try:
+            outcome.extend((decide(), None))
+        except BaseException as error:
+            outcome.extend((None, error))
+
+    worker = threading.Thread(target=work, daemon=True) if dist.get_rank() == 0 else None
+    if worker:
+        worker.start()
+    while any_rank(_still_runs(worker)):
+        pass
+    if outcome and not isinstance(outcome[1], VitcliError | None):
+        raise outcome[1]  # a fault of the program; the others notice that rank 0 is gone
+    result, error = from_main(tuple(outcome))
+    if error:
+        raise error
+    return result
+
+
+def _still_runs(worker: threading.Thread | None) -> bool:
+    """Whether it does after another second; False without a worker."""
+    if worker:
+        worker.join(timeout=1)
+    return worker is not None and worker.is_alive()
 
 
 def gathered(value: Any) -> list[Any]:
@@ -166,18 +230,3 @@ def average_buffers(module: nn.Module) -> None:
     flat /= dist.get_world_size()
     for buffer, mean in zip(buffers, flat.split([buffer.numel() for buffer in buffers]), strict=True):
         buffer.copy_(mean.view_as(buffer))
-
-
-def wrapped(task: nn.Module, world: World) -> nn.Module:
-    """The task under DDP: gradients are averaged over ranks. Buffers stay apart until `average_buffers`."""
-    if world.size == 1:
-        return task
-    ddp = nn.parallel.DistributedDataParallel
-    no_sync_of_buffers: dict[str, Any] = {_BUFFERS_OPTION: False}
-    device_ids = [world.device.index] if world.device.type == "cuda" else None
-    return ddp(task, device_ids=device_ids, gradient_as_bucket_view=True, **no_sync_of_buffers)
-
-
-def unsynchronized(task: nn.Module) -> AbstractContextManager:
-    """In this block gradients stay with their rank: for all micro-steps of a step but the last."""
-    return task.no_sync() if isinstance(task, nn.parallel.DistributedDataParallel) else nullcontext()
