@@ -1,18 +1,26 @@
 """The output of a run: progress on the console (rank 0), metrics.jsonl and TensorBoard in the run's folder."""
 
+import io
 import json
 import os
+import platform
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
+
+from vitcli.disk import AppendedFile, Faults, write_whole
+from vitcli.errors import paragraph, printable, printable_lines
+from vitcli.output import OptionalOutput
 
 #: numbers that depend on the machine, not on the recipe; kept apart so that two runs can be compared line by line
 TIMINGS = ("images_per_second", "data_wait_ratio", "seconds", "time")
@@ -26,12 +34,54 @@ def relative(path: Path) -> str:
         return str(path)
 
 
-class SteadyConsole(Console):
-    """Stops printing, instead of ending the process, when its output is no longer read (`vitcli train | head`)."""
+class SafeConsole(Console):
+    """The console of all commands: no name in a text gives orders to the terminal (`errors.printable`)."""
 
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Before rich removes some of the characters without a trace."""
+        return super().render_str(printable_lines(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Of text that was not given as a string."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable_lines(segment.text))
+
+
+@contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on the terminal while the block runs; call what it gives with the number of things that were done."""
+    columns = title, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=SafeConsole(), transient=True, disable=not sys.stdout.isatty()) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+class EventFile(AppendedFile):
+    """TensorBoard's file of a run, written without its SummaryWriter, whose thread ends when the disk is full."""
+
+    def __init__(self, run_dir: Path, step: int, faults: Faults) -> None:
+        """Begin a new file of a run at `step`; what other files have of later steps is not shown.
+
+        Raises:
+            ImportError: TensorBoard is not installed.
+        """
+        from tensorboard.compat.proto import event_pb2
+
+        self._kinds: Any = event_pb2
+        super().__init__(run_dir / f"events.out.tfevents.{time.time():.6f}.{platform.node()}.{os.getpid()}", faults)
+        self._append(file_version="brain.Event:2")
+        self._append(step=step + 1, session_log=self._kinds.SessionLog(status=self._kinds.SessionLog.START))
+
+    def append_scalars(self, step: int, values: dict[str, float]) -> None:
+        scalars = [{"tag": name, "simple_value": value} for name, value in values.items()]
+        self._append(step=step, summary={"value": scalars})
+
+    def _append(self, **fields: Any) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        record = io.BytesIO()
+        RecordWriter(record).write(self._kinds.Event(wall_time=time.time(), **fields).SerializeToString())
+        self.append(record.getvalue())
 
 
 class Reporter:
@@ -39,10 +89,13 @@ class Reporter:
 
     def __init__(self, *, enabled: bool) -> None:
         self.enabled = enabled
-        self.console = SteadyConsole(highlight=False, emoji=False, soft_wrap=True, quiet=not enabled)
-        self.metrics_file: Path | None = None
+        # the folder of the run has the numbers too
+        file: Any = OptionalOutput(sys.stdout)
+        self.console = SafeConsole(file=file, highlight=False, emoji=False, soft_wrap=True, quiet=not enabled)
+        self.faults = Faults()  #: what the disk refused of the files below
+        self.metrics: AppendedFile | None = None
         self.num_lines = 0  #: in metrics.jsonl
-        self.writer: Any = None
+        self.events: EventFile | None = None
         self.progress: Progress | None = None
         self.task_id: Any = None
 
@@ -54,18 +107,16 @@ class Reporter:
         """
         if not self.enabled:
             return
-        self.metrics_file = run_dir / "metrics.jsonl"
-        self.num_lines = _keep(self.metrics_file, keep_lines, step)
+        self.metrics = AppendedFile(run_dir / "metrics.jsonl", self.faults)
+        self.num_lines = _keep(self.metrics.path, keep_lines, step)
         with suppress(ImportError):  # a minimal installation has no TensorBoard: metrics.jsonl has the same numbers
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(str(run_dir), purge_step=step + 1, flush_secs=30)
+            self.events = EventFile(run_dir, step, self.faults)
 
     def say(self, text: str) -> None:
-        self.console.print(escape(text))
+        self.console.print(escape(paragraph(text)))
 
     def note(self, text: str) -> None:
-        self.console.print(f"[yellow]note:[/yellow] {escape(text)}")
+        self.console.print(f"[yellow]note:[/yellow] {escape(paragraph(text))}")
 
     def notes(self, *groups: Iterable[str]) -> None:
         for group in groups:
@@ -103,28 +154,23 @@ class Reporter:
         table.add_column()
         table.add_column(overflow="fold")
         for name, value in rows:
-            table.add_row(escape(name), escape(value))
+            table.add_row(escape(printable(name)), escape(printable(value)))
         self.console.print(table)
 
     def close(self) -> None:
         if self.progress:
             self.progress.stop()
             self.progress = None
-        if self.writer:
-            self.writer.close()
-            self.writer = None
 
     def _record(self, kind: str, values: dict[str, Any]) -> None:
-        if not self.metrics_file:
+        if not self.metrics:
             return
         line = {"kind": kind, **values, "time": round(time.time(), 3)}
-        with self.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        self.metrics.append((json.dumps(line) + "\n").encode())
         self.num_lines += 1
-        if self.writer:
-            for name, value in values.items():
-                if name not in ("step", "epoch") and isinstance(value, int | float):
-                    self.writer.add_scalar(f"{kind}/{name}", value, values["step"])
+        if self.events:
+            shown = [name for name in values if name not in ("step", "epoch") and isinstance(values[name], int | float)]
+            self.events.append_scalars(values["step"], {f"{kind}/{name}": values[name] for name in shown})
 
 
 def _keep(metrics_file: Path, keep_lines: int | None, step: int) -> int:
@@ -134,7 +180,7 @@ def _keep(metrics_file: Path, keep_lines: int | None, step: int) -> int:
     lines = metrics_file.read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if _step_of(line) <= step] if keep_lines is None else lines[:keep_lines]
     if len(kept) < len(lines):
-        metrics_file.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        write_whole(metrics_file, "".join(line + "\n" for line in kept))
     return len(kept)
 
 

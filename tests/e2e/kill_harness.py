@@ -14,7 +14,6 @@ import time
 
 import torch
 import torch._dynamo
-import torch.utils.tensorboard
 import torchvision  # noqa: F401
 
 import vitcli.commands.train

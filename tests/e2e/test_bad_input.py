@@ -185,6 +185,22 @@ def test_changed_data_is_refused_on_resume(tmp_path: Path, image_folder: Path, v
     refused(vitcli("train", "--resume", "run", "--data_dir", copied), 4, "val: 12 images before, 11 now")
 
 
+def test_an_edit_of_the_same_size_is_refused_with_contents(tmp_path: Path, image_folder: Path, vitcli):
+    """`data_fingerprint` may be changed on resume; what both sides have is compared."""
+    keys = [*TINY, "--data_dir", image_folder, "--model", "fvit"]
+    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    assert vitcli("train", *keys, "--data_fingerprint", "content", "--run_dir", "run", **cache).returncode == 0
+    assert vitcli("train", "--resume", "run", **cache).returncode == 0
+    image = image_folder / "train" / "cat" / "0.png"
+    content = bytearray(image.read_bytes())
+    content[-20] ^= 1
+    image.write_bytes(content)
+    refused(vitcli("train", "--resume", "run", **cache), 4, "train: the same files and sizes, but other contents")
+    weaker = vitcli("train", "--resume", "run", "--data_fingerprint", "names", **cache)
+    assert weaker.returncode == 0, weaker.stderr
+    assert "their names are the same" in weaker.stdout
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu(tmp_path: Path, vitcli):
     for command in ("train", "validate"):

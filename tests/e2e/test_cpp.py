@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
 import vitcli
 from tests.support.commands import ROOT
@@ -22,9 +24,13 @@ from vitcli.commands.export import ExportPlan, export
 from vitcli.data.decode import open_image
 from vitcli.data.eval_transform import build_eval_transform
 from vitcli.deploy.artifact import open_artifact
+from vitcli.deploy.bridges import ModelClassifier
 from vitcli.deploy.classify import Classifier
 from vitcli.image_size import ImageSize, height_and_width
+from vitcli.networks.opened import open_network
+from vitcli.networks.precedence import preprocessing
 from vitcli.recipe.schema import Augmentation
+from vitcli.weights.read import PACKED
 
 pytestmark = [
     pytest.mark.slow,
@@ -63,13 +69,22 @@ def build(tmp_path_factory) -> Callable[[str], Path]:
     return built
 
 
+def trained(folder: Path, **words: Any) -> Path:
+    """A network of ten classes that has learned a little, so that its probabilities differ."""
+    words |= {"epoch_size": 1, "num_samples": 320, "batch_size": 32, "warmup_epochs": 0, "num_parallel_workers": 0}
+    vitcli.train(vitcli.load_recipe("quickstart", run_dir=folder / "run", **words))
+    return folder / "run"
+
+
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory) -> Path:
-    """A network of ten classes that has learned a little, so that its probabilities differ."""
-    folder = tmp_path_factory.mktemp("training") / "run"
-    words: dict[str, Any] = {"epoch_size": 1, "num_samples": 320, "batch_size": 32, "warmup_epochs": 0}
-    vitcli.train(vitcli.load_recipe("quickstart", run_dir=folder, num_parallel_workers=0, **words))
-    return folder
+    return trained(tmp_path_factory.mktemp("training"))
+
+
+@pytest.fixture(scope="module")
+def small_run_dir(tmp_path_factory) -> Path:
+    """A network that is exported sooner, for what does not depend on the network."""
+    return trained(tmp_path_factory.mktemp("training"), model="vit_ti_patch16", patch_size=8, depth=1)
 
 
 @pytest.fixture
@@ -84,10 +99,11 @@ def pixels(build, tmp_path: Path) -> Run:
 
 
 DESCRIPTION = {
-    "artifact_version": 3, "model": "m", "format": "onnx", "precision": "fp32", "device": "cpu",
+    "artifact_version": 4, "model": "m", "format": "onnx", "precision": "fp32", "device": "cpu",
     "network": "model.onnx", "labels": "labels.txt", "input_dtype": "uint8", "input_layout": "NHWC",
-    "input_batch": "any", "output": "probabilities", "image_height": 32, "image_width": 32, "crop_mode": "center",
-    "border": "128,128,128", "crop_pct": 1.0, "interpolation": "bicubic", "in_channels": 3,
+    "input_batch": "any", "output": "probabilities", "activation": "softmax",
+    "image_height": 32, "image_width": 32, "crop_mode": "center", "border": "128,128,128",
+    "crop_pct": 1.0, "interpolation": "bicubic", "in_channels": 3,
     "pixel_range": "auto", "mean": "0.5,0.5,0.5", "std": "0.25,0.25,0.25", "more": "a \\\\ b = c\\n😀",
 }  # fmt: skip
 
@@ -305,10 +321,10 @@ def damage_artifact(artifact: Path, damage: str) -> None:
     elif damage == "old":
         text.rename(artifact / "artefact.json")
     elif damage == "lines":
-        lines = "artifact_version=3\nno equals sign\n"
+        lines = "artifact_version=4\nno equals sign\n"
         text.write_text(f"{lines}checksum={sha256(lines.encode())}\n")
     elif damage == "twice":
-        lines = "artifact_version=3\n" * 2
+        lines = "artifact_version=4\n" * 2
         text.write_text(f"{lines}checksum={sha256(lines.encode())}\n")
     else:
         (artifact / damage).unlink()
@@ -336,7 +352,7 @@ def test_artifacts_that_are_refused(damage: str, words: str, tmp_path: Path, pix
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"artifact_version": 2}, "version 2, and this program reads version 3"),
+        ({"artifact_version": 3}, "version 3, and this program reads version 4"),
         ({"mean": None}, "key mean is missing"),
         ({"network": "../model.onnx"}, "'../model.onnx' has no SHA-256"), ({"labels": "model.txt"}, "has no SHA-256"),
         ({"network": "../m", "sha256.../m": "0"}, "is not the name of a file"), ({"more": "\\t"}, "unknown escape"),
@@ -346,6 +362,9 @@ def test_artifacts_that_are_refused(damage: str, words: str, tmp_path: Path, pix
         ({"image_height": 4}, "not 8 to 8192"), ({"crop_mode": "fit"}, "crop_mode 'fit' is unknown"),
         ({"border": "1"}, "does not fit in_channels"), ({"crop_pct": "nan"}, "crop_pct is not a number"),
         ({"crop_pct": 2}, "not 0.1 to 1"), ({"input_batch": 0}, "not positive"), ({"in_channels": 0}, "not positive"),
+        ({"activation": "relu"}, "activation 'relu' is unknown"),
+        ({"activation": "sigmoid"}, "key thresholds is missing"),
+        ({"activation": "sigmoid", "thresholds": "0.5"}, "does not have one number per class"),
         ({"pixel_range": "4,4"}, "not a range"), ({"pixel_range": "1"}, "not a range"),
     ],
 )  # fmt: skip
@@ -383,6 +402,32 @@ def test_the_predictions_are_pythons(runtime: str, build, run_dir: Path, tmp_pat
     np.testing.assert_allclose([float(share) for share, _ in lines], sorted(probabilities)[:-6:-1], atol=1.5e-4)
     for share, name in lines:
         assert abs(float(share) - probabilities[classifier.class_names.index(name)]) <= 1.5e-4
+
+
+@pytest.mark.parametrize("input", ["pixels", "normalized"])
+def test_any_number_of_classes(input: str, build, small_run_dir: Path, tmp_path: Path):
+    """The classes above their thresholds, all of them though there are more than five, or none."""
+    require("openvino")
+    opened = open_network(small_run_dir, recipe=vitcli.load_recipe(task="multilabel"))
+    photo().save(tmp_path / "photo.png")
+    exact = ModelClassifier(opened, device="cpu")([open_image(tmp_path / "photo.png")])[0]
+    for name, thresholds in (("some", [*np.repeat(0.0, 7), 1.0, 1.0, 1.0]), ("none", np.minimum(exact + 0.01, 1))):
+        weights = tmp_path / f"{name}.safetensors"
+        facts = {"task": "multilabel", "class_names": opened.class_names, "model": opened.recipe.model.model,
+                 "findings": {"thresholds": [float(one) for one in thresholds]},
+                 "preprocessing": preprocessing(opened.recipe)}  # fmt: skip
+        save_file(opened.model.state_dict(), weights, metadata={PACKED: json.dumps(facts)})
+        artifact = export(weights, tmp_path / name, ExportPlan(to="openvino", input=input))
+        command = [build("openvino") / "classify", artifact.folder, tmp_path / "photo.png"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        classifier = Classifier(open_artifact(artifact.folder), threads=1)
+        labels = classifier.labels(classifier([open_image(tmp_path / "photo.png")])[0])
+        assert [line.partition("  ")[2] for line in done.stdout.splitlines() if line != "none"] == [
+            n for n, _ in labels
+        ]
+        assert len(labels) == (7 if name == "some" else 0)
+        assert (done.stdout == "none\n") == (name == "none")
 
 
 @pytest.mark.parametrize(

@@ -35,22 +35,44 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-@pytest.mark.parametrize(("workers", "amp"), [(0, "off"), pytest.param(2, "bf16", marks=pytest.mark.soak)])
-@pytest.mark.slow
-def test_killed_at_random_moments(uninterrupted: Path, tmp_path: Path, vitcli, workers: int, amp: str):
-    if amp != "off":
-        uninterrupted = tmp_path / "whole"
-        assert vitcli(*RUN, "--run_dir", uninterrupted, "--amp", amp).returncode == 0
-    words = options(SMALL | {"num_parallel_workers": workers, "ckpt_save_steps": 1, "device": "cpu", "amp": amp})
-    command = [sys.executable, HARNESS, tmp_path / "run", str(workers), "1.5", "--", *words]
+def killed_until_done(run: Path, whole: Path, seed: int, mean_seconds: float, keys: dict[str, object]) -> int:
+    """Train in processes that are killed until the run is done; how many were. It must equal the run `whole`."""
+    words = options(SMALL | {"ckpt_save_steps": 1, "device": "cpu"} | keys)
+    command = [sys.executable, HARNESS, run, str(seed), str(mean_seconds), "--", *words]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 1, "the harness must have killed something"
-    assert final_bytes(tmp_path / "run") == final_bytes(uninterrupted)
-    assert metrics(tmp_path / "run") == metrics(uninterrupted), "no line is missing, none is there twice"
+    assert final_bytes(run) == final_bytes(whole)
+    assert metrics(run) == metrics(whole), "no line is missing, none is there twice"
+    left = {path.name for path in (run / "checkpoints").iterdir()}
+    assert not [name for name in left if not name.startswith("step-") and name != "best"], left
+    return int(done.stdout)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("ckpt_async", [True, pytest.param(False, marks=pytest.mark.soak)])
+@pytest.mark.slow
+def test_killed_at_random_moments(uninterrupted: Path, tmp_path: Path, ckpt_async: bool):
+    keys = {"num_parallel_workers": 0, "ckpt_async": ckpt_async}
+    kills = killed_until_done(tmp_path / "run", uninterrupted, int(ckpt_async), 1.5, keys)
+    assert kills >= 1, "the harness must have killed something"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_killed_two_hundred_times(tmp_path: Path, vitcli):
+    """Checkpoints in the background, an average, mixup, accumulation, loader workers; half of the runs in bf16."""
+    kills, runs = 0, 0
+    for amp in ("off", "bf16"):
+        keys = {"amp": amp, "batch_size": 16, "gradient_accumulation_steps": 2}
+        whole = tmp_path / amp
+        assert vitcli(*RUN, *options(keys), "--run_dir", whole).returncode == 0
+        while kills < (100 if amp == "off" else 200):
+            run, runs = tmp_path / "run", runs + 1
+            kills += killed_until_done(run, whole, runs, 1.5, keys | {"num_parallel_workers": 2})
+            shutil.rmtree(run)
+    print(f"{kills} kills in {runs} runs")
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.soak)])
 @pytest.mark.slow
 def test_signal_saves_and_resumes(uninterrupted: Path, tmp_path: Path, vitcli, sent: int):
     run = tmp_path / "run"
@@ -116,10 +138,51 @@ def test_best_metric_survives(uninterrupted: Path, tmp_path: Path, vitcli):
     assert (run / "checkpoints" / "best").resolve().name == "step-00000008"
 
 
+@pytest.mark.slow
+def test_lost_data_json_is_written_again(uninterrupted: Path, tmp_path: Path, vitcli):
+    """From the checkpoint; an old one that does not know the images is refused, because they may be others."""
+    run = shutil.copytree(uninterrupted, tmp_path / "run", symlinks=True)
+    before = (run / "data.json").read_text()
+    for damaged in (None, b"", b'{"class_names": ["0"'):
+        (run / "data.json").unlink()
+        if damaged is not None:
+            (run / "data.json").write_bytes(damaged)
+        resumed = vitcli("train", "--resume", run)
+        assert resumed.returncode == 0, resumed.stderr
+        assert "it is written again from step-00000016" in resumed.stdout
+        assert (run / "data.json").read_text() == before
+    (run / "data.json").unlink()
+    state_file = run / "checkpoints" / "step-00000016" / "state.json"
+    state = json.loads(state_file.read_text())
+    del state["data"]
+    state_file.write_text(json.dumps(state))
+    write_manifest(state_file.parent)
+    old = vitcli("train", "--resume", run)
+    assert old.returncode == 4
+    assert "does not say with which images the run began" in old.stderr
+
+
+@pytest.mark.slow
+def test_copies_of_checkpoints_do_not_disturb(uninterrupted: Path, tmp_path: Path, vitcli):
+    """Training deletes none of them, resume and validate do not read them."""
+    run = shutil.copytree(uninterrupted, tmp_path / "run", symlinks=True)
+    folder = run / "checkpoints"
+    for name in ("step-00000016-keep", "step-00000008.bak", "step-00000099 (copy)"):
+        shutil.copytree(folder / "step-00000008", folder / name)
+    shutil.rmtree(folder / "step-00000016")
+    resumed = vitcli("train", "--resume", run, "--keep_checkpoint_max", 1, "--num_parallel_workers", 0)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "continuing at step 8" in resumed.stdout
+    assert final_bytes(run) == final_bytes(uninterrupted)
+    assert {"step-00000016-keep", "step-00000008.bak", "step-00000099 (copy)"} < {p.name for p in folder.iterdir()}
+    (folder / "best").unlink()  # as on a file system without links
+    assert vitcli("validate", run).returncode == 0
+
+
 def test_refusals(tmp_path: Path, vitcli):
     """Another recipe, other data, a run in use, a run that is there already."""
     run = tmp_path / "run"
-    words = ["train", "-c", "quickstart", *options(SMALL | {"epoch_size": 1, "num_samples": 64})]
+    words = ["train", "-c", "quickstart", *options(SMALL | {"epoch_size": 1, "num_samples": 32})]
     assert vitcli(*words, "--run_dir", run).returncode == 0
     before = sorted((p, p.stat().st_mtime) for p in run.rglob("*") if p.name != ".lock")
     other = vitcli("train", "--resume", run, "--mixup", 0.5)
@@ -131,7 +194,7 @@ def test_refusals(tmp_path: Path, vitcli):
     assert "holds a run already" in there.stderr
     data = vitcli("train", "--resume", run, "--dataset", "synthetic")
     assert data.returncode == 4
-    batch = vitcli("train", "--resume", run, "--batch_size", 16)
+    batch = vitcli("train", "--resume", run, "--batch_size", 8)
     assert batch.returncode == 4
     assert "global batch" in batch.stderr
     nowhere = vitcli("train", "--resume", tmp_path / "no")

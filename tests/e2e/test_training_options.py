@@ -13,7 +13,7 @@ from tests.support.commands import SMALL, options
 
 OPTIONS = SMALL | {
     "opt": "lamb", "layer_decay": 0.8, "freeze": "['^stem', 'stages.0']", "aug_repeats": 3, "train_crop": "padded",
-    "num_samples": 128, "loss": "BCE", "bce_target_thresh": 0.2, "bce_sum": True,
+    "num_samples": 64, "loss": "BCE", "bce_target_thresh": 0.2, "bce_sum": True,
 }  # fmt: skip
 
 

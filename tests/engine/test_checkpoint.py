@@ -2,15 +2,20 @@
 
 import errno
 import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from vitcli import disk
 from vitcli.engine import checkpoint
-from vitcli.engine.checkpoint import Snapshot, clean_up, load_tensors, mark_best, prune, publish, write
+from vitcli.engine.checkpoint import Snapshot, clean_up, load_tensors, mark_best, prune, write
 from vitcli.errors import DiskError
-from vitcli.weights.checkpoint_folders import checkpoints, newest_valid, step_of
+from vitcli.weights.checkpoint_folders import best_checkpoint, checkpoints, newest_valid, step_of
 
 CALLS = ("open", "fsync", "rename", "replace", "mkdir", "unlink", "rmdir", "chmod", "symlink")
 
@@ -19,13 +24,13 @@ class Crash(BaseException):
     """As kill -9: nothing of the program's own clean-up runs."""
 
 
-def save(run: Path, step: int, value: float) -> Path:
+def save(run: Path, step: int, value: float, best_step: int | None = None) -> Path:
     tensors = {"model": {"w": torch.full((64,), value)}, "optimizer": {"m": torch.full((64,), -value)}}
-    snapshot = Snapshot(step, tensors, {"progress": {"step": step}})
-    return publish(run, snapshot, write(run, snapshot))
+    (run / "checkpoints").mkdir(exist_ok=True)
+    return write(run, Snapshot(step, tensors, {"progress": {"step": step, "best_step": best_step}}))
 
 
-def count_calls(monkeypatch: pytest.MonkeyPatch, stop_at: int) -> list[str]:
+def count_calls(monkeypatch: pytest.MonkeyPatch, stop_at: int, error: BaseException | None = None) -> list[str]:
     """Let the `stop_at`-th call of a file-system function crash before it is done; returns the log of calls."""
     log: list[str] = []
     for name in CALLS:
@@ -34,7 +39,7 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, stop_at: int) -> list[str]:
         def counted(*args, _name=name, _real=real, **keys):
             log.append(_name)
             if len(log) == stop_at:
-                raise Crash
+                raise error or Crash
             return _real(*args, **keys)
 
         monkeypatch.setattr(os, name, counted)
@@ -73,32 +78,128 @@ def test_crash_at_every_system_call(tmp_path: Path, again: bool):
     assert survived[2.0] >= 1
 
 
-@pytest.mark.parametrize("damage", ["truncate", "empty", "flip", "zero", "delete", "no_manifest", "extra_state"])
-def test_damage_is_found_and_the_one_before_is_used(tmp_path: Path, damage: str):
+@pytest.mark.parametrize("number", [errno.EIO, errno.EINTR, errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_refusal_at_every_system_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int):
+    """EIO and EINTR once: the save succeeds. Anything else: DiskError, the old checkpoint, and no temporary folder."""
+    monkeypatch.setattr(disk, "_WAITS", (0, 0, 0))
+    passing = number in (errno.EIO, errno.EINTR)
+    for k in range(1, 200):
+        run = tmp_path / str(k)
+        run.mkdir()
+        save(run, 10, 1.0)
+        with pytest.MonkeyPatch.context() as patch:
+            log = count_calls(patch, stop_at=k, error=OSError(number, os.strerror(number)))
+            try:
+                save(run, 10, 2.0)
+            except DiskError:
+                expected = (1.0, 2.0)
+                assert not passing
+            else:
+                expected = (2.0,)
+        if len(log) < k:
+            break
+        folder, damaged = newest_valid(run)
+        assert folder is not None
+        assert not damaged
+        assert load_tensors(folder, "model")["w"][0].item() in expected
+        assert not [path for path in (run / "checkpoints").iterdir() if path.name.startswith(".writing")]
+    assert k > 10
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EINTR])
+def test_what_does_not_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int):
+    monkeypatch.setattr(disk, "_WAITS", (0, 0, 0))
     save(tmp_path, 1, 1.0)
-    folder = save(tmp_path, 2, 2.0)
-    file = folder / "optimizer.safetensors"
+    tries = []
+
+    def refused(*_):
+        tries.append(1)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refused)
+    with pytest.raises(DiskError, match="checkpoint 2 cannot be written"):
+        save(tmp_path, 2, 2.0)
+    assert len(tries) == 4
+    assert os.listdir(tmp_path / "checkpoints") == ["step-00000001"]
+
+
+FILES = ["model.safetensors", "optimizer.safetensors", "state.json", "MANIFEST.json"]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["truncate", "empty", "flip", "zero", "delete"])
+def test_damage_is_found_and_the_one_before_is_used(tmp_path: Path, damage: str, name: str):
+    save(tmp_path, 1, 1.0)
+    file = save(tmp_path, 2, 2.0) / name
     content = bytearray(file.read_bytes())
-    if damage == "truncate":
-        file.write_bytes(content[:-10])
-    elif damage == "empty":
-        file.write_bytes(b"")
-    elif damage == "flip":
-        content[-5] ^= 4
-        file.write_bytes(content)
-    elif damage == "zero":
-        file.write_bytes(content[:-100] + bytes(100))
-    elif damage == "delete":
-        file.unlink()
-    elif damage == "no_manifest":
-        (folder / "MANIFEST.json").unlink()
-    else:
-        (folder / "state.json").write_text("{}")
+    flipped = bytes([*content[:-5], content[-5] ^ 4, *content[-4:]])
+    changed = {"truncate": content[:-10], "empty": b"", "flip": flipped, "zero": bytes(len(content))}
+    file.write_bytes(changed[damage]) if damage in changed else file.unlink()
     newest, damaged = newest_valid(tmp_path)
     assert newest is not None
     assert newest.name == "step-00000001"
     assert len(damaged) == 1
-    assert "step-00000002 is damaged" in damaged[0]
+    assert re.search(f"step-00000002 is damaged .*{name}", damaged[0])
+
+
+def test_names_of_others_are_never_touched(tmp_path: Path):
+    """Copies of the user's, and what a living process is writing; only what a dead one left goes."""
+    save(tmp_path, 4, 1.0)
+    folder = tmp_path / "checkpoints"
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        theirs = [
+            "step-00000004-keep", "step-00000004.bak", "step-00000004.old", "step-4", "step-0000000x", "notes",
+            ".trash-mine", ".writing-00000003", f".writing-00000003-{other.pid}", f".best-{other.pid}",
+        ]  # fmt: skip
+        for name in theirs:
+            shutil.copytree(folder / "step-00000004", folder / name)
+        (folder / "step-00000009").symlink_to("step-00000004-keep")
+        (folder / "step-00000008").write_text("")
+        with subprocess.Popen(["true"]) as ended:
+            pass
+        for name in (f".writing-00000005-{ended.pid}", f".trash-00000005-{ended.pid}", f".best-{ended.pid}"):
+            shutil.copytree(folder / "step-00000004", folder / name)
+        clean_up(tmp_path)
+        assert checkpoints(tmp_path) == [folder / "step-00000004"]
+        save(tmp_path, 5, 2.0)
+        prune(tmp_path, policy="latest_k", keep=1, primary={}, best_step=None)
+        found = sorted(path.name for path in folder.iterdir())
+        assert found == sorted([*theirs, "step-00000005", "step-00000008", "step-00000009"])
+        assert newest_valid(tmp_path) == (folder / "step-00000005", [])
+        other.kill()
+
+
+def test_a_file_with_the_name_of_a_checkpoint_is_in_the_way(tmp_path: Path):
+    save(tmp_path, 1, 1.0)
+    (tmp_path / "checkpoints" / "step-00000002").write_text("mine")
+    with pytest.raises(DiskError, match="checkpoint 2 cannot be written"):
+        save(tmp_path, 2, 2.0)
+    assert (tmp_path / "checkpoints" / "step-00000002").read_text() == "mine"
+
+
+def test_without_symbolic_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The best checkpoint is found by state.json."""
+
+    def none(*_, **__):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "symlink", none)
+    for step in (1, 2, 3):
+        folder = save(tmp_path, step, float(step), best_step=min(step, 2))
+        mark_best(folder)
+        prune(tmp_path, policy="latest_k", keep=1, primary={}, best_step=min(step, 2))
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["step-00000002", "step-00000003"]
+    assert best_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step-00000002"
+    shutil.rmtree(tmp_path / "checkpoints" / "step-00000002")
+    assert best_checkpoint(tmp_path) is None
+
+
+def test_a_folder_called_best_is_left_alone(tmp_path: Path):
+    """`cp -rL` copies the link as a folder."""
+    folder = save(tmp_path, 1, 1.0)
+    shutil.copytree(folder, tmp_path / "checkpoints" / "best")
+    mark_best(folder)
+    assert not (tmp_path / "checkpoints" / "best").is_symlink()
 
 
 def test_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -108,7 +209,7 @@ def test_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(DiskError, match="the disk is full: checkpoint 2 needs"):
+    with pytest.raises(DiskError, match=r"the disk is full: checkpoint 2 cannot be written .*MiB are free"):
         save(tmp_path, 2, 2.0)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
 
@@ -121,6 +222,6 @@ def test_what_is_kept(tmp_path: Path, policy: str | None, kept: set[int]):
         folder = save(tmp_path, step, float(step))
         if step == 2:
             mark_best(folder)
-        prune(tmp_path, policy=policy, keep=2, primary=primary)
+        prune(tmp_path, policy=policy, keep=2, primary=primary, best_step=2)
     assert {step_of(folder) for folder in checkpoints(tmp_path)} == kept
     assert (tmp_path / "checkpoints" / "best").resolve().name == "step-00000002"

@@ -14,6 +14,7 @@ from vitcli.distributed import World, mark_alive
 from vitcli.engine import failures
 from vitcli.engine.failures import failure_of_another, failures_in_words
 from vitcli.engine.run_dir import leave_word
+from vitcli.engine.training import Progress
 from vitcli.errors import DataError, LostContact
 
 FRIGHTENING = RuntimeError("[gloo/transport/tcp/pair.cc:1] NCCL: Connection reset by peer, timed out")
@@ -35,17 +36,17 @@ def world(process: subprocess.Popen) -> World:
 
 
 def test_an_error_of_this_rank_stays_its_own(tmp_path: Path, others: subprocess.Popen):
-    assert failure_of_another(FRIGHTENING, tmp_path, world(others), "") is None
-    with pytest.raises(RuntimeError, match="gloo"), failures_in_words(tmp_path, world(others), 8):
+    assert failure_of_another(FRIGHTENING, tmp_path, world(others)) is None
+    with pytest.raises(RuntimeError, match="gloo"), failures_in_words(tmp_path, world(others), 8, Progress()):
         raise FRIGHTENING
     alone = World(0, 1, 0, 1, torch.device("cpu"))
-    with pytest.raises(RuntimeError, match="gloo"), failures_in_words(tmp_path, alone, 8):
+    with pytest.raises(RuntimeError, match="gloo"), failures_in_words(tmp_path, alone, 8, Progress()):
         raise FRIGHTENING
 
 
 def test_a_process_that_is_gone(tmp_path: Path, others: subprocess.Popen):
     others.kill()  # a zombie, because it has not been waited for
-    found = failure_of_another(RuntimeError("anything"), tmp_path, world(others), "")
+    found = failure_of_another(RuntimeError("anything"), tmp_path, world(others))
     assert isinstance(found, LostContact)
     assert "rank 1 of the run died" in found.message
 
@@ -53,12 +54,12 @@ def test_a_process_that_is_gone(tmp_path: Path, others: subprocess.Popen):
 def test_what_another_rank_wrote(tmp_path: Path, others: subprocess.Popen):
     leave_word(tmp_path, 0, DataError("this rank's own"))
     leave_word(tmp_path, 1, DataError("cannot read x.png"))
-    found = failure_of_another(RuntimeError("anything"), tmp_path, world(others), "")
+    found = failure_of_another(RuntimeError("anything"), tmp_path, world(others))
     assert found is not None
     assert found.message == "rank 1: cannot read x.png"
     assert found.exit_code == 3
     leave_word(tmp_path, 1, ZeroDivisionError("division by zero"))
-    found = failure_of_another(RuntimeError("anything"), tmp_path, world(others), "")
+    found = failure_of_another(RuntimeError("anything"), tmp_path, world(others))
     assert found is not None
     assert found.message == "rank 1: ZeroDivisionError: division by zero"
     assert found.exit_code == 1, "restarting would not help"
@@ -66,8 +67,8 @@ def test_what_another_rank_wrote(tmp_path: Path, others: subprocess.Popen):
 
 def test_a_broken_connection_and_a_hanging_rank(tmp_path: Path, others: subprocess.Popen, monkeypatch):
     broken = dist.DistNetworkError("anything")
-    assert isinstance(failure_of_another(broken, tmp_path, world(others), ""), LostContact)
+    assert isinstance(failure_of_another(broken, tmp_path, world(others)), LostContact)
     monkeypatch.setattr(failures, "seconds_since_alive", lambda: 601.0)
-    found = failure_of_another(RuntimeError("anything"), tmp_path, world(others), "")
+    found = failure_of_another(RuntimeError("anything"), tmp_path, world(others))
     assert isinstance(found, LostContact)
     assert "did not answer within 600 seconds" in found.message

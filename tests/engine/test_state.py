@@ -10,18 +10,24 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tests.e2e.test_resume import metrics
+from vitcli.cli import main
+from vitcli.data import pixels
 from vitcli.engine.state import optimizer_tensors, restore_optimizer
 from vitcli.weights.manifest import write_manifest
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def test_a_checkpoint_of_the_former_format_continues(tmp_path: Path, vitcli):
-    """format1 was written by vitcli before tasks had state of their own; format1_after is where that version ended."""
+def test_a_checkpoint_of_the_former_format_continues(tmp_path: Path, capsys, monkeypatch):
+    """format1 was written by vitcli before tasks had state of their own; format1_after is where that version ended.
+
+    It resized by Pillow, which rounds a little differently.
+    """
+    monkeypatch.setattr(pixels, "_MODES", {})
     run = shutil.copytree(GOLDEN / "format1", tmp_path / "run")
-    done = vitcli("train", "--resume", run)
-    assert done.returncode == 0, done.stderr
-    assert "continuing at step 3" in done.stdout
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--resume", str(run)])
+    assert "continuing at step 3" in capsys.readouterr().out
     for stem in ("model", "ema"):
         expected = load_file(GOLDEN / "format1_after" / f"{stem}.safetensors")
         found = load_file(run / "checkpoints" / "step-00000008" / f"{stem}.safetensors")

@@ -194,7 +194,7 @@ def test_a_classifier_of_dinov2_is_refused_for_its_reason(tmp_path):
         ({"architecture": "fastvit_t8", "model_args": {"fork_feat": True}}, "fork_feat: True"),
         (HFS | {"hidden_act": "laplace"}, "hidden_act: 'laplace'"),
         (HFS | {"model_type": "beit"}, "model_type: 'beit'"),
-        (HFS | {"problem_type": "multi_label_classification"}, "problem_type: 'multi_label_classification'"),
+        (HFS | {"problem_type": "regression"}, "problem_type: 'regression'"),
         (HFS | {"pooler_act": "relu"}, "pooler_act: 'relu'"),
         (HFS | {"use_swiglu_ffn": True}, "use_swiglu_ffn: True"),
         (HFS | {"rope_theta": 100}, "rope_theta: 100; this key is not known"),

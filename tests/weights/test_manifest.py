@@ -1,14 +1,18 @@
 """The manifest notices every change of the files it names, and a manifest that is itself damaged."""
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.commands import ROOT
+from vitcli.weights import manifest
 from vitcli.weights.checkpoint_folders import newest_valid
-from vitcli.weights.manifest import MANIFEST, verify_manifest, write_manifest
+from vitcli.weights.manifest import MANIFEST, tree_hash_of, verify_manifest, write_manifest
 
 SHA256 = "0" * 64
 ANY_JSON = st.recursive(
@@ -34,6 +38,37 @@ def test_what_is_noticed(tmp_path: Path):
     assert problems[1] == "b.json is missing"
     (tmp_path / "a.bin").write_bytes(b"123")
     assert verify_manifest(tmp_path)[0] == "a.bin has 3 bytes instead of 5"
+
+
+@pytest.mark.parametrize("size", [0, 3, 4, 5, 8, 9])
+def test_the_hash_of_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int):
+    """As `split -b 4`, `sha256sum` of each piece and of all digests together would give it."""
+    monkeypatch.setattr(manifest, "PIECE_BYTES", 4)
+    content = bytes(range(size))
+    (tmp_path / "a.bin").write_bytes(content)
+    pieces = [content[start : start + 4] for start in range(0, size, 4)]
+    expected = hashlib.sha256(b"".join(hashlib.sha256(piece).digest() for piece in pieces)).hexdigest()
+    assert tree_hash_of(tmp_path / "a.bin") == expected
+    write_manifest(tmp_path)
+    written = json.loads((tmp_path / MANIFEST).read_text())
+    assert written == {"format": 2, "files": {"a.bin": {"size": size, "sha256_tree": expected}}}
+
+
+def test_manifests_of_the_first_format(tmp_path: Path):
+    """One that vitcli wrote before there was another; it still notices a change."""
+    run = shutil.copytree(ROOT / "tests/engine/golden/format1", tmp_path / "run")
+    folder = run / "checkpoints" / "step-00000003"
+    assert "format" not in json.loads((folder / MANIFEST).read_text())
+    assert verify_manifest(folder, {"state.json"}) == []
+    content = bytearray((folder / "ema.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "ema.safetensors").write_bytes(content)
+    assert verify_manifest(folder) == [f"ema.safetensors was changed: its hash is not the one in {MANIFEST}"]
+
+
+def test_manifests_of_a_newer_version(tmp_path: Path):
+    (tmp_path / MANIFEST).write_text('{"format": 3, "files": {}}')
+    assert "was written by a newer vitcli" in verify_manifest(tmp_path)[0]
 
 
 def test_required_files_must_be_named(tmp_path: Path):

@@ -4,23 +4,33 @@ import os
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from vitcli import catalog
+from vitcli.data.balanced import balanced_order
 from vitcli.data.batch import Batch
+from vitcli.data.cached import CachedImages
 from vitcli.data.datasets import Splits
+from vitcli.data.device_batches import DeviceBatches, on_the_device
 from vitcli.data.loader import build_train_loader, num_workers
+from vitcli.data.pixel_format import PixelFormat
 from vitcli.data.sampler import BatchPlan
+from vitcli.data.source import Source
 from vitcli.data.streams import stream_seed
 from vitcli.data.value_range import settled_range
 from vitcli.data.views import build_views
-from vitcli.distributed import World, wrapped
-from vitcli.engine.bad_images import BadImages
+from vitcli.distributed import World
+from vitcli.engine.bad_images import BAD_IMAGES, BadImages
+from vitcli.engine.half_step import HalfStep
+from vitcli.engine.host_memory import memory_of
 from vitcli.engine.meter import Meter
+from vitcli.engine.nonfinite import NONFINITE, NonfiniteSteps
 from vitcli.engine.precision import build_autocast, chosen_amp
 from vitcli.engine.training import Training
+from vitcli.engine.writer import CheckpointWriter
 from vitcli.errors import UsageError
 from vitcli.evaluators.evaluator import Evaluator, Setting
 from vitcli.layers.cpu import use_cpu_kernels
@@ -35,6 +45,8 @@ from vitcli.optim.freeze import freeze
 from vitcli.optim.optimizers import build_optimizer
 from vitcli.optim.param_groups import param_groups
 from vitcli.optim.schedule import accumulation_steps, scaled_lr
+from vitcli.parallel.replicas import Replicas
+from vitcli.parallel.sharded import Shards
 from vitcli.recipe.load import Recipe
 from vitcli.tasks.task import Task
 from vitcli.weights.load import load_weights
@@ -62,43 +74,43 @@ def build_training(
     weights = open_weights(section.ckpt_path, use_ema=section.use_ema) if fresh and section.ckpt_path else None
     recipe = _with_preprocessing(recipe, weights, splits, reporter)
     prepare_device(recipe, world.device)
-    plan = build_plan(recipe, world, len(splits.train))
+    plan = build_plan(recipe, world, splits.train)
     lr_factor, lr_text = scaled_lr(recipe.scheduler, plan.global_batch)
     reporter.say(lr_text)
-    learns_classes = catalog.load("tasks", recipe.learning.task).needs_labels
-    class_names = splits.class_names if learns_classes or splits.val is not None else None
+    class_names = _class_names(recipe, splits)
     task = build_task(recipe, class_names, world.device, reporter, weights, network)
     if plan.smallest_batch == 1 and network is None:
         _check_single_image(recipe, plan, task.num_outputs(class_names))
     reporter.notes(task.notes(accumulation=plan.accumulation, world_size=world.size))
-    channels_last = recipe.system.channels_last and world.device.type != "cpu"
-    if channels_last:
-        task.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    if recipe.system.compile:
-        task.compile()
-    optim = recipe.optimizer
-    average = {"decay": optim.ema_decay, "ramp_steps": optim.ema_ramp_steps}
+    channels_last = _set_channels_last(recipe, task, world.device)
+    ema = _build_ema(recipe, task)
+    parallel = _build_parallel(recipe, world, task, ema)
+    half_step = HalfStep(task)
+    policy = recipe.optimizer.on_nonfinite
     return Training(
         recipe=recipe,
         world=world,
         run_dir=run_dir,
         task=task,
-        wrapped=wrapped(task, world),
+        parallel=parallel,
         optimizer=_build_optimizer(recipe, task, world.device, reporter),
         scaler=torch.amp.GradScaler(world.device.type, enabled=chosen_amp(recipe, world.device) == "fp16"),
-        ema=ExponentialMovingAverage(task.network, **average) if optim.ema else None,
+        ema=ema,
         plan=plan,
         lr_factor=lr_factor,
         batches=build_batches(recipe, world, splits, plan, task.num_views),
         evaluators=build_evaluators(recipe, world, splits, task),
         autocast=build_autocast(recipe, world.device),
-        facts={
-            "class_names": class_names if task.num_outputs(class_names) else None,  # of the network's outputs
-            "preprocessing": preprocessing(recipe),
-        },
+        facts=_facts(recipe, task, class_names),
         reporter=reporter,
-        bad_images=BadImages(run_dir / "bad_images.jsonl", max_ratio=recipe.dataset.max_bad_ratio, of=plan.num_samples),
+        bad_images=BadImages(
+            run_dir / BAD_IMAGES, max_ratio=recipe.dataset.max_bad_ratio, of=plan.num_samples, faults=reporter.faults
+        ),
         meter=Meter(world.device),
+        writer=CheckpointWriter(run_dir, recipe.checkpoint),
+        memory=memory_of(world.is_main, keeps_copies=recipe.checkpoint.ckpt_async),
+        half_step=half_step,
+        nonfinite=NonfiniteSteps(policy, half_step, run_dir / NONFINITE, splits.train, plan, reporter.faults),
         channels_last=channels_last,
     )
 
@@ -114,6 +126,43 @@ def _with_preprocessing(recipe: Recipe, weights: Weights | None, splits: Splits,
         return recipe
     reporter.notes([f"images of more than 8 bits per channel: pixel_range {list(found)}"])
     return recipe.changed("the images", pixel_range=list(found))
+
+
+def _class_names(recipe: Recipe, splits: Splits) -> list[str] | None:
+    """The classes to learn or to evaluate; None where neither needs labels."""
+    learns_classes = catalog.load("tasks", recipe.learning.task).needs_labels
+    return splits.class_names if learns_classes or splits.val is not None else None
+
+
+def _set_channels_last(recipe: Recipe, task: Task, device: torch.device) -> bool:
+    """Whether images and weights lie pixel by pixel."""
+    if not recipe.system.channels_last or device.type == "cpu":
+        return False
+    task.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return True
+
+
+def _facts(recipe: Recipe, task: Task, class_names: list[str] | None) -> dict[str, Any]:
+    """What the users of the network need to know; written into each checkpoint."""
+    of_outputs = class_names if task.num_outputs(class_names) else None
+    return {"class_names": of_outputs, "preprocessing": preprocessing(recipe)}
+
+
+def _build_ema(recipe: Recipe, task: Task) -> ExponentialMovingAverage | None:
+    optim = recipe.optimizer
+    if not optim.ema:
+        return None
+    return ExponentialMovingAverage(task.network, decay=optim.ema_decay, ramp_steps=optim.ema_ramp_steps)
+
+
+def _build_parallel(
+    recipe: Recipe, world: World, task: Task, ema: ExponentialMovingAverage | None
+) -> Replicas | Shards:
+    """How the task lies on the ranks. Its parameters may become other objects, so the optimizer is built after it."""
+    system = recipe.system
+    if system.parallel == "fsdp" and world.size > 1:
+        return Shards(task, ema.model if ema else None, world.size, world.device, compile=system.compile)
+    return Replicas(task, world.size, world.device, compile=system.compile)
 
 
 def _build_optimizer(recipe: Recipe, task: Task, device: torch.device, reporter: Reporter) -> torch.optim.Optimizer:
@@ -135,20 +184,23 @@ def prepare_device(recipe: Recipe, device: torch.device) -> None:
         torch.use_deterministic_algorithms(True)
 
 
-def build_plan(recipe: Recipe, world: World, num_samples: int) -> BatchPlan:
+def build_plan(recipe: Recipe, world: World, images: Source) -> BatchPlan:
     """How the training images are dealt out to steps, micro-steps and ranks."""
-    section, optim = recipe.dataset, recipe.optimizer
+    section, optim, seed = recipe.dataset, recipe.optimizer, recipe.system.seed
+    repeats = max(1, recipe.augmentation.aug_repeats)
+    order = balanced_order(images, -(-len(images) // repeats), seed) if section.sampler == "balanced" else None
     return BatchPlan(
-        num_samples=num_samples,
+        num_samples=len(images),
         batch_size=section.batch_size,
         world_size=world.size,
         accumulation=accumulation_steps(
             section.batch_size, world.size, optim.gradient_accumulation_steps, optim.global_batch_size
         ),
-        seed=recipe.system.seed,
+        seed=seed,
         shuffle=section.shuffle,
         drop_remainder=section.drop_remainder,
-        repeats=max(1, recipe.augmentation.aug_repeats),
+        repeats=repeats,
+        balanced=order,
     )
 
 
@@ -199,17 +251,26 @@ def build_batches(
     recipe: Recipe, world: World, splits: Splits, plan: BatchPlan, num_views: int
 ) -> Callable[..., Iterable[Batch]]:
     """start_step=… -> this rank's micro-batches from there to the end of the run."""
+    images: Source = splits.train
+    views = build_views(recipe.augmentation, num_views, in_channels=recipe.model.in_channels)
+    where = {
+        "seed": recipe.system.seed,
+        "rank": world.rank,
+        "total_steps": recipe.scheduler.epoch_size * plan.steps_per_epoch,
+    }
+    if recipe.dataset.cache == "device":
+        return partial(DeviceBatches, on_the_device(images, views, world.device), views, plan, **where)
+    if recipe.dataset.cache == "ram":
+        images = CachedImages(images, PixelFormat(recipe.model.in_channels, recipe.augmentation.pixel_range))
     return partial(
         build_train_loader,
-        splits.train,
-        build_views(recipe.augmentation, num_views, in_channels=recipe.model.in_channels),
+        images,
+        views,
         plan,
-        seed=recipe.system.seed,
-        rank=world.rank,
-        total_steps=recipe.scheduler.epoch_size * plan.steps_per_epoch,
+        **where,
         num_workers=num_workers(recipe.dataset, world.local_size),
         on_bad_image=recipe.dataset.on_bad_image,
-        pin_memory=world.device.type == "cuda",
+        device=world.device,
     )
 
 

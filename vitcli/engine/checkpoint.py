@@ -6,15 +6,21 @@
             task.safetensors       what else the task needs: heads, a target network
             ema.safetensors  optimizer.safetensors
             state.json             progress, recipe, class names, preprocessing
-            MANIFEST.json          size and sha256 of each file
-        best -> step-00001234
+            MANIFEST.json          size and hash of each file
+        best -> step-00001234      for people; state.json knows the best step
 
 A checkpoint is written to a temporary folder, flushed to the disk, and renamed. So a folder called step-… is either
 complete, or was damaged later, which the manifest shows. The newest valid one is found by looking for it.
+Temporary names have the step and the process that uses them:
+
+    .writing-00001234-PID   being written         .replaced-00001234-PID   complete, another of the same step comes
+    .trash-00001234-PID     being deleted         .best-PID                becomes the link `best`
 """
 
+import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,16 +31,21 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vitcli.errors import DiskError, is_disk_full
-from vitcli.weights.checkpoint_folders import checkpoints, folder_of, step_of
+from vitcli.disk import disk_errors, tried_again
+from vitcli.engine.run_dir import check_there, how_to_continue, is_at_work
+from vitcli.weights.checkpoint_folders import checkpoints, folder_of, is_checkpoint, step_of
 from vitcli.weights.manifest import write_manifest
 
 Tensors = dict[str, Tensor]
 
+_TEMPORARY = re.compile(r"\.(?P<what>writing|replaced|trash|best)-(?:(?P<step>[0-9]{8,})-)?(?P<pid>[0-9]+)")
+#: what a file system without symbolic links answers
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run at one step, in memory of the host that nothing else changes."""
+    """A run at one step, in memory of the host that nothing changes until it is written."""
 
     step: int
     tensors: dict[str, Tensors]  #: file stem -> tensors
@@ -46,18 +57,26 @@ class Snapshot:
 
 
 def write(run_dir: Path, snapshot: Snapshot, *, same_tensors: Path | None = None) -> Path:
-    """Write the snapshot into a temporary folder, which `publish` gives its name.
+    """Write the checkpoint, or nothing. What only passes is tried again, from the beginning.
 
     Args:
         same_tensors: a checkpoint that holds the very same tensors; its files are linked instead of written again.
 
     Raises:
-        DiskError: there is no room; nothing is left behind.
+        DiskError: the disk refuses, or the run is gone; nothing is left behind.
     """
-    temporary = run_dir / "checkpoints" / f".writing-{snapshot.step:08d}-{os.getpid()}"
-    with _disk_errors_in_words(run_dir, snapshot, temporary):
+    check_there(run_dir)
+    what, num_bytes, then = f"checkpoint {snapshot.step}", snapshot.num_bytes, how_to_continue(run_dir)
+    with disk_errors(what, run_dir, num_bytes=num_bytes, then=then):
+        return tried_again(lambda: _publish(run_dir, snapshot, _write(run_dir, snapshot, same_tensors)))
+
+
+def _write(run_dir: Path, snapshot: Snapshot, same_tensors: Path | None) -> Path:
+    """Everything in a temporary folder, on the disk."""
+    temporary = _temporary(run_dir, "writing", snapshot.step)
+    with _removed_on_error(temporary):
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        temporary.mkdir()  # not its parents: if they are gone, the run is
         for stem, values in snapshot.tensors.items():
             path = temporary / f"{stem}.safetensors"
             if same_tensors is None or not _linked(same_tensors / path.name, path):
@@ -70,40 +89,35 @@ def write(run_dir: Path, snapshot: Snapshot, *, same_tensors: Path | None = None
     return temporary
 
 
-def publish(run_dir: Path, snapshot: Snapshot, temporary: Path) -> Path:
-    """Give the folder that `write` made its name, in one step; the former checkpoint of the same step goes.
-
-    Raises:
-        DiskError: it cannot be renamed.
-    """
+def _publish(run_dir: Path, snapshot: Snapshot, temporary: Path) -> Path:
+    """Give the temporary folder its name, in one step; the former checkpoint of the same step goes."""
     final = folder_of(run_dir, snapshot.step)
-    old = final.with_suffix(".old")
-    with _disk_errors_in_words(run_dir, snapshot, temporary):
-        if final.exists():  # until the next line, the old one is still found
-            final.rename(old)
-        temporary.rename(final)
+    replaced = _temporary(run_dir, "replaced", snapshot.step)
+    with _removed_on_error(temporary):
+        if is_checkpoint(final):
+            shutil.rmtree(replaced, ignore_errors=True)
+            final.rename(replaced)  # `checkpoints` finds it under this name too
+        try:
+            temporary.rename(final)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(final)
+            raise
         _flush(final.parent)
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)
     return final
 
 
+def _temporary(run_dir: Path, what: str, step: int) -> Path:
+    return run_dir / "checkpoints" / f".{what}-{step:08d}-{os.getpid()}"
+
+
 @contextmanager
-def _disk_errors_in_words(run_dir: Path, snapshot: Snapshot, temporary: Path) -> Iterator[None]:
-    """On any error the temporary folder goes; one of the disk becomes a DiskError."""
+def _removed_on_error(folder: Path) -> Iterator[None]:
     try:
         yield
-    except Exception as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if is_disk_full(error):
-            free = shutil.disk_usage(run_dir).free
-            need, there = f"{snapshot.num_bytes / 2**20:.1f} MiB", f"{free / 2**20:.1f} MiB"
-            raise DiskError(
-                f"the disk is full: checkpoint {snapshot.step} needs {need}, {there} are free",
-                help="free some space, then continue with --resume auto; older checkpoints are intact",
-            ) from None
-        if isinstance(error, OSError):
-            reason = error.strerror or error
-            raise DiskError(f"cannot write checkpoint {snapshot.step} to {run_dir}: {reason}") from None
+    except Exception:
+        shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
@@ -130,16 +144,21 @@ def load_tensors(folder: Path, stem: str) -> Tensors:
 
 
 def mark_best(checkpoint: Path) -> None:
-    """Let the link `best` point to this checkpoint, if it is there; replaced in one step."""
-    if not checkpoint.exists():
-        return
+    """Let the link `best` point to this checkpoint, if both can be; replaced in one step."""
     link, temporary = checkpoint.parent / "best", checkpoint.parent / f".best-{os.getpid()}"
+    if not is_checkpoint(checkpoint) or (link.exists() and not link.is_symlink()):  # a copied run may have a folder
+        return
     temporary.unlink(missing_ok=True)
-    temporary.symlink_to(checkpoint.name)
-    temporary.replace(link)
+    try:
+        temporary.symlink_to(checkpoint.name)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+    else:
+        temporary.replace(link)
 
 
-def prune(run_dir: Path, *, policy: str | None, keep: int, primary: dict[int, float]) -> None:
+def prune(run_dir: Path, *, policy: str | None, keep: int, primary: dict[int, float], best_step: int | None) -> None:
     """Delete what the policy does not keep; the newest checkpoint and the best one always stay.
 
     Args:
@@ -149,22 +168,27 @@ def prune(run_dir: Path, *, policy: str | None, keep: int, primary: dict[int, fl
     folders = checkpoints(run_dir)
     if policy is None or len(folders) <= keep:
         return
-    best = (run_dir / "checkpoints" / "best").resolve()
     lowest = float("-inf")
     rank = (lambda folder: primary.get(step_of(folder), lowest)) if policy == "top_k" else step_of
     kept = {folders[0], *sorted(folders, key=rank, reverse=True)[:keep]}
     for folder in folders:
-        if folder not in kept and folder.resolve() != best:
-            trash = folder.with_name(f".trash-{folder.name}")
+        if folder not in kept and step_of(folder) != best_step:
+            trash = _temporary(run_dir, "trash", step_of(folder))
+            shutil.rmtree(trash, ignore_errors=True)
             folder.rename(trash)
             shutil.rmtree(trash, ignore_errors=True)
 
 
 def clean_up(run_dir: Path) -> None:
-    """Remove what a killed process left half-written or half-deleted."""
-    for old in (run_dir / "checkpoints").glob("step-*.old"):
-        if not old.with_suffix("").exists():
-            old.rename(old.with_suffix(""))
-    for pattern in (".writing-*", ".trash-*", ".best-*", "step-*.old"):
-        for path in (run_dir / "checkpoints").glob(pattern):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    """Remove what a killed process left half-written or half-deleted; what a living one uses stays."""
+    folder = run_dir / "checkpoints"
+    for path in list(folder.iterdir()) if folder.is_dir() else ():
+        found = _TEMPORARY.fullmatch(path.name)
+        if not found or is_at_work(int(found["pid"])):
+            continue
+        if found["what"] == "replaced" and not (final := folder_of(run_dir, int(found["step"]))).exists():
+            path.rename(final)
+        elif path.is_symlink() or not path.is_dir():
+            path.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,18 +1,20 @@
 """What PyTorch raises when a machine fails becomes an error that says what happened and how to continue."""
 
-import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
+from vitcli.disk import disk_errors
 from vitcli.distributed import TIMEOUT, World, seconds_since_alive
-from vitcli.engine.run_dir import word_of_another
-from vitcli.errors import DiskError, LostContact, UsageError, VitcliError, is_disk_full
+from vitcli.engine.run_dir import how_to_continue, is_running, word_of_another
+from vitcli.engine.training import Progress
+from vitcli.errors import LostContact, UsageError, VitcliError, is_disk_full
 
 _NO_MEMORY = ("can't allocate memory", "not enough memory")
 #: how long a dead rank may take to leave its last words, and the system to remove its process
@@ -36,15 +38,13 @@ def memory_in_words(cure: str) -> Iterator[None]:
 
 
 @contextmanager
-def failures_in_words(run_dir: Path, world: World, global_batch: int) -> Iterator[None]:
+def failures_in_words(run_dir: Path, world: World, global_batch: int, progress: Progress) -> Iterator[None]:
     """Out of memory, a full disk, another rank that failed, died or hangs. Checkpoints are intact after each of them.
 
     Raises:
         UsageError: out of memory. DiskError: no room. LostContact: another rank died or hangs. VitcliError: the error
             that another rank ended with.
     """
-    saved = any((run_dir / "checkpoints").glob("step-*"))
-    resume = f"continue from the last checkpoint with: vitcli train --resume {run_dir}" if saved else "start it again"
     halve = f"halve --batch_size and keep the result the same with --global_batch_size {global_batch}"
     try:
         with memory_in_words(f"{halve}; --grad_checkpointing True saves more"):
@@ -57,14 +57,19 @@ def failures_in_words(run_dir: Path, world: World, global_batch: int) -> Iterato
     except OSError as error:
         if not is_disk_full(error):
             raise
-        raise DiskError(f"the disk that holds {run_dir} is full", help=f"free some space; {resume}") from None
+        with disk_errors("a file", run_dir, then=how_to_continue(run_dir)):
+            raise
     except RuntimeError as error:
-        if cause := failure_of_another(error, run_dir, world, resume):
-            raise cause from None
-        raise
+        cause = failure_of_another(error, run_dir, world)
+        if cause is None:
+            raise
+        if isinstance(cause, LostContact):
+            cause.message += f"; the last complete step is {progress.step}"
+            cause.help = how_to_continue(run_dir)
+        raise cause from None
 
 
-def failure_of_another(error: RuntimeError, run_dir: Path, world: World, resume: str) -> VitcliError | None:
+def failure_of_another(error: RuntimeError, run_dir: Path, world: World) -> VitcliError | None:
     """What another rank did that raised `error` here; None: the error is this rank's own.
 
     Its text does not decide, for gloo raises plain RuntimeErrors. Evidence does: what another rank wrote before it
@@ -73,32 +78,34 @@ def failure_of_another(error: RuntimeError, run_dir: Path, world: World, resume:
     if world.size == 1:
         return None
     blocked_seconds = seconds_since_alive()
+    if world.store:
+        world.store.set(f"failed/{world.rank}", "")
     deadline = time.monotonic() + _GRACE_SECONDS
     while True:
         if word := word_of_another(run_dir, world.rank):
             return word
         for rank, (host, pid) in enumerate(world.processes):
-            if host == platform.node() and not _is_running(pid):
-                return LostContact(f"rank {rank} of the run died", help=resume)
+            if host == platform.node() and not is_running(pid):
+                return LostContact(f"rank {rank} of the run died")
         if time.monotonic() > deadline:
             break
         time.sleep(0.1)
-    if isinstance(error, dist.DistError):
-        return LostContact("the connection to another rank of the run broke", help=resume)
+    silent = ", ".join(map(str, silent_ranks(world)))
+    who = f"rank {silent}" if silent else "another rank"
     if blocked_seconds > TIMEOUT.total_seconds():
-        seconds = int(TIMEOUT.total_seconds())
-        return LostContact(f"another rank of the run did not answer within {seconds} seconds", help=resume)
+        return LostContact(f"{who} of the run did not answer within {int(TIMEOUT.total_seconds())} seconds")
+    if isinstance(error, dist.DistError):
+        return LostContact(f"the connection to {who} of the run broke")
     return None
 
 
-def _is_running(pid: int) -> bool:
-    """Whether the process exists and is not a zombie."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    if Path("/proc/self").exists():
-        return False
-    try:
-        os.kill(pid, 0)
-    except OSError as error:
-        return isinstance(error, PermissionError)
-    return True
+def silent_ranks(world: World) -> list[int]:
+    """The ranks that have not noticed a failure, as those do that wait for a rank: they hang, or are out of reach."""
+    silent = []
+    for rank in range(world.size):
+        try:
+            if world.store and rank != world.rank:
+                world.store.wait([f"failed/{rank}"], timedelta(milliseconds=100))
+        except dist.DistError:
+            silent.append(rank)
+    return silent

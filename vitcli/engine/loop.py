@@ -1,48 +1,76 @@
 """The train loop, the only one: steps, log lines, each epoch's evaluation, and a defined end for every failure."""
 
-from typing import Any
+from typing import Any, NoReturn
 
-from vitcli.distributed import any_rank, mark_alive
+from vitcli.distributed import any_rank, gathered, mark_alive
+from vitcli.engine.early_stopping import why_stopped
+from vitcli.engine.last_step import last_step_saved
+from vitcli.engine.nonfinite import DIVERGED_HELP
+from vitcli.engine.run_dir import how_to_continue, told_to_others
+from vitcli.engine.saving import check_between_steps, finish, save, settle
 from vitcli.engine.signals import StopFlag, stop_flag
-from vitcli.engine.state import DIVERGED_HELP, save
 from vitcli.engine.step import train_step
 from vitcli.engine.training import Training
+from vitcli.engine.upcoming import Upcoming
 from vitcli.errors import DivergedError, Interrupted
-from vitcli.evaluators.evaluator import Stopped
+from vitcli.evaluators.evaluator import Stopped, UnreadableImages
 from vitcli.tasks.task import Measurement
 
 
 def fit(training: Training) -> None:
-    """Train from `training.progress.step` to the end.
+    """Train from `training.progress.step` to the end, or until `why_stopped` gives a reason.
 
     Raises:
-        Interrupted: a signal came; everything up to the present step is in a checkpoint.
+        Interrupted: a signal came, or torchrun is gone; everything up to the present step is in a checkpoint.
         DivergedError: loss or gradients became NaN or infinite; no checkpoint holds any of it.
-        DataError: unreadable images; DiskError: no room for a checkpoint.
+        DataError: unreadable images. LostWorker: a process that decodes was killed. Everything up to the last complete
+            step is in a checkpoint.
+        DiskError: the disk refuses a file of the run.
     """
+    training.reporter.start(training.total_steps, training.progress.step)
+    with stop_flag() as stop, last_step_saved(training):
+        try:
+            _fit(training, stop)
+        finally:  # whatever ended it, the checkpoint that is being written is completed
+            if (failure := training.writer.wait()) is not None:
+                training.reporter.note(failure.message)
+
+
+def _fit(training: Training, stop: StopFlag) -> None:
     progress, recipe, steps_per_epoch = training.progress, training.recipe, training.plan.steps_per_epoch
-    training.reporter.start(training.total_steps, progress.step)
-    with stop_flag() as stop:
-        _close_epoch_if_due(training, stop)  # a run may have been stopped between an epoch and its evaluation
-        batches = training.bad_images.watch(training.batches(start_step=progress.step))
-        while progress.step < training.total_steps:
-            lr = train_step(training, batches)
-            epoch = (progress.step - 1) // steps_per_epoch
-            training.reporter.advance(progress.step, epoch, recipe.scheduler.epoch_size)
-            if progress.step % recipe.system.log_interval == 0 or progress.step % steps_per_epoch == 0:
-                _log_line(training, lr)
-            if any_rank(bool(stop)):
-                _stop(training, stop)
-            _close_epoch_if_due(training, stop)
-            every = recipe.checkpoint.ckpt_save_steps
-            if every and progress.step % every == 0 and progress.closed_step != progress.step:
-                _refuse_nan(training)
-                save(training)
+    _close_epoch_if_due(training, stop)  # a run may have been stopped between an epoch and its evaluation
+    batches = Upcoming(training.bad_images.watch(training.batches(start_step=progress.step)))
+    while progress.step < training.total_steps and not why_stopped(training):
+        _agree_to_go_on(training, stop, batches)
+        lr = train_step(training, batches)
+        epoch = (progress.step - 1) // steps_per_epoch
+        training.reporter.advance(progress.step, epoch, recipe.scheduler.epoch_size)
+        if progress.step % recipe.system.log_interval == 0 or progress.step % steps_per_epoch == 0:
+            _log_line(training, lr)
+        _close_epoch_if_due(training, stop)
+        every = recipe.checkpoint.ckpt_save_steps
+        if every and progress.step % every == 0 and progress.closed_step != progress.step:
+            _check_finite(training)
+            save(training)
+    finish(training)
+
+
+def _agree_to_go_on(training: Training, stop: StopFlag, batches: Upcoming) -> None:
+    """Unless all ranks have their next batch and none was told to stop, save this very step on all ranks, then end."""
+    with training.meter.waiting():
+        error = batches.look()
+    if not check_between_steps(training, bool(stop) or error is not None):
+        return
+    if any_rank(bool(stop)):
+        _stop(training)
+    causes = gathered(None if error is None else told_to_others(training.world.rank, error))
+    _save_to_end(training)
+    raise error or next(filter(None, causes))
 
 
 def _log_line(training: Training, lr: float) -> None:
     """Read the meter: the only place where the host waits for the device while training."""
-    _refuse_nan(training)
+    _check_finite(training)
     training.bad_images.check()
     meter, step = training.meter, training.progress.step
     if not meter.steps:
@@ -51,16 +79,24 @@ def _log_line(training: Training, lr: float) -> None:
     values = {"step": step, "epoch": round(step / training.plan.steps_per_epoch, 4), **meter.means(), "lr": lr}
     if training.scaler.is_enabled():
         values |= {"loss_scale": training.scaler.get_scale(), "dropped_steps": int(meter.dropped.item())}
+    if training.nonfinite.policy == "skip":
+        values["skipped_steps"] = training.nonfinite.skipped
     timings = {"images_per_second": round(speed, 2), "data_wait_ratio": round(waiting, 4)}
     text = f"loss {values['loss']:.4f}  lr {lr:.2e}  {speed:,.0f} img/s  data wait {waiting:.0%}"
     training.reporter.step(values | timings, text=text)
     meter.reset()
 
 
-def _refuse_nan(training: Training) -> None:
+def _check_finite(training: Training) -> None:
+    """What the steps since the last look came to; before every log line, evaluation and checkpoint.
+
+    Raises:
+        DivergedError: see `on_nonfinite`; or fp16 drops every step.
+    """
     step, meter = training.progress.step, training.meter
-    if any_rank(bool(meter.diverged.item())):
-        raise DivergedError(f"the loss or its gradients became NaN or infinite before step {step}", help=DIVERGED_HELP)
+    skipped = training.nonfinite.look(step, is_main=training.world.is_main)
+    training.reporter.notes(f"{training.nonfinite.sentence(number)}; it was skipped" for number in skipped)
+    meter.steps -= len(skipped)
     if training.scaler.is_enabled() and any_rank(meter.is_stuck):
         dropped = int(meter.dropped_in_a_row.item())
         message = f"the last {dropped} steps up to step {step} had infinite gradients and were dropped"
@@ -68,16 +104,18 @@ def _refuse_nan(training: Training) -> None:
         raise DivergedError(f"{message}; the loss scale of fp16 fell to {scale:.1e}", help=DIVERGED_HELP)
 
 
-def _stop(training: Training, stop: StopFlag) -> None:
+def _stop(training: Training) -> NoReturn:
     """Save this very step on all ranks, then end."""
-    _refuse_nan(training)
+    _save_to_end(training)
+    message = f"stopped at step {training.progress.step} of {training.total_steps}"
+    raise Interrupted(message, help=how_to_continue(training.run_dir))
+
+
+def _save_to_end(training: Training) -> None:
+    _check_finite(training)
     if training.saved_step != training.progress.step:
         save(training)
-    step = training.progress.step
-    raise Interrupted(
-        f"stopped at step {step} of {training.total_steps}; the checkpoint is written",
-        help=f"continue with: vitcli train --resume {training.run_dir}",
-    )
+    finish(training)
 
 
 def _close_epoch_if_due(training: Training, stop: StopFlag) -> None:
@@ -85,7 +123,7 @@ def _close_epoch_if_due(training: Training, stop: StopFlag) -> None:
     progress, plan, recipe = training.progress, training.plan, training.recipe
     if progress.step % plan.steps_per_epoch or progress.step == 0 or progress.closed_step == progress.step:
         return
-    _refuse_nan(training)
+    _check_finite(training)
     epoch, num_epochs = progress.step // plan.steps_per_epoch, recipe.scheduler.epoch_size
     last = epoch == num_epochs
     wanted = last or epoch % recipe.checkpoint.ckpt_save_interval == 0
@@ -94,19 +132,31 @@ def _close_epoch_if_due(training: Training, stop: StopFlag) -> None:
     text = f"epoch {epoch}/{num_epochs}"
     if last or (recipe.system.val_while_train and epoch % recipe.system.val_interval == 0):
         if wanted and training.saved_step != progress.step:
-            save(training)  # what was trained is safe before anything else can fail
+            save(training)
+        settle(training)  # what was trained is safe before anything else can fail
         try:
             numbers = _measure(training, stop)
         except Stopped:
-            _stop(training, stop)
+            _stop(training)
+        except UnreadableImages as error:
+            _list_unreadable(training, error)
             raise
+        if training.world.is_main:
+            training.bad_images.list_evaluated(progress.step, [])
         values |= numbers
         text += _note_best(training, numbers)
     progress.closed_step = progress.step
     training.reporter.epoch(values, text=text)
-    if wanted or progress.best_step == progress.step:
+    if wanted or progress.best_step == progress.step or why_stopped(training):
         save(training)
     training.meter.reset()
+
+
+def _list_unreadable(training: Training, error: UnreadableImages) -> None:
+    """Write all of them into the folder of the run."""
+    if training.world.is_main:
+        training.bad_images.list_evaluated(training.progress.step, error.bad)
+    error.help = f"{error.help}\nall are listed in {training.bad_images.file}"
 
 
 def _measure(training: Training, stop: StopFlag) -> dict[str, float]:
@@ -115,8 +165,9 @@ def _measure(training: Training, stop: StopFlag) -> dict[str, float]:
     Raises:
         Stopped: a signal came, on any rank.
     """
-    network = training.ema.model if training.ema else training.task.network
-    own = training.task.measurements(network)
+    parallel = training.parallel
+    network = parallel.in_one_piece(training.ema.model if training.ema else training.task.network)
+    own = parallel.in_one_piece(training.task).measurements(network)
     others = training.evaluators.keys() - {measurement.evaluator for measurement in own}
     numbers: dict[str, float] = {}
 
@@ -126,8 +177,10 @@ def _measure(training: Training, stop: StopFlag) -> dict[str, float]:
 
     for evaluator_name, measured, prefix in [*own, *(Measurement(name, network) for name in sorted(others))]:
         if evaluator := training.evaluators.get(evaluator_name):
-            found = evaluator(measured, should_stop=should_stop)
+            with parallel.filled(measured):
+                found = evaluator(measured, should_stop=should_stop)
             numbers |= {prefix + name: found[name] for name in evaluator.metrics}
+            training.findings |= evaluator.findings()
             if warning := evaluator.warning(found):
                 training.reporter.note(warning)
     return numbers

@@ -1,6 +1,8 @@
 """Sums since the last log line. Tensors stay on the device; the host reads them at log lines and checkpoints only."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,7 +20,6 @@ class Meter:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.sums: dict[str, Tensor] = {}  #: over steps, of this rank's share of the mean over the global batch
-        self.diverged = torch.zeros((), device=device)  #: > 0 once a loss or a gradient was not finite
         self.dropped_in_a_row = torch.zeros((), device=device)  #: fp16: steps with infinite gradients, up to now
         self.reset()
 
@@ -29,6 +30,13 @@ class Meter:
         self.steps = self.images = 0
         self.wait_seconds = 0.0
         self.start = time.perf_counter()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """The block waits for data."""
+        before = time.perf_counter()
+        yield
+        self.wait_seconds += time.perf_counter() - before
 
     def add(self, shares: dict[str, Tensor], num_samples: int) -> None:
         """A step of `num_samples` over all ranks; `shares`: this rank's shares of the means, () each."""
@@ -67,6 +75,10 @@ class Meter:
     def state(self) -> dict[str, Any]:
         """For a checkpoint, independent of the number of ranks; every rank must call it."""
         return {"sums": self.totals(), "steps": self.steps, "dropped_in_a_row": self.dropped_in_a_row.item()}
+
+    def state_without_sums(self) -> dict[str, Any]:
+        """For a checkpoint of one rank that cannot ask the others: the next log line begins after it."""
+        return {"sums": {}, "steps": 0, "dropped_in_a_row": self.dropped_in_a_row.item()}
 
     def restore(self, state: dict[str, Any], *, is_main: bool) -> None:
         """Take back `state`; rank 0 holds the sums of all."""

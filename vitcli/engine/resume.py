@@ -5,14 +5,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitcli.distributed import World, from_main
+from vitcli.data.fingerprint import DIGESTS, strongest_common
+from vitcli.disk import disk_errors
+from vitcli.distributed import decided_on_main
 from vitcli.engine import checkpoint, run_dir
-from vitcli.errors import DataError, ResumeError, VitcliError
+from vitcli.engine.bad_images import BAD_IMAGES, unreadable_in_evaluation
+from vitcli.engine.state_fields import missing_in
+from vitcli.errors import DataError, ResumeError
 from vitcli.recipe import schema
 from vitcli.recipe.load import Recipe, load_recipe
 from vitcli.recipe.write import yaml_value
 from vitcli.weights.checkpoint_folders import STATE, check_format, checkpoints, newest_valid
 from vitcli.weights.json_file import read_json
+
+NOTHING_CHANGED = "nothing was changed; start a new run"
+
+#: keys of data.json
+_DATA_FACTS = {"class_names", "train", "val"}
 
 
 @dataclass(frozen=True)
@@ -23,31 +32,41 @@ class ResumePoint:
     state: dict[str, Any]
 
 
-def find_resume(recipe: Recipe) -> tuple[Path | None, ResumePoint | None, list[str]]:
-    """(run folder, where to continue, damaged newer checkpoints); all None where a new run begins.
+def _folder_to_resume(recipe: Recipe) -> Path | None:
+    """The folder of the run that is to be continued; None where a new one begins.
 
     Raises:
-        ResumeError: the run named has no valid checkpoint.
+        ResumeError: there is no such run, or it has no checkpoint.
     """
     wanted, folder = recipe.checkpoint.resume, recipe.checkpoint.run_dir
     if wanted is None:
-        return None, None, []
+        return None
     if wanted == "auto":
         assert folder is not None  # the recipe check requires it
-        if not checkpoints(folder):
-            return (folder if (folder / "recipe.yaml").exists() else None), None, []
-    else:
-        folder = _run_of(wanted)
+        return folder if run_dir.is_there(folder) or checkpoints(folder) else None
+    folder = _run_of(wanted)
+    if not checkpoints(folder):
+        raise ResumeError(f"{folder} cannot be continued: it holds no checkpoint", help=NOTHING_CHANGED)
+    return folder
+
+
+def _find_point(folder: Path) -> tuple[ResumePoint | None, list[str]]:
+    """Where the run continues (None: it was ended before its first checkpoint), and damaged newer checkpoints.
+
+    Raises:
+        ResumeError: none of its checkpoints is valid.
+    """
     newest, damaged = newest_valid(folder)
+    if newest is None and not damaged:
+        return None, []
     if newest is None:
-        found = "; ".join(damaged) if damaged else "it holds no checkpoint"
-        raise ResumeError(f"{folder} cannot be continued: {found}", help="nothing was changed; start a new run")
+        raise ResumeError(f"{folder} cannot be continued: {'; '.join(damaged)}", help=NOTHING_CHANGED)
     state = read_json(newest / STATE)
     try:
         check_format(state, newest)
     except DataError as error:
         raise ResumeError(error.message, help=error.help) from None
-    return folder, ResumePoint(newest, state), damaged
+    return ResumePoint(newest, state), damaged
 
 
 def _run_of(wanted: str) -> Path:
@@ -60,25 +79,21 @@ def _run_of(wanted: str) -> Path:
     return folder
 
 
-def claim_run_dir(recipe: Recipe, world: World) -> tuple[Path, ResumePoint | None, list[str]]:
+def claim_run_dir(recipe: Recipe) -> tuple[Path, ResumePoint | None, list[str]]:
     """The run's folder, where to continue, and what is wrong with newer checkpoints; decided on rank 0."""
-    decision: Any = None
-    if world.is_main:
-        try:
-            folder, point, damaged = find_resume(recipe)
-            if folder is None:
-                folder = run_dir.new_run_dir(recipe.name, recipe.checkpoint.run_dir)
-            run_dir.ensure_writable(folder)
-            run_dir.lock(folder)
-            run_dir.forget_words(folder)
+
+    def claim() -> tuple[Path, ResumePoint | None, list[str]]:
+        resumed = _folder_to_resume(recipe)
+        folder = resumed or run_dir.new_run_dir(recipe.name, recipe.checkpoint.run_dir)
+        run_dir.ensure_writable(folder)
+        run_dir.lock(folder)
+        with disk_errors("a file", folder):
+            run_dir.clean_up(folder)
             checkpoint.clean_up(folder)
-            decision = folder, point, damaged
-        except VitcliError as error:
-            decision = error
-    decision = from_main(decision)
-    if isinstance(decision, VitcliError):
-        raise decision
-    return decision
+        point, damaged = _find_point(folder) if resumed else (None, [])
+        return folder, point, damaged
+
+    return decided_on_main(claim)
 
 
 def check_resume(recipe: Recipe, folder: Path, point: ResumePoint, data_facts: dict[str, Any]) -> list[str]:
@@ -87,6 +102,9 @@ def check_resume(recipe: Recipe, folder: Path, point: ResumePoint, data_facts: d
     Raises:
         ResumeError: with the differences.
     """
+    if missing := missing_in(point.state):
+        help = "use an older checkpoint: remove this one"
+        raise ResumeError(f"{point.folder / STATE} is not that of a run: {missing} is missing or damaged", help=help)
     now = recipe.flat()
     before = load_recipe(None).flat() | point.state["recipe"]  # a key that is younger than the run had its default
     fixed = [name for name in schema.SECTION_OF if not schema.extra(name)["free"]]
@@ -94,14 +112,57 @@ def check_resume(recipe: Recipe, folder: Path, point: ResumePoint, data_facts: d
         table = "\n".join(f"  {name:<28} {old!s:>16} -> {new}" for name, old, new in differences)
         help = f"use the old values, or start a new run from these weights: {_new_run(folder, differences)}"
         raise ResumeError(f"the recipe changed since {point.folder.name}:\n{table}", help=help)
-    facts = run_dir.read_json(folder / "data.json")
-    if facts is None or facts == data_facts:
-        return []
+    facts, notes = _data_before(folder, point)
+    if facts == data_facts:
+        return notes
+    if note := _repaired(folder, facts, data_facts):
+        return [*notes, note]
     if changes := _data_differences(facts, data_facts):
         listed = "\n".join(changes)
         help = "restore the data, or start a new run with --ckpt_path"
         raise ResumeError(f"the data changed since the run began:\n{listed}", help=help)
-    return ["image files were copied or touched since the run began; their names and sizes are the same"]
+    return [*notes, _same_enough(facts["train"], data_facts["train"])]
+
+
+def _data_before(folder: Path, point: ResumePoint) -> tuple[dict[str, Any], list[str]]:
+    """What data.json says of the images of the run; without it, what the checkpoint says, and a note.
+
+    Raises:
+        ResumeError: neither is there, so that nothing shows that the images are the same.
+    """
+    file = folder / "data.json"
+    try:
+        facts, why = run_dir.read_json(file), f"{file} is missing"
+    except DataError as error:
+        facts, why = None, error.message
+    if facts is not None and facts.keys() >= _DATA_FACTS:
+        return facts, []
+    why = why if facts is None else f"{file} is damaged"
+    if (facts := point.state.get("data")) is None:
+        message = f"{why}, and {point.folder.name} does not say with which images the run began"
+        help = f"restore the file, or start a new run from these weights with --ckpt_path {folder}"
+        raise ResumeError(message, help=help)
+    return facts, [f"{why}; it is written again from {point.folder.name}"]
+
+
+def _same_enough(before: dict[str, Any], now: dict[str, Any]) -> str:
+    kind = strongest_common(before, now) or ""
+    same = {"contents_blake2b": "contents", "names_sha256": "names"}.get(kind, "names and sizes")
+    return f"image files were copied or touched since the run began; their {same} are the same"
+
+
+def _repaired(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """A note if only validation images changed, and the last evaluation failed on some; they may have been removed."""
+    unreadable = unreadable_in_evaluation(folder / BAD_IMAGES)
+    if not unreadable or not (before["val"] and now["val"]):
+        return None
+    if _data_differences(before, now | {"val": before["val"]}):
+        return None
+    num_removed = before["val"]["num_images"] - now["val"]["num_images"]
+    if not 0 <= num_removed <= len(unreadable):
+        return None
+    removed = f"; {num_removed} are gone, which later evaluations do not count" if num_removed else ""
+    return f"the validation images changed since the last evaluation could not read {len(unreadable)} of them{removed}"
 
 
 def _new_run(folder: Path, differences: list[tuple[str, Any, Any]]) -> str:
@@ -127,6 +188,9 @@ def check_global_batch(point: ResumePoint, global_batch: int) -> None:
         raise ResumeError(f"the global batch was {before} and would be {global_batch}", help=help)
 
 
+_NO_IMAGES = {"num_images": 0, "sha256": ""}
+
+
 def _data_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What is another image now. Times alone do not count: copying a folder changes them."""
     lines = []
@@ -135,10 +199,12 @@ def _data_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         gone, new = sorted(earlier - present), sorted(present - earlier)
         lines.append(f"  classes: gone {gone or '-'}, new {new or '-'}")
     for split in ("train", "val"):
-        old, new = before[split] or {"num_images": 0, "sha256": ""}, now[split] or {"num_images": 0}
-        digest = "contents_sha256" if "contents_sha256" in old else "sha256"
+        old, new = before[split] or _NO_IMAGES, now[split] or _NO_IMAGES
+        digest = strongest_common(old, new)
         if old["num_images"] != new["num_images"]:
             lines.append(f"  {split}: {old['num_images']} images before, {new['num_images']} now")
-        elif old[digest] != new.get(digest):
-            lines.append(f"  {split}: the same number of images, but other files or sizes")
+        elif digest == DIGESTS[0] and old[digest] != new[digest] and old.get(DIGESTS[1]) == new.get(DIGESTS[1]):
+            lines.append(f"  {split}: the same files and sizes, but other contents")
+        elif digest is None or old[digest] != new[digest]:
+            lines.append(f"  {split}: the same number of images, but other files, sizes or labels")
     return lines

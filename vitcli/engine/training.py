@@ -6,17 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim import Optimizer
 
 from vitcli.data.batch import Batch
 from vitcli.data.sampler import BatchPlan
 from vitcli.distributed import World, average_buffers
 from vitcli.engine.bad_images import BadImages
+from vitcli.engine.half_step import HalfStep
+from vitcli.engine.host_memory import HostMemory, NoCopies, NoMemory
 from vitcli.engine.meter import Meter
+from vitcli.engine.nonfinite import NonfiniteSteps
+from vitcli.engine.writer import CheckpointWriter
+from vitcli.errors import VitcliError
 from vitcli.evaluators.evaluator import Evaluator
 from vitcli.log import Reporter
 from vitcli.optim.ema import ExponentialMovingAverage
+from vitcli.parallel.replicas import Replicas
+from vitcli.parallel.sharded import Shards
 from vitcli.recipe.load import Recipe
 from vitcli.tasks.task import Task
 
@@ -40,7 +46,7 @@ class Training:
     world: World
     run_dir: Path
     task: Task  #: bare, with its canonical parameter names
-    wrapped: nn.Module  #: the task under DDP, where there are several ranks
+    parallel: Replicas | Shards  #: how the task lies on the ranks
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
     ema: ExponentialMovingAverage | None
@@ -53,10 +59,18 @@ class Training:
     reporter: Reporter
     bad_images: BadImages
     meter: Meter
+    writer: CheckpointWriter
+    memory: HostMemory | NoCopies | NoMemory  #: for the tensors of a checkpoint
+    half_step: HalfStep
+    nonfinite: NonfiniteSteps
+    #: what the last evaluation found for the use of the network, written into the checkpoint of its step
+    findings: dict[str, Any] = field(default_factory=dict)
     channels_last: bool = False
     progress: Progress = field(default_factory=Progress)
     averaged_step: int | None = None  #: the step whose buffers are the same on all ranks
-    saved_step: int | None = None  #: the step of the last checkpoint that this process wrote
+    saved_step: int | None = None  #: the step of the last checkpoint, which is written or being written
+    is_saving: bool = False  #: a checkpoint was begun, and nobody has waited for it
+    unsaved: VitcliError | None = None  #: why the last checkpoint could not be written
 
     @property
     def total_steps(self) -> int:

@@ -100,8 +100,8 @@ HF = Keys(
     ),
     fixed={
         "model_type": ("vit", "deit", "dinov2", "dinov2_with_registers"), "pooler_act": ("tanh",),
-        "problem_type": (None, "single_label_classification"), "use_swiglu_ffn": (False,), "pruned_heads": ({},),
-        "is_encoder_decoder": (False,),
+        "problem_type": (None, "single_label_classification", "multi_label_classification"),
+        "use_swiglu_ffn": (False,), "pruned_heads": ({},), "is_encoder_decoder": (False,),
     },
     ignored=(
         "architectures", "hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "layerscale_value",

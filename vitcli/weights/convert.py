@@ -139,12 +139,15 @@ def _limits(to: Target, seen: Mapping[str, Any]) -> dict[str, Any]:
 
 def _not_kept(out: Path, weights: Weights) -> list[str]:
     """Notes on what a file of tensors only cannot hold."""
-    known = preprocessing_of(weights) or {}
+    known, notes = preprocessing_of(weights) or {}, list[str]()
+    if weights.task == "multilabel" and out.suffix != ".safetensors":
+        notes.append(
+            f"{out.name} cannot hold the thresholds of its classes; where vitcli reads it, add --task multilabel"
+        )
     if out.is_dir() and known.get("pixel_range", "auto") != "auto":
-        return [f"{out.name} cannot hold pixel_range {list(known['pixel_range'])}; note it"]
+        return [*notes, f"{out.name} cannot hold pixel_range {list(known['pixel_range'])}; note it"]
     if out.is_dir() or out.suffix == ".safetensors":
-        return []
-    notes = []
+        return notes
     if names := weights.class_names:
         notes.append(f"{out.name} cannot hold the {len(names)} class names")
     if known:
@@ -184,6 +187,8 @@ def _facts(fit: Fit, weights: Weights) -> dict[str, Any]:
     known = weights.meta.get("preprocessing", weights.meta.get("recipe", {}))
     size = {"image_resize": known["image_resize"]} if known.get("image_resize") else {}  # not in the tensors
     facts["preprocessing"] = (preprocessing_of(weights) or {}) | size
+    if weights.task == "multilabel":
+        facts |= {"task": weights.task, "findings": weights.meta.get("findings")}
     return {name: fact for name, fact in facts.items() if fact}
 
 

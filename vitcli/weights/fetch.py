@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from rich.console import Console
 from rich.progress import wrap_file
 
 from vitcli.errors import DataError, UsageError, is_disk_full
+from vitcli.log import SafeConsole
 from vitcli.weights.hub_folder import CONFIG, INDEX, PREPROCESSOR, WEIGHTS, files_in
 from vitcli.weights.manifest import sha256_of
 from vitcli.weights.published import with_tag
@@ -94,7 +94,7 @@ def _fetch_file(url: str) -> Path:
 def _download(url: str, target: Path) -> None:
     """Through a temporary file, which is renamed only if its length and hash are right."""
     request = urllib.request.Request(url, headers={"User-Agent": "vitcli"})
-    console = Console(stderr=True)
+    console = SafeConsole(stderr=True)
     bar: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
     with (
         tempfile.TemporaryDirectory(dir=target.parent) as folder,

@@ -77,7 +77,7 @@ def find_fit(weights: Weights, *, num_heads: int | None = None) -> Fit | None:
 
 def _channels(fit: Fit, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """{"in_chans": of the first layer}, if it is not the usual number."""
-    model: Any = _empty(fit, tensors)
+    model: Any = _empty(fit)
     kernels = [converted(model, tensors).get(f"{name}.weight") for name in getattr(model, "first_convs", ())]
     channels = {kernel.shape[1] for kernel in kernels if kernel is not None} - {3}
     return {"in_chans": channels.pop()} if len(channels) == 1 else {}
@@ -149,23 +149,26 @@ def _fit_of_recipe(meta: Mapping[str, Any]) -> list[Fit]:
 def _has_shapes(fit: Fit, tensors: Mapping[str, Tensor], *, whole: bool) -> bool:
     """Whether the model of `fit` has tensors of these names and shapes; not `whole`: except head and first layer."""
     try:
-        model: Any = _empty(fit, tensors)
+        model: Any = _empty(fit)
     except VitcliError:
         return False
     ignored = () if whole else (*getattr(model, "classifiers", ()), *getattr(model, "first_convs", ()))
-    theirs = converted(model, tensors, fit.seen.get("img_size"))
-    return _shapes(model.state_dict(), ignored) == _shapes(theirs, (*ignored, MASK_TOKEN))
+    theirs = _shapes(converted(model, tensors, fit.seen.get("img_size")), (*ignored, MASK_TOKEN))
+    ours = _shapes(model.state_dict(), ignored)
+    if fold := fold_of(tensors):
+        if any(theirs.get(name, shape) != shape for name, shape in ours.items()):
+            return False  # folding keeps a shape or removes the name; to fold each model of the registry takes seconds
+        ours = _shapes(reparameterize(model, fold=fold).state_dict(), ignored)
+    return ours == theirs
 
 
-def _empty(fit: Fit, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """The model of `fit` without values, in the form that `tensors` have."""
+def _empty(fit: Fit) -> nn.Module:
+    """The model of `fit` in training form, without values."""
     options: dict[str, Any] = {**fit.options}
     if fit.options.get("num_heads", 1) is None:
         options["num_heads"] = 1  # it changes no shape
     with torch.device("meta"):
-        model = create_model(fit.name, **options)
-        fold = fold_of(tensors)
-        return reparameterize(model, fold=fold) if fold else model
+        return create_model(fit.name, **options)
 
 
 def converted(model: nn.Module, tensors: Mapping[str, Tensor], img_size: ImageSize | None = None) -> dict[str, Tensor]:

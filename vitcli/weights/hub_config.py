@@ -85,6 +85,8 @@ def hf_config(fit: Fit, weights: Weights) -> dict[str, Any]:
     if classes:
         config |= {"id2label": {str(i): name for i, name in enumerate(names)}}
         config |= {"label2id": {name: i for i, name in enumerate(names)}}
+    if weights.task == "multilabel":
+        config["problem_type"] = "multi_label_classification"
     return config
 
 

@@ -27,7 +27,9 @@ PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.com
 LEARNER = "online_encoder.net."
 #: entries of `Weights.meta` that this project reads; other trainers store text of their own under the same names
 TYPES = {
-    **dict.fromkeys(("recipe", "options", "preprocessing", "config", "preprocessor_config"), dict), "class_names": list
+    **dict.fromkeys(("recipe", "options", "preprocessing", "config", "preprocessor_config", "findings"), dict),
+    "class_names": list,
+    "task": str,
 }  # fmt: skip
 
 
@@ -45,6 +47,13 @@ class Weights:
     def class_names(self) -> list[str]:
         """The name of each output, in one spelling of accents (NFC); empty: they have none."""
         return [normalize("NFC", name) for name in self.meta.get("class_names") or ()]
+
+    @property
+    def task(self) -> str | None:
+        """What the network has learned, a name of `catalog.TASKS`, where that is stated."""
+        if self.meta.get("config", {}).get("problem_type") == "multi_label_classification":
+            return "multilabel"
+        return self.meta.get("task") or self.meta.get("recipe", {}).get("task")
 
 
 def read_weights(source: str | Path, *, use_ema: bool | None = None) -> Weights:
@@ -112,7 +121,7 @@ def _read_shards(index: Path, *, use_ema: bool | None) -> dict[str, Tensor]:
 
 def _read_checkpoint(directory: Path, *, use_ema: bool | None) -> Weights:
     if (directory / "checkpoints").is_dir():
-        help = f"give one of its checkpoints: {directory / 'checkpoints' / 'best'}"
+        help = f"give one of its checkpoints in {directory / 'checkpoints'}"
         raise WeightsError(f"{directory} is a run", help=help)
     if problems := problems_in(directory):
         raise DataError(f"checkpoint {directory} is damaged: {'; '.join(problems)}", help="use an older checkpoint")
