@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart setup test soak lint bench clean
+.PHONY: help quickstart setup test soak guards lint bench clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,10 +34,13 @@ quickstart: $(VENV)/.installed  ## train FastViT-T8 on the embedded digits, vali
 	echo "  vitcli validate --ckpt_path $$run --fold full"
 
 test: setup  ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not soak" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder tests/e2e tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not soak" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 soak: setup  ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak
+
+guards: setup  ## remove each guard against a fault: its test must fail
+	OMP_NUM_THREADS=1 $(BIN)/python tests/guards.py
 
 lint: setup  ## ruff and pyright
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The Python in the documentation runs as it stands."""
+"""The Python in the documentation runs as it stands, and the tests that it names exist."""
 
 import re
 
@@ -16,3 +16,10 @@ def test_python_blocks_run(page: str):
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, page, "exec"), names)
+
+
+def test_named_tests_exist():
+    named = re.findall(r"`(tests/\S+?\.py)::(\w+)`", (ROOT / "docs/reliability.md").read_text(encoding="utf-8"))
+    assert len(named) > 60
+    missing = [name for file, name in named if f"def {name}(" not in (ROOT / file).read_text(encoding="utf-8")]
+    assert not missing

@@ -27,12 +27,22 @@ class Family:
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """Of a model with 1000 classes at its own image size."""
+
+    num_parameters: int  #: in training form
+    num_fused_parameters: int  #: reparameterized
+    gmacs: float  #: of the latter, for one image: convolutions and matrix products
+
+
+@dataclass(frozen=True)
 class Model:
     """A model as it was published."""
 
     family: Family
     img_size: int  #: px, side of the square image
     crop_pct: float  #: side of the center crop / shorter side of the resized image, in evaluation
+    sizes: Sizes | None = None  #: of a plugin's model they are not known before it is built
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -58,19 +68,35 @@ FVIT = Family("vitcli.models.fvit:create", options=(
     "auto_encode",
 ))
 
-# Sizes and crops: Apple's released code for FastViT, timm's published weights for the ViTs.
+# Image sizes and crops: Apple's released code for FastViT, timm's published weights for the ViTs.
 MODELS: dict[str, Model] = {
-    #                              px   crop
-    "fastvit_t8":   Model(FASTVIT, 256, 0.90),
-    "fastvit_t12":  Model(FASTVIT, 256, 0.90),
-    "fastvit_s12":  Model(FASTVIT, 256, 0.90),
-    "fastvit_sa12": Model(FASTVIT, 256, 0.90),
-    "fastvit_sa24": Model(FASTVIT, 256, 0.90),
-    "fastvit_sa36": Model(FASTVIT, 256, 0.95),
-    "fastvit_ma36": Model(FASTVIT, 256, 0.95),
-    "fvit":         Model(FVIT,     32, 1.00),
-    **{f"vit_{size}_patch{patch}": Model(VIT, 224, 0.90) for size in ("ti", "s", "m", "b", "l", "h")
-                                                         for patch in (32, 16, 14)},
+    #                                   px  crop        parameters, reparameterized, GMACs
+    "fastvit_t8":     Model(FASTVIT, 256, 0.90, Sizes(  4_026_232,   3_996_040,   0.685)),
+    "fastvit_t12":    Model(FASTVIT, 256, 0.90, Sizes(  7_553_704,   7_508_840,   1.391)),
+    "fastvit_s12":    Model(FASTVIT, 256, 0.90, Sizes(  9_473_576,   9_428_712,   1.794)),
+    "fastvit_sa12":   Model(FASTVIT, 256, 0.90, Sizes( 11_580_968,  11_545_320,   1.937)),
+    "fastvit_sa24":   Model(FASTVIT, 256, 0.90, Sizes( 21_554_216,  21_501_288,   3.762)),
+    "fastvit_sa36":   Model(FASTVIT, 256, 0.95, Sizes( 31_527_464,  31_457_256,   5.587)),
+    "fastvit_ma36":   Model(FASTVIT, 256, 0.95, Sizes( 44_068_004,  43_984_632,   7.815)),
+    "fvit":           Model(FVIT,    32,  1.00, Sizes(  2_106_088,   2_106_088,   0.020)),
+    "vit_ti_patch32": Model(VIT,     224, 0.90, Sizes(  6_131_560,   6_131_560,   0.287)),
+    "vit_ti_patch16": Model(VIT,     224, 0.90, Sizes(  5_717_416,   5_717_416,   1.167)),
+    "vit_ti_patch14": Model(VIT,     224, 0.90, Sizes(  5_694_376,   5_694_376,   1.578)),
+    "vit_s_patch32":  Model(VIT,     224, 0.90, Sizes( 22_878_952,  22_878_952,   1.069)),
+    "vit_s_patch16":  Model(VIT,     224, 0.90, Sizes( 22_050_664,  22_050_664,   4.280)),
+    "vit_s_patch14":  Model(VIT,     224, 0.90, Sizes( 22_004_584,  22_004_584,   5.696)),
+    "vit_m_patch32":  Model(VIT,     224, 0.90, Sizes( 39_942_120,  39_942_120,   1.865)),
+    "vit_m_patch16":  Model(VIT,     224, 0.90, Sizes( 38_837_736,  38_837_736,   7.438)),
+    "vit_m_patch14":  Model(VIT,     224, 0.90, Sizes( 38_776_296,  38_776_296,   9.852)),
+    "vit_b_patch32":  Model(VIT,     224, 0.90, Sizes( 88_224_232,  88_224_232,   4.116)),
+    "vit_b_patch16":  Model(VIT,     224, 0.90, Sizes( 86_567_656,  86_567_656,  16.348)),
+    "vit_b_patch14":  Model(VIT,     224, 0.90, Sizes( 86_475_496,  86_475_496,  21.551)),
+    "vit_l_patch32":  Model(VIT,     224, 0.90, Sizes(306_535_400, 306_535_400,  14.859)),
+    "vit_l_patch16":  Model(VIT,     224, 0.90, Sizes(304_326_632, 304_326_632,  59.420)),
+    "vit_l_patch14":  Model(VIT,     224, 0.90, Sizes(304_203_752, 304_203_752,  78.194)),
+    "vit_h_patch32":  Model(VIT,     224, 0.90, Sizes(634_960_360, 634_960_360,  31.047)),
+    "vit_h_patch16":  Model(VIT,     224, 0.90, Sizes(632_199_400, 632_199_400, 124.005)),
+    "vit_h_patch14":  Model(VIT,     224, 0.90, Sizes(632_045_800, 632_045_800, 162.932)),
 }
 # fmt: on
 
@@ -81,9 +107,12 @@ TRANSFORMERS = {
     "performer": "vitcli.models.transformers:build_performer",
 }
 OPTIMIZERS: dict[str, str] = dict.fromkeys(
-    ("adamw", "adam", "nadam", "sgd", "momentum", "nesterov", "rmsprop", "adagrad", "lamb", "lars", "muon"),
+    (
+        "adamw", "adam", "nadam", "sgd", "momentum", "nesterov", "rmsprop", "adagrad", "lamb", "lars", "muon",
+        "adamw_bf16", "adamw_fp8", "adamw_8bit", "adamw_4bit",
+    ),
     "vitcli.optim.optimizers:build_optimizer",
-)
+)  # fmt: skip
 SCHEDULES: dict[str, str] = dict.fromkeys(
     (
         "cosine_decay", "linear_decay", "polynomial_decay", "exponential_decay", "step_decay", "multi_step_decay",
@@ -95,6 +124,10 @@ SOURCES = {
     "imagefolder": "vitcli.data.sources.folder:open_folder",
     "imagenet": "vitcli.data.sources.folder:open_folder",
     **dict.fromkeys(("csv", "jsonl", "parquet"), "vitcli.data.sources.table:open_table"),
+    "packed": "vitcli.data.sources.packed:open_packed",
+    "archive": "vitcli.data.sources.archive:open_archive",
+    "webdataset": "vitcli.data.sources.webdataset:open_webdataset",
+    "hf": "vitcli.data.sources.hugging_face:open_hugging_face",
     "digits": "vitcli.data.sources.digits:open_digits",
     "cifar10": "vitcli.data.sources.torchvision_sets:open_torchvision",
     "cifar100": "vitcli.data.sources.torchvision_sets:open_torchvision",
@@ -104,10 +137,12 @@ SOURCES = {
 }
 TASKS = {
     "classification": "vitcli.tasks.classification:Classification",
+    "multilabel": "vitcli.tasks.multilabel:MultiLabel",
     "byol": "vitcli.tasks.byol:Byol",
 }
 EVALUATORS = {
     "top1": "vitcli.evaluators.top1:Top1",
+    "multilabel": "vitcli.evaluators.multilabel:MultiLabel",
     "knn": "vitcli.evaluators.knn:Knn",
     "linear_probe": "vitcli.evaluators.linear_probe:LinearProbe",
     "collapse": "vitcli.evaluators.collapse:Collapse",

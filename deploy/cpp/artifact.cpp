@@ -13,7 +13,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int VERSION = 3;  // of artifact.txt
+constexpr int VERSION = 4;  // of artifact.txt
 const char* const AGAIN = "export the model again, or copy its folder again with all files";
 
 std::ifstream open(const fs::path& path) {
@@ -86,6 +86,14 @@ T choose(const KeyValues& values, const std::string& key, const std::map<std::st
   return found->second;
 }
 
+// One number per class if an image has any number of classes; otherwise none.
+std::vector<double> read_thresholds(const KeyValues& values, std::size_t num_classes) {
+  if (!choose<bool>(values, "activation", {{"softmax", false}, {"sigmoid", true}})) return {};
+  const std::vector<double> thresholds = values.numbers("thresholds");
+  if (thresholds.size() != num_classes) throw KeyValueError("thresholds does not have one number per class");
+  return thresholds;
+}
+
 Preprocessing read_preprocessing(const KeyValues& values) {
   Preprocessing result;
   result.height = values.integer("image_height");
@@ -127,6 +135,7 @@ Artifact read_artifact(const fs::path& directory, const KeyValues& values) {
   artifact.gives_probabilities = choose<bool>(values, "output", {{"probabilities", true}, {"logits", false}});
   artifact.preprocessing = read_preprocessing(values);
   artifact.labels = read_labels(directory / values.text("labels"));
+  artifact.thresholds = read_thresholds(values, artifact.labels.size());
   return artifact;
 }
 

@@ -38,6 +38,8 @@ struct Artifact {
   bool gives_probabilities;  // otherwise logits
   Preprocessing preprocessing;
   std::vector<std::string> labels;
+  // An image has each class whose probability, a sigmoid, is at least this. Empty: it has one class, by softmax.
+  std::vector<double> thresholds;
 };
 
 // Reads the artifact after every file of it was found unchanged, as an artifact may contain native code. Throws BadUse.

@@ -1,4 +1,5 @@
-// classify ARTIFACT_DIR IMAGE: the most probable classes of an image, according to an exported network.
+// classify ARTIFACT_DIR IMAGE: the most probable classes of an image, according to an exported network; of a network for
+// any number of classes per image those that it has, or `none`.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -28,6 +29,10 @@ void softmax(std::vector<float>& logits) {
   for (float& share : logits) share /= total;
 }
 
+void sigmoid(std::vector<float>& logits) {
+  for (float& logit : logits) logit = static_cast<float>(1 / (1 + std::exp(-static_cast<double>(logit))));
+}
+
 // The probability of each class, from the network's output for a batch that contains the same image `batch` times.
 std::vector<float> probabilities(std::vector<float> output, const Artifact& artifact) {
   const std::size_t num_classes = artifact.labels.size();
@@ -36,16 +41,25 @@ std::vector<float> probabilities(std::vector<float> output, const Artifact& arti
                  " numbers, and labels.txt has " + std::to_string(num_classes) + " names");
   }
   output.resize(num_classes);
-  if (!artifact.gives_probabilities) softmax(output);
+  if (artifact.gives_probabilities) return output;
+  if (artifact.thresholds.empty()) {
+    softmax(output);
+  } else {
+    sigmoid(output);
+  }
   return output;
 }
 
-void print_best(const std::vector<float>& probabilities, const std::vector<std::string>& labels, int num_best) {
-  std::vector<std::size_t> order(labels.size());
-  std::iota(order.begin(), order.end(), 0);
+// The classes that are shown, most probable first: those that the image has, or the best five if it has exactly one.
+std::vector<std::size_t> shown(const std::vector<float>& probabilities, const Artifact& artifact, int most) {
+  std::vector<std::size_t> order;
+  for (std::size_t i = 0; i < probabilities.size(); ++i) {
+    if (artifact.thresholds.empty() || probabilities[i] >= artifact.thresholds[i]) order.push_back(i);
+  }
   std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return probabilities[a] > probabilities[b]; });
-  order.resize(std::min<std::size_t>(num_best, order.size()));
-  for (const std::size_t i : order) std::printf("%.4f  %s\n", probabilities[i], labels[i].c_str());
+  if (most == 0 && artifact.thresholds.empty()) most = 5;
+  if (most > 0) order.resize(std::min<std::size_t>(most, order.size()));
+  return order;
 }
 
 int classify(int argc, char** argv) {
@@ -57,7 +71,10 @@ int classify(int argc, char** argv) {
   const std::string device = options.device.empty() ? artifact.device : options.device;
   const auto runtime = open_runtime(artifact, device, options.num_threads);
   const std::vector<float> output = runtime->run(to_tensor(pixels, artifact));
-  print_best(probabilities(output, artifact), artifact.labels, options.num_best);
+  const std::vector<float> found = probabilities(output, artifact);
+  const std::vector<std::size_t> order = shown(found, artifact, options.most);
+  for (const std::size_t i : order) std::printf("%.4f  %s\n", found[i], artifact.labels[i].c_str());
+  if (order.empty()) std::puts("none");
   return 0;
 }
 

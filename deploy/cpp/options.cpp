@@ -9,7 +9,7 @@
 namespace vitcli {
 namespace {
 
-const char* const USAGE = "classify ARTIFACT_DIR IMAGE [--top 5] [--device CPU|GPU|cuda] [--threads N]";
+const char* const USAGE = "classify ARTIFACT_DIR IMAGE [--top N] [--device CPU|GPU|cuda] [--threads N]";
 
 int positive_number(const std::string& option, const std::string& word) {
   const bool is_number = !word.empty() && word.size() <= 6 && word.find_first_not_of("0123456789") == word.npos;
@@ -36,7 +36,7 @@ Options parse_options(int argc, char** argv) {
     }
     if (word != "--top" && word != "--device" && word != "--threads") throw BadUse("no option " + word, USAGE);
     if (++i == words.size()) throw BadUse(word + " needs a value", USAGE);
-    if (word == "--top") options.num_best = positive_number(word, words[i]);
+    if (word == "--top") options.most = positive_number(word, words[i]);
     if (word == "--device") options.device = lower(words[i]);
     if (word == "--threads") options.num_threads = positive_number(word, words[i]);
   }

@@ -54,6 +54,8 @@ def artifact(tmp_path: Path) -> Callable[..., Path]:
                 "batch": batch,
             },
             "output": "probabilities" if pixels else "logits",
+            "activation": "softmax",
+            "thresholds": None,
             "preprocessing": {
                 "image_resize": SIZE,
                 "crop_pct": 1.0,

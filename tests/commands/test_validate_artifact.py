@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from tests.commands.conftest import SIZE, expected
-from vitcli.cli import main
+from tests.support.commands import run_here
 from vitcli.commands.validate import validate
 from vitcli.data.mixing import Normalizer
 from vitcli.deploy.artifact import open_artifact
@@ -41,7 +41,7 @@ def test_counts_are_those_computed_by_hand(kind: dict, artifact, colors, tmp_pat
     root, truth = colors
     out = artifact(names=CLASSES, **kind)
     words = ["--data_dir", root, "--batch_size", 3, "--num_parallel_workers", 0, "--json", tmp_path / "result.json"]
-    assert run("validate", out, *words) == 0
+    assert run_here("validate", out, *words) == 0
     found = json.loads((tmp_path / "result.json").read_text())
     assert found["num_images"] == 10
     right = sum(int(scores.argmax()) == label for label, scores in truth)
@@ -88,10 +88,10 @@ def test_the_recipe_in_the_artifact_supplies_the_data(artifact, colors, capsys):
     root, _ = colors
     recipe = f"data_dir: {root}\nval_split: val\nval_batch_size: 4\nmodel: of_a_plugin\n"
     out = artifact(names=CLASSES, recipe=recipe)
-    assert run("validate", out, "--num_parallel_workers", 0) == 0
-    assert run("validate", out, "--val_split", "test") == 3
+    assert run_here("validate", out, "--num_parallel_workers", 0) == 0
+    assert run_here("validate", out, "--val_split", "test") == 3
     assert "no folder 'test'" in capsys.readouterr().err
-    assert run("validate", out, "-c", "quickstart") == 3
+    assert run_here("validate", out, "-c", "quickstart") == 3
     assert "no class of the data ('0', '1', '2', …) is a class of the network" in capsys.readouterr().err
 
 
@@ -101,14 +101,17 @@ def test_classes_with_other_names(artifact, colors, capsys):
     (root / "val" / "dark").mkdir()
     Image.new("RGB", (SIZE, SIZE)).save(root / "val" / "dark" / "0.png")
     words = "--data_dir", root, "--num_parallel_workers", 0
-    assert run("validate", artifact("nameless", names=[f"class {number}" for number in range(4)]), *words) == 0
+    assert run_here("validate", artifact("nameless", names=[f"class {number}" for number in range(4)]), *words) == 0
     assert "taken in sorted order" in capsys.readouterr().out
     for name, recipe in (("hub", None), ("ours", "lr: 1\n")):
-        assert run("validate", artifact(name, names=["sea", "night", "grass", "rose, red"], recipe=recipe), *words) == 3
+        assert (
+            run_here("validate", artifact(name, names=["sea", "night", "grass", "rose, red"], recipe=recipe), *words)
+            == 3
+        )
         assert "is a class of the network ('sea', 'night', 'grass', …)" in capsys.readouterr().err
     bad = root / "val" / "red" / "bad.png"
     bad.write_text("no image")
-    images_error = run("validate", artifact("good", names=CLASSES), *words)
+    images_error = run_here("validate", artifact("good", names=CLASSES), *words)
     assert images_error == DataError.exit_code
     assert "bad.png" in capsys.readouterr().err
 
@@ -129,30 +132,23 @@ def test_classes_with_other_names(artifact, colors, capsys):
     ],
 )
 def test_what_cannot_be_changed_about_an_artifact(words: list[str], message: str, artifact, capsys):
-    assert run("validate", artifact(), *words) == 2
+    assert run_here("validate", artifact(), *words) == 2
     assert message in " ".join(capsys.readouterr().err.replace("│", "").split())
 
 
 @pytest.mark.parametrize("words", [["nowhere"], ["--ckpt_path", "nowhere"], ["--batch_size", "2", "nowhere"]])
 def test_anything_else_is_opened_as_ckpt_path(words: list[str], capsys):
-    assert run("validate", "--dataset", "synthetic", *words) == 3
+    assert run_here("validate", "--dataset", "synthetic", *words) == 3
     assert "nowhere does not exist" in capsys.readouterr().err
 
 
 def test_unknown_options_keep_their_values(capsys):
-    assert run("validate", "--lrr", "3", "nowhere") == 2
+    assert run_here("validate", "--lrr", "3", "nowhere") == 2
     assert "unknown key `--lrr`" in capsys.readouterr().err
 
 
 def test_a_changed_artifact_is_refused(artifact, capsys):
     out = artifact()
     (out / "labels.txt").write_text("a\nb\nc\nd\n")
-    assert run("validate", out, "--dataset", "synthetic") == 3
+    assert run_here("validate", out, "--dataset", "synthetic") == 3
     assert "labels.txt has 8 bytes instead of" in capsys.readouterr().err
-
-
-def run(*words: object) -> int:
-    """The exit code of `vitcli …`, in this process."""
-    with pytest.raises(SystemExit) as end:
-        main([str(word) for word in words])
-    return int(end.value.code or 0)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -54,18 +55,19 @@ def expected(network: nn.Module, pixels: np.ndarray) -> np.ndarray:
     return logits.softmax(-1).numpy()
 
 
-@pytest.fixture
-def run_exported(network: nn.Module, pixels: np.ndarray, tmp_path: Path) -> Callable[..., np.ndarray]:
-    """(format, precision) -> the probabilities that the exported file gives for `pixels`, run by its own runtime."""
+@pytest.fixture(scope="session")
+def exported(network: nn.Module, pixels: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """(format, precision) -> the folder with the exported file; the same question is answered once."""
 
-    def run(name: str, precision: str, model: nn.Module = network, *, keep_float: tuple[str, ...] = ()) -> np.ndarray:
+    @cache
+    def export(name: str, precision: str, model: nn.Module = network, keep_float: tuple[str, ...] = ()) -> Path:
         form = open_format(name, to="export")
         dtype = DTYPES[precision] if precision in form.CASTS else torch.float32
         given = torch.from_numpy(pixels)
         order = Order(
             network=Deployed(for_runtime(model), normalization=(MEAN, STD), dtype=dtype).eval(),
             example=example_input(ExportPlan(name, batch=form.BATCH), SIZE, 3),
-            folder=tmp_path,
+            folder=tmp_path_factory.mktemp(name),
             precision=precision,
             output="probabilities",
             batch=form.BATCH,
@@ -73,7 +75,18 @@ def run_exported(network: nn.Module, pixels: np.ndarray, tmp_path: Path) -> Call
             keep_float=keep_float,
         )
         form.export(order)
-        session = form.open_session(tmp_path / form.FILE, Setting(precision))
+        return order.folder
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def run_exported(exported: Callable[..., Path], pixels: np.ndarray) -> Callable[..., np.ndarray]:
+    """(format, precision) -> the probabilities that the exported file gives for `pixels`, run by its own runtime."""
+
+    def run(name: str, precision: str, *model: nn.Module) -> np.ndarray:
+        form = open_format(name, to="export")
+        session = form.open_session(exported(name, precision, *model) / form.FILE, Setting(precision))
         step = form.BATCH or len(pixels)
         return np.concatenate([session(pixels[i : i + step]) for i in range(0, len(pixels), step)])
 

@@ -22,6 +22,8 @@ FACTS = {
     "model": "m",
     "input": {"dtype": "uint8", "layout": "NHWC", "batch": None},
     "output": "probabilities",
+    "activation": "softmax",
+    "thresholds": None,
     "preprocessing": PREPROCESSING,
 }
 
@@ -59,8 +61,8 @@ def test_the_text_for_other_programs(tmp_path: Path):
     facts = FACTS | {"model": "a\\b\nc", "input": given, "output": "logits", "preprocessing": before}
     labels = hashlib.sha256("a cat\ntwo lines\ngröße\n".encode()).hexdigest()
     expected = (
-        "artifact_version=3\nmodel=a\\\\b\\nc\nformat=onnx\nprecision=fp32\ndevice=cpu\nnetwork=model.onnx\n"
-        "labels=labels.txt\ninput_dtype=float32\ninput_layout=NCHW\ninput_batch=4\noutput=logits\n"
+        "artifact_version=4\nmodel=a\\\\b\\nc\nformat=onnx\nprecision=fp32\ndevice=cpu\nnetwork=model.onnx\n"
+        "labels=labels.txt\ninput_dtype=float32\ninput_layout=NCHW\ninput_batch=4\noutput=logits\nactivation=softmax\n"
         "image_height=32\nimage_width=32\ncrop_mode=center\nborder=26,26,26\ncrop_pct=0.95\ninterpolation=bicubic\nin_channels=3\npixel_range=auto\nmean=0.1,0.1,0.1\nstd=1.0,1.0,1.0\n"
         f"sha256.labels.txt={labels}\nsha256.model.onnx={hashlib.sha256(b'x' * 100).hexdigest()}\n"
     ).encode()
@@ -69,6 +71,19 @@ def test_the_text_for_other_programs(tmp_path: Path):
     free = (new_artifact(tmp_path / "free") / "artifact.txt").read_text()
     assert "\ninput_batch=any\n" in free
     assert "\ninterpolation=bilinear\n" in free
+    several = FACTS | {"activation": "sigmoid", "thresholds": [0.25, 1e-05, 0.5]}
+    assert (
+        "\nactivation=sigmoid\nthresholds=0.25,1e-05,0.5\n"
+        in (new_artifact(tmp_path / "several", several) / "artifact.txt").read_text()
+    )
+    assert open_artifact(tmp_path / "several").thresholds.tolist() == [0.25, 1e-05, 0.5]
+
+
+def test_an_artifact_of_the_version_before_has_one_class_per_image(artifact: Path):
+    facts = {name: value for name, value in FACTS.items() if name not in ("activation", "thresholds")}
+    (artifact / "artifact.json").write_text(json.dumps(facts))
+    write_manifest(artifact)
+    assert open_artifact(artifact).thresholds is None
 
 
 def test_nothing_is_left_of_an_export_that_failed(tmp_path: Path):
@@ -150,7 +165,10 @@ def changed(section: str, **entries: object) -> str:
         json.dumps(FACTS | {"file": "labels.txt"}), json.dumps(FACTS | {"file": "../model.onnx"}),
         json.dumps(FACTS | {"file": ["model.onnx"]}), json.dumps(FACTS | {"format": None}),
         json.dumps(FACTS | {"input": []}), json.dumps(FACTS | {"preprocessing": []}),
-        json.dumps(FACTS | {"output": "features"}), changed("input", batch=0), changed("input", batch="4"),
+        json.dumps(FACTS | {"output": "features"}), json.dumps(FACTS | {"activation": "sigmoid"}),
+        json.dumps(FACTS | {"activation": "sigmoid", "thresholds": [0.5]}),
+        json.dumps(FACTS | {"activation": "sigmoid", "thresholds": [0.5, 0.5, 2]}),
+        json.dumps(FACTS | {"thresholds": [0.5, 0.5, 0.5]}), changed("input", batch=0), changed("input", batch="4"),
         changed("input", batch=True), changed("input", dtype="int4"), changed("preprocessing", crop_pct=7),
         changed("preprocessing", crop_pct="much"), changed("preprocessing", in_channels=True),
         changed("preprocessing", in_channels=0), changed("preprocessing", mean=[0.5, 0.5]),

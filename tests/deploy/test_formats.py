@@ -16,6 +16,7 @@ from vitcli.errors import UsageError
 from vitcli.models.registry import create_model
 
 Run = Callable[..., np.ndarray]
+Exported = Callable[..., Path]
 
 
 def test_the_folder_is_the_list():
@@ -43,22 +44,20 @@ def test_lower_precision_is_nearly_the_same(job: str, tolerance: float, run_expo
 @pytest.mark.parametrize(
     "name", ["onnx", "openvino", pytest.param("executorch", marks=pytest.mark.soak), "torch_export"]
 )
-def test_a_layer_that_is_kept_stays_float_in_the_file(name: str, run_exported: Run, tmp_path: Path):
+def test_a_layer_that_is_kept_stays_float_in_the_file(name: str, exported: Exported):
     kept, weights = "model.stages.3.blocks.0.mlp.fc1", 128 * 256
 
-    def size() -> int:
-        return sum(path.stat().st_size for path in tmp_path.iterdir())
+    def size(folder: Path) -> int:
+        return sum(path.stat().st_size for path in folder.iterdir())
 
-    def float_convolutions() -> int:
-        nodes = torch.export.load(tmp_path / "model.pt2").graph.nodes
+    def float_convolutions(folder: Path) -> int:
+        nodes = torch.export.load(folder / "model.pt2").graph.nodes
         return sum("conv2d" in str(node.target) and "dequantize" not in node.args[1].name for node in nodes)
 
     measure = float_convolutions if name == "torch_export" else size  # its weights are packed at compile time
-    run_exported(name, "int8")
-    before = measure()
-    run_exported(name, "int8", keep_float=(kept,))
+    more = measure(exported(name, "int8", keep_float=(kept,))) - measure(exported(name, "int8"))
     expected = 1 if name == "torch_export" else 3 * weights
-    assert measure() - before == pytest.approx(expected, rel=0.1)
+    assert more == pytest.approx(expected, rel=0.1)
 
 
 @pytest.mark.slow
@@ -74,9 +73,10 @@ def test_vit(options: dict, run_exported: Run, pixels: np.ndarray):
     np.testing.assert_allclose(run_exported("onnx", "fp32", model), expected, atol=2e-5)
 
 
-def test_any_batch_size_runs(run_exported: Run, pixels: np.ndarray, expected: np.ndarray, tmp_path):
-    run_exported("openvino", "fp32")
-    session = open_format("openvino").open_session(tmp_path / "model.xml", Setting("fp32", threads=1))
+def test_any_batch_size_runs(exported: Exported, pixels: np.ndarray, expected: np.ndarray):
+    session = open_format("openvino").open_session(
+        exported("openvino", "fp32") / "model.xml", Setting("fp32", threads=1)
+    )
     for count in (1, 2, 3, 4, 5, 6, 1):  # more sizes than compiled networks are kept
         np.testing.assert_allclose(session(pixels[:count]), expected[:count], atol=2e-6)
 

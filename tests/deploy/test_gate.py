@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
-from vitcli.deploy.gate import Comparison, compare, judge, made_up_pixels
+from vitcli.deploy.gate import Comparison, compare, judge, made_up_pixels, new_comparison
 from vitcli.deploy.quantize import layer_errors
 
 LOGITS = torch.tensor([[3.0, 1.0, 0.0], [0.0, 2.0, 1.0], [1.0, 0.0, 4.0], [2.0, 0.0, 1.0]])
@@ -120,6 +121,56 @@ def test_labels_do_not_excuse_other_probabilities():
     assert (scaled.num_agreeing, scaled.correct_artifact) == (4, 3)
     assert "of their spread" in judge("fp16", Comparison(), scaled).problems[0]
     assert "of their spread" in judge("int8", Comparison(), scaled).problems[0]
+
+
+def several(change: Tensor, *, probabilities: bool = False, targets: Tensor | None = None):
+    """As `found`, for images of any number of classes with thresholds of 0.5, 0.7 and 0.9."""
+    pixels = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1)
+
+    def session(images: np.ndarray) -> np.ndarray:
+        rows = (LOGITS + change)[torch.from_numpy(images).flatten().long()]
+        return (rows.sigmoid() if probabilities else rows).numpy()
+
+    how = {"gives_probabilities": probabilities, "thresholds": np.array([0.5, 0.7, 0.9])}
+    return compare(session, [(pixels, LOGITS, targets)], lambda given: given.numpy(), **how)
+
+
+TARGETS = torch.tensor([[1, 0, 0], [0, 1, 1], [0, 0, 1], [1, 1, 0]], dtype=torch.bool)
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_any_number_of_classes(probabilities: bool):
+    same = several(torch.zeros(4, 3), probabilities=probabilities, targets=TARGETS)
+    assert same.max_difference < 1e-5
+    assert not judge("fp32", same, same).problems
+    expected = 100 * average_precision_score(TARGETS, LOGITS, average="macro")
+    assert same.source_percent == same.artifact_percent == pytest.approx(expected)
+    assert same.as_dict()["mAP_agreement"] == 100
+
+    change = torch.zeros(4, 3)
+    change[1, 1] = -1.5  # 0.88 becomes 0.62, below 0.7
+    other = several(change, probabilities=probabilities, targets=TARGETS)
+    assert other.max_difference == pytest.approx(1.5, rel=1e-4)
+    assert other.num_agreeing == 3
+    assert other.artifact_percent == pytest.approx(
+        100 * average_precision_score(TARGETS, LOGITS + change, average="macro")
+    )
+    spread = ((LOGITS - LOGITS.mean()) ** 2).sum().item()
+    assert other.error == pytest.approx((1.5**2 / spread) ** 0.5, rel=1e-4)
+    assert "of their spread" in judge("fp16", same, other).problems[0]
+
+
+def test_less_mean_average_precision_is_refused():
+    """400 images of one class, 200 of which have it; the artifact ranks some of them last."""
+    scores, has = torch.linspace(1, -1, 400, dtype=torch.float64)[:, None], (torch.arange(400) < 200)[:, None]
+    for num_lost, refused in ((1, False), (20, True)):
+        found = new_comparison(np.array([0.5]))
+        theirs = scores.clone()
+        theirs[:num_lost] = -2
+        found.add(scores, theirs, has, probabilities=False)
+        found.squares = 0.0  # the other rule, of the logits, is not meant here
+        problems = judge("int8", found, found).problems
+        assert [problem.startswith("mAP falls by") for problem in problems] == [True] * refused
 
 
 def test_made_up_images_are_what_they_say():

@@ -51,7 +51,7 @@ class Unlabeled(ArrayImages):
 
 def pixels(images: ArrayImages) -> torch.Tensor:
     """(N, 3 * SIDE * SIDE) as `Pixels` sees them: /255, mean 0.5, std 0.25."""
-    rows = [np.asarray(images.load(index), dtype=np.float32) for index in range(len(images))]
+    rows = [np.asarray(images.load(index).convert("RGB"), dtype=np.float32) for index in range(len(images))]
     return torch.from_numpy((np.stack(rows) / 255 - 0.5) / 0.25).permute(0, 3, 1, 2).flatten(1)
 
 

@@ -1,5 +1,6 @@
 """Recipes are strict: every mistake is reported with its place and a remedy; YAML 1.1's pitfalls are avoided."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -257,3 +258,11 @@ import vitcli.__main__
 """
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False)
     assert done.stdout.strip().endswith("False"), done.stdout + done.stderr
+
+
+def test_a_recipe_that_is_written_is_read_back(tmp_path: Path):
+    """Paths may hold any bytes, and names any characters."""
+    for folder in (os.fsdecode(b"/a\xff\xfe"), "/\x1b[31m\x9b\n\x85\u202e\ufeff👍\U000e0001", "/'\"\\ #: x"):
+        file = tmp_path / "recipe.yaml"
+        file.write_text(recipe_text(load_recipe(None, data_dir=folder)), encoding="utf-8")
+        assert str(load_recipe(file).dataset.data_dir) == folder

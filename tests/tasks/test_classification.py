@@ -56,6 +56,44 @@ def test_binary_targets_and_the_sum_are_timms(threshold, sum_classes, targets):
     assert torch.allclose(ours, theirs(LOGITS, targets if targets is LABELS else smoothed(SOFT, 0.1)))
 
 
+WEIGHTS = (0.5, 3.0, 1.0, 0.2, 2.0)
+ONE_HOT = F.one_hot(LABELS, 5).float()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_class_weights_of_labels_are_torchs(smoothing: float):
+    theirs = F.cross_entropy(LOGITS, LABELS, torch.tensor(WEIGHTS), label_smoothing=smoothing)
+    keys = {"class_weights": WEIGHTS, "label_smoothing": smoothing}
+    torch.testing.assert_close(loss(LABELS, **keys), theirs)
+    torch.testing.assert_close(loss(ONE_HOT, **keys), theirs, msg="a label and its one-hot row are the same")
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_class_weights_of_mixed_targets_are_torchs_but_for_the_divisor(smoothing: float):
+    """torch divides by the number of images, which is 6; ours by the sum of their weights."""
+    theirs = F.cross_entropy(LOGITS, SOFT, torch.tensor(WEIGHTS), label_smoothing=smoothing)
+    weights = [0.7 * WEIGHTS[a] + 0.3 * WEIGHTS[b] for a, b in zip(LABELS, LABELS.flip(0), strict=True)]
+    ours = loss(SOFT, class_weights=WEIGHTS, label_smoothing=smoothing)
+    torch.testing.assert_close(ours, theirs * 6 / sum(weights))
+
+
+@pytest.mark.parametrize("sum_classes", [False, True])
+@pytest.mark.parametrize("targets", [LABELS, SOFT], ids=["labels", "mixed"])
+def test_class_weights_of_bce_weigh_images(targets: torch.Tensor, sum_classes: bool):
+    hot = ONE_HOT if targets is LABELS else SOFT
+    of_images = hot @ torch.tensor(WEIGHTS)
+    terms = F.binary_cross_entropy_with_logits(LOGITS, smoothed(hot, 0.1), of_images[:, None], reduction="sum")
+    theirs = terms / of_images.sum() / (1 if sum_classes else 5)
+    ours = loss(targets, loss="BCE", class_weights=WEIGHTS, label_smoothing=0.1, bce_sum=sum_classes)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_equal_class_weights_change_nothing():
+    for keys in ({"loss": "CE"}, {"loss": "BCE"}, {"label_smoothing": 0.1}):
+        for targets in (LABELS, SOFT):
+            torch.testing.assert_close(loss(targets, class_weights=(2.0,) * 5, **keys), loss(targets, **keys))
+
+
 def test_loss_is_fp32_under_autocast():
     task = Classification(load_recipe(None), nn.Linear(4, 5), list("abcde"))
     with torch.autocast("cpu", torch.bfloat16):

@@ -1,9 +1,8 @@
 """The `vitcli` program: its groups of commands, and how an outcome becomes an exit code."""
 
-import multiprocessing
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
@@ -13,7 +12,10 @@ from vitcli.cli.models import models_app
 from vitcli.cli.recipes import recipes_app
 from vitcli.cli.training import training_app
 from vitcli.cli.weights import weights_app
-from vitcli.errors import UsageError, VitcliError, show, show_brief
+from vitcli.errors import UsageError, VitcliError, show, show_brief, show_traceback
+from vitcli.output import OptionalOutput, Output
+from vitcli.process import end_at_once, end_with_torchrun
+from vitcli.slurm import torchrun_variables
 
 app = typer.Typer(
     name="vitcli",
@@ -33,6 +35,11 @@ app.add_typer(weights_app, name="weights")
 
 def main(words: list[str] | None = None) -> None:
     """Run the command line `words` (default: this process's) and exit with the code of its outcome."""
+    sys.excepthook = show_traceback
+    end_with_torchrun()
+    os.environ.update(torchrun_variables(os.environ))
+    streams: tuple[Any, Any] = Output(sys.stdout), OptionalOutput(sys.stderr)
+    sys.stdout, sys.stderr = streams
     try:
         app([_underscored(word) for word in (sys.argv[1:] if words is None else words)])
     except VitcliError as error:
@@ -58,11 +65,7 @@ def leave(code: int) -> NoReturn:
     """End this process; one of several ranks ends at once, because a regular exit would wait for the others."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         sys.exit(code)
-    for child in multiprocessing.active_children():
-        child.kill()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    end_at_once(code)
 
 
 def _underscored(word: str) -> str:

@@ -20,7 +20,8 @@ _PRECISIONS = (
 )
 #: recipe keys by which a user describes a network and its images where the weights do not
 _DESCRIPTION = (
-    "class_names", "use_ema", "image_resize", "mean", "std", "interpolation", "crop_pct", "crop_mode", "pixel_range",
+    "task", "class_names", "use_ema", "image_resize", "mean", "std", "interpolation", "crop_pct", "crop_mode",
+    "pixel_range",
 )  # fmt: skip
 _INPUTS = "pixels: uint8 (B, H, W, C) in, probabilities out. normalized: float32 (B, C, H, W) in, logits out."
 
@@ -107,7 +108,14 @@ def predict(
     images: Annotated[
         list[str], Argument(metavar="IMAGES", help="Files, folders or patterns; - reads a list from standard input.")
     ],
-    top: Annotated[int, Option(min=1, metavar="N", help="Number of classes to show.")] = 5,
+    top: Annotated[
+        int | None,
+        Option(
+            min=1,
+            metavar="N",
+            help="Show at most N classes. [default: 5; all that an image has if it may have any number]",
+        ),
+    ] = None,
     csv: Annotated[
         Path | None, Option("--csv", metavar="FILE", help="Also write path, rank, class, probability to this file.")
     ] = None,
@@ -137,7 +145,7 @@ def predict(
     *,
     recipe: Recipe,
 ) -> None:
-    """Print the most probable classes of images.
+    """Print the most probable classes of images; with task multilabel those that each image has, or none.
 
     `vitcli predict exported photo.jpg` is enough: class names and preprocessing are stored with the network.
     """
@@ -185,6 +193,32 @@ def bench_infer(
 
     counts = _counts(batch), _counts(threads) if threads else None
     run(items, batches=counts[0], threads=counts[1], rounds=rounds, seconds=seconds, img_size=img_size, json_file=json)
+
+
+@bench_app.command("data")
+@with_keys(
+    "dataset", "train_split", "image_resize", "in_channels", "train_crop", "decode", "scale", "ratio", "hflip", "vflip",
+    "color_jitter", "interpolation", "auto_augment", "max_image_pixels",
+)  # fmt: skip
+def bench_data(
+    data_dirs: Annotated[
+        list[Path], Argument(metavar="DIR", help="Folders as for --data_dir; packed data is recognized.")
+    ],
+    num_images: Annotated[int, Option("--num_images", min=1, metavar="N", help="Images of a round.")] = 256,
+    rounds: Annotated[int, Option(min=1, metavar="N", help="Number of rounds.")] = 5,
+    workers: Annotated[
+        str | None, Option(metavar="LIST", help="Also measure the loader with these numbers of worker processes.")
+    ] = None,
+    json: JsonOption = None,
+    plugin: PluginOption = None,
+    *,
+    recipe: Recipe,
+) -> None:
+    """Measure how many training images per second one thread makes, compared with timm if it is installed."""
+    from vitcli.commands.bench_data import bench_data as run
+
+    counts = _counts(workers) if workers else ()
+    run(data_dirs, recipe, num_images=num_images, rounds=rounds, workers=counts, json_file=json)
 
 
 def _counts(text: str) -> list[int]:

@@ -5,6 +5,7 @@ from typing import Annotated
 from typer import Argument, Option, Typer
 
 from vitcli.cli.options import PluginOption
+from vitcli.commands import models
 
 models_app = Typer(no_args_is_help=True, help="List and describe architectures.")
 
@@ -14,8 +15,6 @@ def models_ls(
     pattern: Annotated[str, Argument(help="Shell pattern, such as 'fastvit_sa*'.")] = "*", plugin: PluginOption = None
 ) -> None:
     """List the architectures with their sizes."""
-    from vitcli.commands import models
-
     models.ls(pattern)
 
 
@@ -27,6 +26,6 @@ def models_show(
     plugin: PluginOption = None,
 ) -> None:
     """Describe one architecture."""
-    from vitcli.commands import models
+    from vitcli.commands import models_show
 
-    models.show(name, img_size, num_classes)
+    models_show.show(name, img_size, num_classes)

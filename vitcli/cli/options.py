@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+from collections import deque
 from pathlib import Path
 from typing import Annotated
 
@@ -36,13 +37,13 @@ SourceArgument = Annotated[
 def unknown_options(words: list[str]) -> dict[str, str]:
     """`--key value` pairs that no option took; any other word is an argument too many."""
     found: dict[str, str] = {}
-    rest = list(words)
+    rest = deque(words)
     while rest:
-        word = rest.pop(0)
+        word = rest.popleft()
         if not word.startswith("--"):
             raise BadParameter(f"unexpected argument {word!r}")
         name, _, value = word[2:].partition("=")
         if not value and rest and not rest[0].startswith("--"):
-            value = rest.pop(0)
+            value = rest.popleft()
         found[name] = value
     return found

@@ -21,7 +21,23 @@ training_app = Typer()
 
 @training_app.command(context_settings=COLLECT_UNKNOWN)
 @with_recipe_keys
-def train(ctx: Context, config: ConfigOption = None, *, recipe_keys: dict[str, str]) -> None:
+def train(
+    ctx: Context,
+    config: ConfigOption = None,
+    submit: Annotated[
+        Literal["slurm", "local"] | None,
+        Option(help="Submit the training as a job of the cluster, by submitit, and return. local: on this machine."),
+    ] = None,
+    resources: Annotated[
+        str | None,
+        Option(
+            metavar="NAME=VALUE,…",
+            help="With --submit: submitit's parameters, such as nodes=2,gpus_per_node=8,timeout_min=1440.",
+        ),
+    ] = None,
+    *,
+    recipe_keys: dict[str, str],
+) -> None:
     """Train a model, or continue a run.
 
     On this machine: `vitcli train -c fastvit_t8 --data_dir DIR`.
@@ -29,9 +45,29 @@ def train(ctx: Context, config: ConfigOption = None, *, recipe_keys: dict[str, s
     Every recipe key is an option; options override the recipe file.
     """
     recipe = _recipe(config, recipe_keys)
+    if resources and not submit:
+        raise UsageError("--resources is for jobs that --submit submits", help="add --submit slurm, or leave it out")
+    if recipe.system.dry_run:
+        from vitcli.commands.preflight import preflight
+
+        preflight(recipe)
+        return
+    if submit:
+        from vitcli.commands.submit import submit as run_later
+
+        run_later(recipe, submit, read_resources(resources or ""))
+        return
     from vitcli.commands.train import train as run
 
     run(recipe)
+
+
+def read_resources(text: str) -> dict[str, int | str]:
+    """`nodes=2,slurm_partition=gpu` -> {"nodes": 2, "slurm_partition": "gpu"}"""
+    pairs = [word.partition("=") for word in text.split(",") if word]
+    if wrong := [name for name, _, value in pairs if not value]:
+        raise UsageError(f"--resources: {wrong[0]!r} has no value", help="write NAME=VALUE,NAME=VALUE")
+    return {name: int(value) if value.isdecimal() else value for name, _, value in pairs}
 
 
 def _recipe(config: str | None, keys: dict[str, str]) -> Recipe:

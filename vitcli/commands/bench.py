@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
@@ -20,6 +19,7 @@ from vitcli.deploy.measure_worker import Candidate
 from vitcli.deploy.predictions import check_writable
 from vitcli.engine.run_dir import write_result
 from vitcli.errors import UsageError
+from vitcli.log import SafeConsole
 from vitcli.networks.provenance import machine, versions
 from vitcli.recipe.plugins import plugin_files
 
@@ -45,7 +45,7 @@ def bench_infer(
     settings = [(batch, number) for batch in batches for number in threads or sorted({1, num_cores()})]
     plugins = tuple(map(str, plugin_files()))
     rows: list[Row] = []
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+    with Progress(console=SafeConsole(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("measuring", total=len(settings) * rounds * len(items))
         for batch, number in settings:
             candidates = [Candidate(item, batch, number, img_size, plugins) for item in items]
@@ -74,7 +74,7 @@ def num_cores() -> int:
 def _show(rows: Sequence[Row], facts: dict[str, Any]) -> None:
     """The table in Markdown, the reasons for empty rows, and what the numbers depend on."""
     width = 120 + max(len(row.item) for row in rows)  # a table that is broken to fit a terminal cannot be quoted
-    console = Console(highlight=False, emoji=False, markup=False, soft_wrap=True, width=width)
+    console = SafeConsole(highlight=False, emoji=False, markup=False, soft_wrap=True, width=width)
     table = Table(box=box.MARKDOWN)
     for name in ("item", "format", "precision"):
         table.add_column(name)

@@ -4,8 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-
 from vitcli.deploy.artifact import Artifact, NewArtifact
 from vitcli.deploy.card import model_card
 from vitcli.deploy.comparison_images import ComparisonImages
@@ -14,8 +12,8 @@ from vitcli.deploy.gate import MAX_DROP, Verdict
 from vitcli.deploy.job import ExportJob
 from vitcli.deploy.plan import ExportPlan, checked
 from vitcli.errors import UsageError
-from vitcli.evaluators.top1 import EvalResult
 from vitcli.layers.reparam import reparameterize
+from vitcli.log import SafeConsole
 from vitcli.networks.opened import open_model
 from vitcli.recipe.load import Recipe
 from vitcli.weights.convert import check_out, convert_weights
@@ -23,7 +21,7 @@ from vitcli.weights.convert import check_out, convert_weights
 #: fewer labeled images than this say little about the accuracy
 MANY = 334
 
-_console = Console(highlight=False, emoji=False, soft_wrap=True)
+_console = SafeConsole(markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def export(source: str | Path, out: Path, plan: ExportPlan, *, recipe: Recipe | None = None) -> Artifact:
@@ -92,11 +90,10 @@ def _summary(verdict: Verdict) -> str:
     for words, found in (("made-up images", verdict.made_up), ("real images", verdict.real)):
         if found is None:
             continue
-        facts = found.as_dict()
         line = f"{found.num_images:,} {words}: logits differ by up to {found.max_difference:.2g}"
-        line += f" ({found.error:.2g} of their spread), same top-1 on {facts['top1_agreement']:.2f} %"
+        line += f" ({found.error:.2g} of their spread), same {found.ANSWER} on {found.agreement_percent:.2f} %"
         if found.num_labeled:
-            line += f"; top-1 {facts['top1_artifact']:.2f} %, source {facts['top1_source']:.2f} %"
+            line += f"; {found.TITLE} {found.artifact_percent:.2f} %, source {found.source_percent:.2f} %"
         lines.append(f"compared {line}")
     if verdict.real is None:
         lines.append("note: no --data_dir was given: compared on made-up images only")
@@ -109,6 +106,6 @@ def _gate_facts(verdict: Verdict) -> dict[str, Any]:
     facts: dict[str, Any] = {"made_up": verdict.made_up.as_dict(), "problems": verdict.problems}
     if verdict.real:
         facts["real"] = verdict.real.as_dict()
-        counted = EvalResult(verdict.real.num_labeled, verdict.real.correct_artifact, 0, 0.0)
-        facts["interval95"] = [round(bound, 2) for bound in counted.interval95()]
+        if interval := verdict.real.interval95():
+            facts["interval95"] = [round(bound, 2) for bound in interval]
     return facts

@@ -20,12 +20,14 @@ from vitcli.data.decode import BadImage, open_image
 from vitcli.data.find_images import find_images
 from vitcli.data.pixel_format import UnfitImage
 from vitcli.deploy.artifact import fixed_by_export, is_artifact, open_artifact
-from vitcli.deploy.classify import Classifier, ImageClassifier, top_classes
+from vitcli.deploy.classify import Classifier, ImageClassifier
 from vitcli.deploy.predictions import Answer, Write, check_writable, csv_file, json_file, text_of
-from vitcli.errors import DataError, DiskError, UsageError, is_disk_full
-from vitcli.log import SteadyConsole
+from vitcli.errors import DataError, DiskError, UsageError, is_disk_full, printable
+from vitcli.log import SafeConsole
 from vitcli.recipe.load import Recipe, load_recipe
 
+#: classes that are shown if each image has exactly one and the user does not say how many
+_TOP = 5
 #: batches of images that are decoded while the network runs
 _BATCHES_AHEAD = 2
 
@@ -34,7 +36,7 @@ def predict(
     source: str,
     images: Sequence[str],
     *,
-    top: int = 5,
+    top: int | None = None,
     csv: Path | None = None,
     json: Path | None = None,
     recipe: Recipe | None = None,
@@ -43,9 +45,11 @@ def predict(
     device: str | None = None,
     on_bad_image: Literal["fail", "skip"] = "fail",
 ) -> None:
-    """Print the `top` classes of each image, in the order of the images; `cli/deployment.py` describes the options.
+    """Print the classes of each image, in the order of the images; `cli/deployment.py` describes the options.
 
-    recipe: what the user says of the network and its images.
+    Args:
+        top: at most that many classes; None: the five most probable, or all that an image has if it may have several.
+        recipe: what the user says of the network and its images.
 
     Raises:
         VitcliError: see `errors.py`; DataError at the end, if an image could not be read and is not to be skipped.
@@ -58,6 +62,8 @@ def predict(
         messages.print(f"note: {note}")
     recipe = recipe or load_recipe()
     classifier = _open_classifier(source, recipe, threads, device, messages)
+    if top is None and classifier.thresholds is None:
+        top = _TOP
     how = {"top": top, "batch_size": batch_size, "max_image_pixels": recipe.dataset.max_image_pixels}
     num_bad = 0
     quiet = sys.stdout.isatty() or not sys.stderr.isatty()  # a bar must not mix with the answers
@@ -67,7 +73,7 @@ def predict(
         for answer in _answers(classifier, paths, **how):
             if answer.error:
                 num_bad += 1
-                messages.print(f"error: {answer.error}")
+                messages.print(f"error: {printable(answer.error)}")
             for write in outputs:
                 write(answer)
             progress.advance(task)
@@ -94,7 +100,7 @@ def _open_classifier(
 
 
 def _answers(
-    classifier: ImageClassifier, paths: Sequence[str], *, top: int, batch_size: int, max_image_pixels: int
+    classifier: ImageClassifier, paths: Sequence[str], *, top: int | None, batch_size: int, max_image_pixels: int
 ) -> Iterator[Answer]:
     """One answer for each path, in their order; threads decode the next images while the network runs."""
 
@@ -119,7 +125,7 @@ def _answers(
                 if isinstance(image, BadImage):
                     yield Answer(path, [], image.message)
                 else:
-                    yield Answer(path, top_classes(next(rows), classifier.class_names, top))
+                    yield Answer(path, classifier.labels(next(rows))[:top])
 
 
 @contextmanager
@@ -148,4 +154,4 @@ def _outputs(csv: Path | None, json: Path | None) -> Iterator[list[Write]]:
 
 
 def _console(*, stderr: bool = False) -> Console:
-    return SteadyConsole(markup=False, highlight=False, emoji=False, soft_wrap=True, stderr=stderr)
+    return SafeConsole(markup=False, highlight=False, emoji=False, soft_wrap=True, stderr=stderr)

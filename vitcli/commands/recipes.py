@@ -3,16 +3,16 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 
 from vitcli.errors import UsageError
+from vitcli.log import SafeConsole
 from vitcli.recipe.library import find_recipe, header, shipped_recipes
 from vitcli.recipe.load import load_recipe
 from vitcli.recipe.schema import SECTION_OF, SECTIONS
 from vitcli.recipe.write import origin_text, yaml_value
 
-_console = Console(highlight=False, emoji=False, soft_wrap=True)
+_console = SafeConsole(highlight=False, emoji=False, soft_wrap=True)
 
 
 def ls() -> None:

@@ -2,30 +2,34 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vitcli import catalog
-from vitcli.data.datasets import Splits, build_splits
-from vitcli.distributed import World, joined, num_launched
+from vitcli.data.datasets import Splits
+from vitcli.data.fingerprint import Extent, fingerprint_of
+from vitcli.data.split_list import rows_of, split_list
+from vitcli.distributed import World, decided_on_main, joined, num_launched
 from vitcli.engine import run_dir
 from vitcli.engine.build import build_training
+from vitcli.engine.check_data import check_data
+from vitcli.engine.early_stopping import check_early_stopping, why_stopped
 from vitcli.engine.failures import failures_in_words
 from vitcli.engine.loop import fit
+from vitcli.engine.nonfinite import NONFINITE
+from vitcli.engine.opened_data import open_data
 from vitcli.engine.precision import chosen_amp
-from vitcli.engine.preflight import check_device, check_frozen, check_launch
+from vitcli.engine.preflight import check_device, check_frozen, check_launch, check_weights, with_absolute_paths
 from vitcli.engine.resume import ResumePoint, check_global_batch, check_resume, claim_run_dir
 from vitcli.engine.state import restore
 from vitcli.engine.training import Training
-from vitcli.errors import DivergedError, Interrupted, UsageError, VitcliError
+from vitcli.errors import DiskError, DivergedError, Interrupted, LostContact, UsageError, VitcliError
 from vitcli.image_size import in_words
 from vitcli.log import Reporter, relative
-from vitcli.networks.classes import check_num_classes
 from vitcli.networks.precedence import adopt_of_run
 from vitcli.recipe.load import Recipe
 from vitcli.recipe.plugins import plugin_words
 from vitcli.recipe.write import recipe_text
-from vitcli.weights.fetch import is_remote
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,14 @@ def train(recipe: Recipe) -> TrainResult:
     Raises:
         VitcliError: see `errors.py`; nothing that was saved is lost by any of them.
     """
+    if recipe.system.dry_run:
+        raise UsageError("`dry_run` is set", help="call vitcli.commands.preflight.preflight(recipe)")
     launch_notes = check_launch(recipe)
-    _check_weights(recipe)
+    check_weights(recipe)
     check_frozen(recipe)
-    recipe = _with_absolute_paths(recipe)
+    recipe = with_absolute_paths(recipe)
     with joined(recipe.system.device, num_launched() > 1) as world:
-        folder, point, damaged = claim_run_dir(recipe, world)
+        folder, point, damaged = claim_run_dir(recipe)
         reporter = Reporter(enabled=world.is_main)
         try:
             reporter.notes(recipe.notes, launch_notes, check_device(recipe, world.device), damaged)
@@ -63,65 +69,49 @@ def train(recipe: Recipe) -> TrainResult:
                 run_dir.leave(folder)
 
 
-def _check_weights(recipe: Recipe) -> None:
-    """Raise UsageError if a recipe for fine-tuning is given no weights: its rates and epochs are for trained ones."""
-    if recipe.model.ckpt_path is None and not recipe.model.from_scratch:
-        message = f"the recipe {recipe.name} starts from trained weights, but there is no ckpt_path"
-        raise UsageError(message, help="add --ckpt_path SOURCE, or --from_scratch True to start from random values")
-
-
-def _with_absolute_paths(recipe: Recipe) -> Recipe:
-    """So that a checkpoint finds its data from wherever it is used."""
-    section, ckpt_path = recipe.dataset, recipe.model.ckpt_path
-    names = ("data_dir", "val_labels", "class_names")
-    paths = {name: getattr(section, name) for name in names} | {"ckpt_path": ckpt_path}
-    local = {name: Path(path).absolute() for name, path in paths.items() if path and not is_remote(path)}
-    return recipe.changed(**local)
-
-
 def _train(recipe: Recipe, world: World, folder: Path, point: ResumePoint | None, reporter: Reporter) -> TrainResult:
     """The run as a table of contents."""
-    splits = _splits(recipe, reporter)
-    data_facts = _data_facts(splits)
+    recipe, splits = open_data(recipe, reporter, folder)
+    data_facts = decided_on_main(partial(_data_facts, splits, recipe.dataset.data_fingerprint))
     if point:
         recipe = adopt_of_run(recipe, point.state["recipe"])
         reporter.notes(check_resume(recipe, folder, point, data_facts))
     training = build_training(recipe, world, folder, splits, reporter, fresh=point is None)
+    training.facts["data"] = data_facts
+    check_early_stopping(training)
     if point:
         check_global_batch(point, training.plan.global_batch)
         restore(training, point)
+        # unreadable validation images may have been fixed
+        decided_on_main(lambda: run_dir.write_json(folder / "data.json", training.facts["data"]))
         reporter.say(f"continuing at step {training.progress.step}")
     else:
-        if world.is_main:
-            _write_run_files(training.recipe, world, folder, data_facts)
+        reporter.notes(check_data(training.recipe, splits, world))
+        decided_on_main(lambda: run_dir.begin(folder, _run_files(training, splits)))
         reporter.record_in(folder, step=0)
     _announce(training, splits)
     return _fit(training)
 
 
-def _splits(recipe: Recipe, reporter: Reporter) -> Splits:
-    needs_labels = catalog.load("tasks", recipe.learning.task).needs_labels
-    wanted = {"needs_labels": needs_labels, "needs_val": recipe.system.val_while_train}
-    splits = build_splits(recipe.dataset, **wanted, seed=recipe.system.seed)
-    reporter.notes(splits.train.notes, splits.val.notes if splits.val else ())
-    if splits.class_names is not None:
-        check_num_classes(recipe, splits.class_names)
-    return splits
-
-
-def _data_facts(splits: Splits) -> dict[str, Any]:
+def _data_facts(splits: Splits, extent: Extent) -> dict[str, Any]:
     """data.json: what must be the same when the run is resumed."""
     return {
         "class_names": splits.class_names,
-        "train": splits.train.fingerprint(),
-        "val": splits.val.fingerprint() if splits.val else None,
+        "train": fingerprint_of(splits.train, extent),
+        "val": fingerprint_of(splits.val, extent) if splits.val else None,
     }
 
 
-def _write_run_files(recipe: Recipe, world: World, folder: Path, data_facts: dict[str, Any]) -> None:
-    (folder / "recipe.yaml").write_text(recipe_text(recipe), encoding="utf-8")
-    run_dir.write_json(folder / "env.json", run_dir.environment(world.device, world.size))
-    run_dir.write_json(folder / "data.json", data_facts)
+def _run_files(training: Training, splits: Splits) -> dict[str, str]:
+    """What the folder of a new run holds, name -> text."""
+    recipe, world = training.recipe, training.world
+    files = {
+        "env.json": run_dir.json_text(run_dir.environment(world.device, world.size)),
+        "data.json": run_dir.json_text(training.facts["data"]),
+    }
+    if splits.val and recipe.dataset.held_out:
+        files["split.csv"] = split_list(rows_of({"train": splits.train, "val": splits.val}))
+    return files | {"recipe.yaml": recipe_text(recipe)}
 
 
 def _announce(training: Training, splits: Splits) -> None:
@@ -155,10 +145,10 @@ def _announce(training: Training, splits: Splits) -> None:
 def _fit(training: Training) -> TrainResult:
     """The training itself; status.json says how it ended."""
     start = time.perf_counter()
-    if training.world.is_main:
-        run_dir.write_status(training.run_dir, "running")
+    decided_on_main(lambda: run_dir.write_status(training.run_dir, "running"))
     try:
-        with failures_in_words(training.run_dir, training.world, training.plan.global_batch):
+        facts = training.run_dir, training.world, training.plan.global_batch, training.progress
+        with failures_in_words(*facts):
             fit(training)
     except BaseException as error:
         _record_end(training, error)
@@ -167,16 +157,21 @@ def _fit(training: Training) -> TrainResult:
 
 
 def _record_end(training: Training, error: BaseException) -> None:
-    """Word for the other ranks, and status.json on rank 0."""
-    if not isinstance(error, Interrupted):
+    """Word for the other ranks, and status.json on rank 0, as far as the disk takes them."""
+    if not run_dir.is_there(training.run_dir):
+        return
+    if not isinstance(error, LostContact) and type(error) is not Interrupted:
         run_dir.leave_word(training.run_dir, training.world.rank, error)
     if not training.world.is_main:
         return
-    kind = "interrupted" if isinstance(error, Interrupted) else "failed"
-    status = "diverged" if isinstance(error, DivergedError) else kind
     known = isinstance(error, VitcliError)
+    exit_code = error.exit_code if known else 1
+    status = {DivergedError.exit_code: "diverged", Interrupted.exit_code: "interrupted"}.get(exit_code, "failed")
     message = error.message if known else f"{type(error).__name__}: {error}"
-    run_dir.write_status(training.run_dir, status, exit_code=error.exit_code if known else 1, message=message)
+    try:
+        run_dir.write_status(training.run_dir, status, exit_code=exit_code, message=message)
+    except DiskError as refused:
+        training.reporter.note(f"status.json still says `running`: {refused.message}")
 
 
 def _finish(training: Training, seconds: float) -> TrainResult:
@@ -189,13 +184,19 @@ def _finish(training: Training, seconds: float) -> TrainResult:
     if progress.best_step is not None:
         epoch = progress.best_step // training.plan.steps_per_epoch
         rows.append((f"best {metric}", f"{progress.best:.2f} (epoch {epoch})"))
+    stopped_early = why_stopped(training)
+    if stopped_early:
+        rows.append(("stopped early", stopped_early))
     if last is not None:
         rows.append((f"last {metric}", f"{last:.2f}"))
+    if training.nonfinite.skipped:
+        rows.append(("skipped steps", f"{training.nonfinite.skipped}, not finite; see {NONFINITE}"))
     if bad := training.bad_images.of_all_ranks():
         rows.append(("unreadable images", f"{len(bad)}, replaced by others and listed in bad_images.jsonl"))
     reporter.table("done", rows)
     reporter.say(f"next: {training.task.next_command(run)}{plugin_words()}")
     if training.world.is_main:
-        run_dir.write_status(training.run_dir, "done", step=progress.step, metric=metric, best=progress.best)
+        facts = {"step": progress.step, "metric": metric, "best": progress.best, "stopped_early": stopped_early}
+        run_dir.write_status(training.run_dir, "done", **facts)
     best = progress.best, progress.best_step
     return TrainResult(training.run_dir, progress.step, metric, *best, last, seconds)

@@ -1,5 +1,7 @@
 """`vitcli validate`: the accuracy of a checkpoint or of an exported network, counted image by image."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,12 +20,12 @@ from vitcli.deploy.bridges import ExportedNetwork, seen_by
 from vitcli.deploy.predictions import check_writable
 from vitcli.distributed import joined, num_launched
 from vitcli.engine.failures import memory_in_words
+from vitcli.engine.opened_data import found_on_main
 from vitcli.engine.precision import build_autocast
 from vitcli.engine.preflight import check_device, check_launch
 from vitcli.engine.run_dir import write_result
 from vitcli.errors import UsageError
-from vitcli.evaluators.evaluator import Evaluator, Setting
-from vitcli.evaluators.top1 import SINGLE_CROP, EvalResult, Top1
+from vitcli.evaluators.evaluator import SINGLE_CROP, Evaluator, Setting, UnreadableImages
 from vitcli.layers.fake_quant import simulate_int8
 from vitcli.layers.reparam import reparameterize
 from vitcli.log import Reporter
@@ -57,6 +59,7 @@ class Subject:
     rows: list[tuple[str, str]]
     facts: dict[str, Any]
     notes: list[str]
+    findings: Mapping[str, Any]  #: of the evaluation in its training, see `Evaluator.findings`
 
 
 def validate(
@@ -75,7 +78,8 @@ def validate(
         json_file: also write the result to this path.
 
     Returns:
-        The numbers by name: for classification top1 and top5 in percent, nll, num_images, correct1, correct5.
+        The numbers by name: for classification top1 and top5 in percent, nll, num_images, correct1, correct5; for
+        multilabel mAP, f1_micro, f1_macro in percent, num_images, and those of each class.
 
     Raises:
         VitcliError: see `errors.py`.
@@ -93,14 +97,15 @@ def validate(
         subject = _artifact(recipe) if exported else _checkpoint(recipe, fold, world.device)
         reporter.notes(subject.notes)
         kinds = _evaluators(subject, crops)
-        train, val = _images(subject, needs_train=any(kind.needs_train for kind in kinds.values()))
+        needs_train = any(kind.needs_train for kind in kinds.values())
+        train, val = found_on_main(partial(_images, subject, needs_train=needs_train))
         reporter.notes(*(source.notes for source in (train, val) if source))
         if subject.named_by == "number" and val:
             check_num_classes(recipe, val.class_names or [])
         autocast = build_autocast(subject.recipe, world.device)
-        setting = Setting(subject.recipe, val, world, autocast, train=train, crops=crops)
+        setting = Setting(subject.recipe, val, world, autocast, train=train, crops=crops, findings=subject.findings)
         numbers, rows = {}, subject.rows
-        with memory_in_words("lower --val_batch_size"):
+        with memory_in_words("lower --val_batch_size"), _all_unreadable_listed():
             for evaluator in [kind(setting) for kind in kinds.values()]:
                 found = evaluator(subject.network)
                 numbers |= found
@@ -113,6 +118,16 @@ def validate(
         return numbers
 
 
+@contextmanager
+def _all_unreadable_listed() -> Iterator[None]:
+    """No file has a list of them, so the message has all."""
+    try:
+        yield
+    except UnreadableImages as error:
+        error.message = error.listing()
+        raise
+
+
 def _evaluators(subject: Subject, crops: Crops | None) -> dict[str, type[Evaluator]]:
     """What the user asks for, else what the task names; an error if the network or the crops do not suit them."""
     task: type[Task] = catalog.load("tasks", subject.recipe.learning.task)
@@ -123,8 +138,9 @@ def _evaluators(subject: Subject, crops: Crops | None) -> dict[str, type[Evaluat
     kinds: dict[str, type[Evaluator]] = {name: catalog.load("evaluators", name) for name in names}
     if not subject.class_names and any(kind.needs_classifier for kind in kinds.values()):
         raise no_classifier(subject.source)
-    if crops and Top1 not in kinds.values():
-        raise UsageError(f"--eval_crops has no effect on {', '.join(names)}", help="remove it, or add --evaluate top1")
+    if crops and not any(kind.takes_crops for kind in kinds.values()):
+        help = f"remove it, or add --evaluate {task.evaluators[0] if task.evaluators else 'top1'}"
+        raise UsageError(f"--eval_crops has no effect on {', '.join(names)}", help=help)
     return kinds
 
 
@@ -134,7 +150,8 @@ def _images(subject: Subject, *, needs_train: bool) -> tuple[Source | None, Sour
     if not subject.class_names:  # the network knows no classes; the evaluators decide whether the data must have labels
         splits = build_splits(section, needs_labels=False)
         return splits.train, splits.val
-    named = partial(numbered, section, subject.class_names, subject.named_by)
+    task: type[Task] = catalog.load("tasks", subject.recipe.learning.task)
+    named = partial(numbered, section, subject.class_names, subject.named_by, multi_label=task.multi_label)
     return named("train") if needs_train else None, named("val")
 
 
@@ -144,7 +161,9 @@ def _crop_facts(crops: Crops, numbers: dict[str, float]) -> dict[str, Any]:
         "crop_scales": list(crops.used_scales),
         "crop_average": crops.average,
         "num_crops": crops.num_crops,
-        "single_crop": EvalResult.of(numbers, SINGLE_CROP).as_dict(),
+        "single_crop": {
+            name.removeprefix(SINGLE_CROP): value for name, value in numbers.items() if name.startswith(SINGLE_CROP)
+        },
     }
 
 
@@ -169,6 +188,7 @@ def _checkpoint(recipe: Recipe, fold: Fold, device: torch.device) -> Subject:
         rows=rows,
         facts={"ckpt_path": source, "fold": fold, "quantize": recipe.model.quantize},
         notes=[*opened.notes, *check_device(recipe, device)],
+        findings=opened.findings,
     )
 
 
@@ -188,6 +208,7 @@ def _artifact(recipe: Recipe) -> Subject:
         rows=[("artifact", str(artifact.folder)), ("format", f"{artifact.format}, {artifact.precision}")],
         facts={"artifact": str(artifact.folder), "format": artifact.format, "precision": artifact.precision},
         notes=[],
+        findings={} if artifact.thresholds is None else {"thresholds": artifact.thresholds.tolist()},
     )
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from vitcli.data.loader import build_eval_loader, default_num_workers
 from vitcli.data.mixing import Normalizer
 from vitcli.errors import WeightsError
 from vitcli.image_size import in_words
+from vitcli.log import SafeConsole
 from vitcli.models.fastvit_keys import from_apple, is_apple
 from vitcli.models.vit_keys import family_of
 from vitcli.networks.opened import open_weights
@@ -27,7 +27,7 @@ from vitcli.weights.unfuse import BATCH_SIZE, Unfused, made_up_images, unfuse_we
 
 #: images on which the statistics of an unfused network are measured: of the user's, or made-up ones
 NUM_REAL, NUM_MADE_UP = 256, 64
-_console = Console(highlight=False, emoji=False, soft_wrap=True)
+_console = SafeConsole(markup=False, highlight=False, emoji=False, soft_wrap=True)
 _PROJECTS = {
     "torchvision": "torchvision",
     "hf": "Hugging Face transformers",

@@ -6,7 +6,7 @@
         labels.txt      the name of each class, one per line, in the order of the outputs
         recipe.yaml     how the network was trained, if that is known
         README.md       the model card
-        MANIFEST.json   size and SHA-256 of each of these
+        MANIFEST.json   size and hash of each of these
 
 Nothing here imports torch: a program that runs an artifact must start fast and work without it.
 """
@@ -21,10 +21,11 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from unicodedata import normalize
 
-from pydantic import BaseModel, ConfigDict, PositiveInt
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from vitcli.data.class_names import named_outputs
 from vitcli.data.eval_transform import border_color
@@ -36,7 +37,7 @@ from vitcli.weights.manifest import sha256_of, verify_manifest, write_manifest
 
 FACTS = "artifact.json"
 TEXT = "artifact.txt"
-TEXT_VERSION = 3
+TEXT_VERSION = 4
 LABELS = "labels.txt"
 RECIPE = "recipe.yaml"
 CARD = "README.md"
@@ -61,6 +62,9 @@ class _Facts(BaseModel):
     precision: str
     device: str
     output: Literal["probabilities", "logits"]
+    #: softmax: each image has one class; sigmoid: any number, those from their threshold on
+    activation: Literal["softmax", "sigmoid"] = "softmax"
+    thresholds: list[Annotated[float, Field(ge=0, le=1)]] | None = None
     input: _Input
     preprocessing: dict[str, Any]
 
@@ -78,6 +82,8 @@ class Artifact:
     #: pixels (B, H, W, C) uint8 in and probabilities out; otherwise normalized (B, C, H, W) float32 and logits
     takes_pixels: bool
     batch: int | None  #: the only batch size that the network takes; None: any
+    #: (num_classes,) the probability, a sigmoid, from which on an image has a class; None: one class by softmax
+    thresholds: np.ndarray | None
     preprocessing: Augmentation  #: how an image becomes the input; the keys that evaluation uses are set
     in_channels: int
 
@@ -94,7 +100,7 @@ def fixed_by_export(options: Sequence[str], help: str) -> UsageError:
 
 
 def open_artifact(folder: str | Path, *, class_names: Path | None = None) -> Artifact:
-    """The artifact in `folder`, after every file was found to have the size and SHA-256 that the manifest lists.
+    """The artifact in `folder`, after every file was found to have the size and hash that the manifest lists.
 
     Some formats contain native code, so nothing of an artifact is used before that. A file `class_names` names the
     outputs instead of labels.txt.
@@ -116,6 +122,7 @@ def open_artifact(folder: str | Path, *, class_names: Path | None = None) -> Art
         in_channels = found.preprocessing.pop("in_channels")
         preprocessing = Augmentation(**found.preprocessing)
         labels = normalize("NFC", (folder / LABELS).read_text(encoding="utf-8")).splitlines()
+        thresholds = _thresholds_of(found, len(labels))
     except (OSError, ValueError) as error:
         reason = "; ".join(str(error).splitlines()[:3])
         raise DataError(f"{folder / FACTS} is not valid ({reason})", help=AGAIN) from None
@@ -128,6 +135,7 @@ def open_artifact(folder: str | Path, *, class_names: Path | None = None) -> Art
         file=folder / found.file,
         takes_pixels=found.input.dtype == "uint8",
         batch=found.input.batch,
+        thresholds=thresholds,
         preprocessing=preprocessing,
         in_channels=in_channels,
     )
@@ -146,6 +154,13 @@ def _checked(facts: dict[str, Any], network: set[str]) -> _Facts:
         if not isinstance(values, list) or len(values) not in (1, channels):
             raise ValueError(f"{name} does not have one number per channel")
     return found
+
+
+def _thresholds_of(found: _Facts, num_classes: int) -> np.ndarray | None:
+    """ValueError unless there is one for each class, or softmax and none."""
+    if (len(found.thresholds or ()), found.activation) not in ((0, "softmax"), (num_classes, "sigmoid")):
+        raise ValueError(f"thresholds are for sigmoid, one for each of {num_classes} classes")
+    return None if found.thresholds is None else np.array(found.thresholds)
 
 
 class NewArtifact:
@@ -213,6 +228,8 @@ def _text(facts: dict[str, Any], folder: Path) -> str:
         "input_layout": given["layout"],
         "input_batch": "any" if given["batch"] is None else given["batch"],
         "output": facts["output"],
+        "activation": facts["activation"],
+        **({"thresholds": ",".join(map(str, facts["thresholds"]))} if facts["thresholds"] else {}),
         **dict(zip(("image_height", "image_width"), height_and_width(before["image_resize"]), strict=True)),
         "crop_mode": before["crop_mode"],
         "border": ",".join(map(str, border_color(before["mean"], before["in_channels"]))),

@@ -16,6 +16,8 @@ from vitcli.weights.preprocessing import KEYS
 
 #: the logarithm of a probability of 0 would make one image outweigh all others
 _SMALLEST = float(np.finfo(np.float32).tiny)
+#: the largest float32 below 1
+_LARGEST = 1 - 2.0**-24
 
 
 class ModelClassifier(ImageClassifier):
@@ -26,7 +28,7 @@ class ModelClassifier(ImageClassifier):
 
     def __init__(self, opened: Opened, *, threads: int | None = None, device: str = "auto") -> None:
         recipe = opened.recipe
-        super().__init__(opened.class_names, recipe.augmentation, recipe.model.in_channels)
+        super().__init__(opened.class_names, recipe.augmentation, recipe.model.in_channels, opened.thresholds)
         if device not in ("auto", "cpu", "cuda", "mps"):
             raise UsageError(f"PyTorch has no device {device!r}", help="give cpu, cuda or mps")
         if threads:
@@ -38,30 +40,35 @@ class ModelClassifier(ImageClassifier):
     @torch.inference_mode()
     def _probabilities(self, pixels: np.ndarray) -> np.ndarray:
         images = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)
-        return self._model(self._normalize(images)).float().softmax(-1).cpu().numpy()
+        logits = self._model(self._normalize(images)).float()
+        return (logits.softmax(-1) if self.thresholds is None else logits.sigmoid()).cpu().numpy()
 
 
 class ExportedNetwork(nn.Module):
-    """(B, C, H, W) images, normalized as `seen_by` says -> (B, num_classes), the logarithms of the probabilities.
+    """(B, C, H, W) images, normalized as `seen_by` says -> (B, num_classes), logits with the artifact's probabilities.
 
-    These count as logits: their softmax is the probabilities. The artifact gets the pixels, since normalization is part
-    of it.
+    For one class per image these are the logarithms of the probabilities, the softmax of which they are again. The
+    artifact gets the pixels, since normalization is part of it.
     """
 
     def __init__(self, artifact: Artifact, *, device: str | None = None) -> None:
         super().__init__()
-        self.classify = Classifier(artifact, device=device)
+        self.classify, self.multi_label = Classifier(artifact, device=device), artifact.thresholds is not None
         seen = artifact.preprocessing
         self.mean, self.std = (255 * torch.tensor(values).view(1, -1, 1, 1) for values in (seen.mean, seen.std))
 
     def forward(self, images: Tensor) -> Tensor:
         pixels = (images.to("cpu", torch.float32) * self.std + self.mean).round().clamp(0, 255).to(torch.uint8)
         probabilities = torch.from_numpy(self.classify(pixels.permute(0, 2, 3, 1).contiguous().numpy()))  # (B, H, W, C)
-        return probabilities.to(images.device).clamp(min=_SMALLEST).log()
+        probabilities = probabilities.to(images.device)
+        if self.multi_label:
+            return probabilities.clamp(_SMALLEST, _LARGEST).logit()
+        return probabilities.clamp(min=_SMALLEST).log()
 
 
 def seen_by(artifact: Artifact, recipe: Recipe) -> Recipe:
-    """`recipe` with the preprocessing of `artifact`, in float32."""
+    """`recipe` with the preprocessing of `artifact`, in float32, and the task that its classes are measured by."""
     seen = {name: getattr(artifact.preprocessing, name) for name in KEYS}
     seen |= {"image_resize": artifact.preprocessing.image_resize, "in_channels": artifact.in_channels}
-    return recipe.changed(str(artifact.folder), **seen, amp="off", quantize="none")
+    task = "classification" if artifact.thresholds is None else "multilabel"
+    return recipe.changed(str(artifact.folder), **seen, task=task, amp="off", quantize="none")

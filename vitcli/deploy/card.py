@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from vitcli.deploy.gate import Comparison, MultiLabelComparison
 from vitcli.image_size import height_and_width
 
 
@@ -17,7 +18,7 @@ def _use(facts: dict[str, Any]) -> str:
     return (
         "    vitcli predict THIS_FOLDER photo.jpg\n    vitcli validate THIS_FOLDER --data_dir DATA\n\n"
         f"`{facts['file']}` is the network, `labels.txt` its classes in the order of the outputs. `artifact.json` and\n"
-        "`artifact.txt` describe it for programs. `MANIFEST.json` has the SHA-256 of each file; a folder that differs\n"
+        "`artifact.txt` describe it for programs. `MANIFEST.json` has a hash of each file; a folder that differs\n"
         "from it is not loaded.\n"
         + ("The network contains code: load it only from people you trust.\n" if facts["holds_code"] else "")
     )
@@ -44,30 +45,46 @@ def _input(facts: dict[str, Any], class_names: list[str]) -> str:
     batch = "B" if given["batch"] is None else given["batch"]
     if given["dtype"] == "uint8":
         tensor = f"({batch}, {height}, {width}, {channels}) uint8, {'RGB' if channels == 3 else 'gray'} 0..255"
-        inside = "Normalization and softmax are inside: the output is probabilities."
+        inside = f"Normalization and {facts['activation']} are inside: the output is probabilities."
     else:
         tensor = f"({batch}, {channels}, {height}, {width}) float32, (x / 255 - mean) / std"
-        inside = f"mean {before['mean']}, std {before['std']}. The output is logits."
+        inside = f"mean {before['mean']}, std {before['std']}. The output is logits, for a {facts['activation']}."
     shown = ", ".join(class_names[:10]) + (", ..." if len(class_names) > 10 else "")
     return (
         "## Input and output\n\n"
         f"{_geometry(before, height, width)} ({before['interpolation']}, antialiased), "
         f"then the center {height} x {width} px.\n"
         f"Input: {tensor}. {inside}\n{len(class_names):,} classes: {shown}\n"
+    ) + _thresholds(facts)
+
+
+def _thresholds(facts: dict[str, Any]) -> str:
+    if not facts["thresholds"]:
+        return ""
+    return (
+        "An image has any number of these classes: each whose probability is at least its threshold.\n"
+        "`artifact.json` has the thresholds, in the order of `labels.txt`.\n"
     )
 
 
+def _metric(facts: dict[str, Any]) -> type[Comparison]:
+    """What the artifact was measured by."""
+    return Comparison if facts["activation"] == "softmax" else MultiLabelComparison
+
+
 def _proof(facts: dict[str, Any]) -> str:
-    gate = facts["gate"]
-    heads = "images", "max. difference of a logit", "relative error", "same top-1", "top-1 source", "top-1 here"
+    gate, kind = facts["gate"], _metric(facts)
+    scores = f"same {kind.ANSWER}", f"{kind.TITLE} source", f"{kind.TITLE} here"
+    heads = "images", "max. difference of a logit", "relative error", *scores
     lines = ["## Compared with the source", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for title, found in (("made up", gate["made_up"]), ("real", gate.get("real"))):
         if found:
-            top1 = [f"{found[key]:.2f} %" if key in found else "" for key in ("top1_source", "top1_artifact")]
+            keys = f"{kind.METRIC}_source", f"{kind.METRIC}_artifact"
+            source, artifact = (f"{found[key]:.2f} %" if key in found else "" for key in keys)
             numbers = [found[key] for key in ("max_difference", "relative_error")]
             differences = " | ".join("not finite" if x is None else f"{x:.2g}" for x in numbers)
-            row = f"| {found['num_images']:,} {title} | {differences} | {found['top1_agreement']:.2f} % |"
-            lines.append(f"{row} {top1[0]} | {top1[1]} |")
+            agreement = f"{found[f'{kind.METRIC}_agreement']:.2f} %"
+            lines.append(f"| {found['num_images']:,} {title} | {differences} | {agreement} | {source} | {artifact} |")
     if interval := gate.get("interval95"):
         lines += ["", f"95 % interval of the top-1 here: {interval[0]:.2f} .. {interval[1]:.2f} %."]
     if gate["problems"]:
@@ -90,15 +107,15 @@ def _speed(facts: dict[str, Any]) -> str:
 
 
 def _quantization(facts: dict[str, Any]) -> str:
-    found = facts.get("quantization")
+    found, kind = facts.get("quantization"), _metric(facts)
     if not found:
         return ""
     lines = ["## Quantization", "", f"Ranges from {found['num_images']} images ({found['split']})."]
     if found["kept"]:
         lines += [f"Not quantized: {', '.join(found['kept'])}."]
     if found.get("tried"):
-        lines += ["", "| layers kept in float | top-1 |", "|---|---|"]
-        lines += [f"| {step['num_float']} | {step['top1']:.2f} % |" for step in found["tried"]]
+        lines += ["", f"| layers kept in float | {kind.TITLE} |", "|---|---|"]
+        lines += [f"| {step['num_float']} | {step[kind.METRIC]:.2f} % |" for step in found["tried"]]
     lines += ["", "Error of the logits when only this layer is int8 (the ten worst):", ""]
     lines += ["| layer | error |", "|---|---|"]
     lines += [f"| {name} | {error:.2g} |" for name, error in list(found["layer_errors"].items())[:10]]
@@ -106,9 +123,10 @@ def _quantization(facts: dict[str, Any]) -> str:
 
 
 def _origin(facts: dict[str, Any]) -> str:
-    source = facts["source"]
+    source, kind = facts["source"], _metric(facts)
+    best = source.get(f"best_{kind.METRIC}")
     rows = [("weights", source["weights"]), ("SHA-256 of the weights file", source.get("sha256"))]
-    rows += [("best top-1 in training", f"{source['best_top1']:.2f} %" if source.get("best_top1") else None)]
+    rows += [(f"best {kind.TITLE} in training", f"{best:.2f} %" if best else None)]
     rows += [("training data", source.get("data")), ("license of the weights", source["license"])]
     rows += [("made with", ", ".join(f"{name} {version}" for name, version in facts["versions"].items()))]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows if value)

@@ -24,11 +24,17 @@ _SOURCE_LINE = re.compile(r"\.cpp:\d+:?$")
 
 
 class ImageClassifier(ABC):
-    """Gives each image a probability for each class; subclasses implement `_probabilities`."""
+    """Gives each image a probability for each class; subclasses implement `_probabilities`.
 
-    def __init__(self, class_names: list[str], preprocessing: Augmentation, in_channels: int) -> None:
+    thresholds: (num_classes,) the probability from which on an image has a class; None: each image has exactly one.
+    """
+
+    def __init__(
+        self, class_names: list[str], preprocessing: Augmentation, in_channels: int, thresholds: np.ndarray | None
+    ) -> None:
         self.class_names = class_names
         self.preprocessing = preprocessing
+        self.thresholds = thresholds
         self._transform = build_eval_transform(preprocessing, in_channels=in_channels)
 
     def pixels(self, image: Picture) -> np.ndarray:
@@ -47,6 +53,16 @@ class ImageClassifier(ABC):
             raise DataError(message, help="export it again")
         return probabilities
 
+    def labels(self, probabilities: np.ndarray) -> list[tuple[str, float]]:
+        """All classes for the probabilities (num_classes,) of an image, each with its own, most probable first.
+
+        Of any number of classes per image: those from their threshold on.
+        """
+        order = np.argsort(-probabilities, kind="stable")
+        if self.thresholds is not None:
+            order = order[probabilities[order] >= self.thresholds[order]]
+        return [(self.class_names[index], float(probabilities[index])) for index in order]
+
     @abstractmethod
     def _probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """(B, H, W, C) uint8 -> (B, num_classes) float32."""
@@ -64,7 +80,7 @@ class Classifier(ImageClassifier):
     """
 
     def __init__(self, artifact: Artifact, *, threads: int | None = None, device: str | None = None) -> None:
-        super().__init__(artifact.class_names, artifact.preprocessing, artifact.in_channels)
+        super().__init__(artifact.class_names, artifact.preprocessing, artifact.in_channels, artifact.thresholds)
         self._session = open_session(artifact, threads=threads, device=device)
         self._takes_pixels = artifact.takes_pixels
 
@@ -72,7 +88,8 @@ class Classifier(ImageClassifier):
         if self._takes_pixels:
             outputs = self._session(pixels)
         else:
-            outputs = softmax(self._session(normalize(pixels, self.preprocessing)))
+            logits = self._session(normalize(pixels, self.preprocessing))
+            outputs = softmax(logits) if self.thresholds is None else sigmoid(logits)
         return outputs.astype(np.float32, copy=False)
 
 
@@ -123,7 +140,6 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def top_classes(probabilities: np.ndarray, class_names: list[str], top: int) -> list[tuple[str, float]]:
-    """The `top` most probable classes for probabilities (num_classes,), each with its probability."""
-    order = np.argsort(-probabilities, kind="stable")[:top]
-    return [(class_names[index], float(probabilities[index])) for index in order]
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """In float32."""
+    return (0.5 + 0.5 * np.tanh(logits.astype(np.float64) / 2)).astype(np.float32)  # 1 / (1 + exp(-x)) would overflow

@@ -37,17 +37,17 @@ class ComparisonImages:
         changes = {"data_dir": data_dir, "dataset": name, "val_split": plan.val_split or section.val_split}
         section = section.model_copy(update=changes)
         self.val_split = section.val_split
-        images = numbered(section, opened.class_names, opened.named_by)
+        images = numbered(section, opened.class_names, opened.named_by, multi_label=opened.multi_label)
         self.val = images.subset(plan.num_images or len(images))
         self.notes = self.val.notes
         if plan.precision == "int8":
             has_train = name != "imagefolder" or data_dir is None or (data_dir / section.train_split).is_dir()
             split = "train" if has_train else "val"
             self.calibration_split = section.train_split if split == "train" else section.val_split
-            self.calibration_set = build_split(section, split).subset(plan.num_calibration)
+            self.calibration_set = build_split(section, split, multi_label=None).subset(plan.num_calibration)
 
     def batches(self, images: Source) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pixels (B, C, H, W) uint8 and labels (B,) of `val` or `calibration_set`."""
+        """Pixels (B, C, H, W) uint8 and targets of `val` or `calibration_set`, as `Batch` describes them."""
         transform = build_eval_transform(self.recipe.augmentation, in_channels=self.recipe.model.in_channels)
         for batch in build_eval_loader(images, transform, batch_size=BATCH_SIZE):
             assert batch.targets is not None

@@ -16,7 +16,7 @@ from vitcli.deploy.artifact import NewArtifact, size_bytes
 from vitcli.deploy.classify import open_session
 from vitcli.deploy.comparison_images import ComparisonImages
 from vitcli.deploy.formats import Format, Order, Session
-from vitcli.deploy.network import DTYPES, Deployed, example_input, for_runtime
+from vitcli.deploy.network import DTYPES, Activation, Deployed, example_input, for_runtime
 from vitcli.deploy.plan import ExportPlan
 from vitcli.deploy.quantize import always_float, layer_errors
 from vitcli.deploy.timing import by_turns, percentiles
@@ -45,9 +45,13 @@ class ExportJob:
         self.logits: list[Tensor] = []  # of the source, for each batch of real images
         self.normalize = Normalizer(self.aug.mean, self.aug.std, self.in_channels)
         inside = (self.aug.mean, self.aug.std) if plan.takes_pixels else None
+        self.thresholds = opened.thresholds
+        self.activation: Activation = "softmax" if self.thresholds is None else "sigmoid"
         dtype = DTYPES[plan.precision] if plan.precision in form.CASTS else torch.float32
         self.order = Order(
-            network=Deployed(for_runtime(opened.model), normalization=inside, dtype=dtype).eval().to(plan.device),
+            network=Deployed(for_runtime(opened.model), normalization=inside, activation=self.activation, dtype=dtype)
+            .eval()
+            .to(plan.device),
             example=example_input(plan, self.aug.image_resize, self.in_channels),
             folder=new.folder,
             precision=plan.precision,
@@ -80,8 +84,7 @@ class ExportJob:
             self._write()
             verdict = self._compare()
             assert verdict.real is not None
-            top1 = round(100 * verdict.real.correct_artifact / verdict.real.num_labeled, 3)
-            tried.append({"num_float": count, "top1": top1})
+            tried.append({"num_float": count, verdict.real.METRIC: round(verdict.real.artifact_percent, 3)})
             if not verdict.problems or count == counts[-1]:
                 return verdict, {
                     "num_images": len(self.images.calibration_set),
@@ -115,19 +118,17 @@ class ExportJob:
         pixels = gate.made_up_pixels(self.aug.image_resize, self.in_channels)
         together = [(pixels, self._source(pixels), None)]
         alone = [(one, self._source(one), None) for one in pixels.split(1)]  # a single image may be a special case
-        probabilities = self.plan.takes_pixels
-        made_up = gate.compare(session, [*together, *alone], self._to_input, gives_probabilities=probabilities)
-        real = None
-        if val := self.images.val:
-            real = gate.compare(session, self._real(val), self._to_input, gives_probabilities=probabilities)
+        how = {"gives_probabilities": self.plan.takes_pixels, "thresholds": self.thresholds}
+        made_up = gate.compare(session, [*together, *alone], self._to_input, **how)
+        real = gate.compare(session, self._real(val), self._to_input, **how) if (val := self.images.val) else None
         return gate.judge(self.plan.precision, made_up, real)
 
     def _real(self, images: Source) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Pixels, the source's logits, labels; the logits are computed once for all attempts."""
-        for number, (pixels, labels) in enumerate(self.images.batches(images)):
+        """Pixels, the source's logits, targets; the logits are computed once for all attempts."""
+        for number, (pixels, targets) in enumerate(self.images.batches(images)):
             if number == len(self.logits):
                 self.logits.append(self._source(pixels))
-            yield pixels, self.logits[number], labels
+            yield pixels, self.logits[number], targets
 
     def speed(self) -> dict[str, Any]:
         """Latency and size next to the reparameterized source in PyTorch, measured in turns."""
@@ -168,6 +169,8 @@ class ExportJob:
                 "batch": plan.batch,
             },
             "output": self.order.output,
+            "activation": self.activation,
+            "thresholds": None if self.thresholds is None else self.thresholds.tolist(),
             "preprocessing": preprocessing(recipe),
             "source": source_facts(self.opened),
             "versions": versions("vitcli", "torch", *self.form.NEEDS["export"], *self.form.NEEDS["run"]),

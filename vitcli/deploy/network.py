@@ -1,6 +1,7 @@
-"""The network that is exported: folded, rewritten for runtimes, with preprocessing and softmax inside if wanted."""
+"""The network that is exported: folded, rewritten for runtimes, with preprocessing and softmax or sigmoid inside."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from vitcli.models.fastvit_runtime import split_grouped
 #: precision of the artifact -> data type of the exported network; int8 starts from float32
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 Normalization = tuple[Sequence[float], Sequence[float]]
+#: what makes probabilities of logits: of one class per image, or of each class on its own
+Activation = Literal["softmax", "sigmoid"]
 
 
 class Deployed(nn.Module):
@@ -23,6 +26,7 @@ class Deployed(nn.Module):
         model: (B, C, H, W) normalized -> (B, num_classes).
         normalization: mean and std in units of the full range, one per channel or one for all. If given, the input is
             pixels, uint8 (B, H, W, C), the output probabilities; otherwise float32 (B, C, H, W) and logits.
+        activation: of the probabilities.
         dtype: data type of the model.
     """
 
@@ -30,11 +34,17 @@ class Deployed(nn.Module):
     shift: Tensor
 
     def __init__(
-        self, model: nn.Module, *, normalization: Normalization | None = None, dtype: torch.dtype = torch.float32
+        self,
+        model: nn.Module,
+        *,
+        normalization: Normalization | None = None,
+        activation: Activation = "softmax",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.model = model.to(dtype)
         self.takes_pixels = normalization is not None
+        self.activation = activation if self.takes_pixels else None  #: None: the output is logits
         mean, std = (torch.tensor(values, dtype=torch.float64) for values in normalization or ((0.0,), (1.0,)))
         scale, shift = 1 / (255 * std), -mean / std
         self.register_buffer("scale", scale.to(torch.float32).view(1, -1, 1, 1), persistent=False)
@@ -45,7 +55,9 @@ class Deployed(nn.Module):
         if self.takes_pixels:
             images = images.permute(0, 3, 1, 2).to(torch.float32) * self.scale + self.shift
         logits = self.model(images.to(self.dtype)).to(torch.float32)
-        return logits.softmax(-1) if self.takes_pixels else logits
+        if self.activation is None:
+            return logits
+        return logits.softmax(-1) if self.activation == "softmax" else logits.sigmoid()
 
 
 def for_runtime(model: nn.Module) -> nn.Module:

@@ -3,14 +3,12 @@
 import csv
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitcli.errors import UsageError
-
-#: first characters of a cell that a spreadsheet would compute instead of showing it
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+from vitcli.data.spreadsheet import cell_of, is_formula
+from vitcli.errors import UsageError, printable
 
 
 @dataclass(frozen=True)
@@ -18,7 +16,7 @@ class Answer:
     """The result for one image."""
 
     path: str
-    predictions: list[tuple[str, float]]  #: class, probability; most probable first
+    predictions: list[tuple[str, float]]  #: class, probability; most probable first; empty: it has no class
     error: str | None = None  #: why the image could not be read
 
 
@@ -36,6 +34,7 @@ def check_writable(file: Path | None) -> None:
 def csv_file(file: Path) -> Iterator[Write]:
     """RFC 4180 with the columns path, rank, class, probability; images that could not be read have no row.
 
+    An image that has no class has one row, in which all but its path is empty.
     Text that a spreadsheet would take for a formula is made harmless: a path gets the prefix `./`, which names the same
     file, and a class name that is not a number gets an apostrophe. JSON has all names unchanged.
     """
@@ -44,16 +43,21 @@ def csv_file(file: Path) -> Iterator[Write]:
         row(["path", "rank", "class", "probability"])
 
         def write(answer: Answer) -> None:
-            path = f"./{answer.path}" if answer.path.startswith(_FORMULA) else answer.path
+            path = f"./{answer.path}" if is_formula(answer.path) else answer.path
+            if not answer.predictions and not answer.error:
+                row([path, "", "", ""])
             for rank, (name, probability) in enumerate(answer.predictions, start=1):
-                row([path, rank, _harmless(name), f"{probability:.6g}"])
+                row([path, rank, cell_of(name), f"{probability:.6g}"])
 
         yield write
 
 
 @contextmanager
 def json_file(file: Path) -> Iterator[Write]:
-    """A list of {"path", "predictions": [{"class", "probability"}]}; with "error" if an image could not be read."""
+    """A list of {"path", "predictions": [{"class", "probability"}]}; with "error" if an image could not be read.
+
+    An image that has no class has an empty list of predictions and no error.
+    """
     with file.open("w", encoding="utf-8") as stream:
         separator = "[\n"
 
@@ -71,22 +75,12 @@ def json_file(file: Path) -> Iterator[Write]:
 
 
 def text_of(answer: Answer) -> str:
-    """One line if there is one prediction, else a block with a line for each; without control characters."""
+    """One line if there is one prediction or none, else a block with a line for each; without control characters."""
     path = printable(answer.path)
+    if not answer.predictions:
+        return f"{path}  none"
     shown = [(printable(name), f"{100 * probability:6.2f} %") for name, probability in answer.predictions]
     if len(shown) == 1:
         return f"{path}  {shown[0][0]}  {shown[0][1].strip()}"
     width = max(len(name) for name, _ in shown)
     return "\n".join([path, *(f"  {name:<{width}}  {percent}" for name, percent in shown)])
-
-
-def printable(text: str) -> str:
-    """`text` with unprintable characters, line ends included, as escape sequences."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def _harmless(name: str) -> str:
-    with suppress(ValueError):
-        float(name)
-        return name
-    return f"'{name}" if name.startswith(_FORMULA) else name

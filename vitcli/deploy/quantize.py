@@ -47,6 +47,12 @@ def layer_errors(network: nn.Module, inputs: Sequence[Tensor], *, kept: Iterable
 
 
 def _logits(network: nn.Module, batch: Tensor) -> Tensor:
-    """The outputs; for probabilities their logarithms, so that small ones count too."""
+    """The outputs; for probabilities their logarithms or logits, so that small ones count too."""
     outputs = network(batch).to(torch.float64)
-    return outputs.clamp_min(1e-12).log() if getattr(network, "takes_pixels", False) else outputs
+    match getattr(network, "activation", None):
+        case "softmax":
+            return outputs.clamp_min(1e-12).log()
+        case "sigmoid":
+            return outputs.logit(eps=1e-12)
+        case _:
+            return outputs

@@ -10,15 +10,16 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from vitcli.data.batch import Batch
+from vitcli.data.batch import BadSample, Batch
 from vitcli.data.crops import Crops, build_crop_transform
 from vitcli.data.eval_transform import build_eval_transform
+from vitcli.data.kept_batches import KeptBatches
 from vitcli.data.loader import build_eval_loader, num_workers
 from vitcli.data.mixing import Normalizer
 from vitcli.data.source import Source
 from vitcli.distributed import all_rows, any_rank, gathered
 from vitcli.errors import DivergedError
-from vitcli.evaluators.evaluator import Answers, Setting, ShouldStop, Stopped, never
+from vitcli.evaluators.evaluator import Answers, Setting, ShouldStop, Stopped, UnreadableImages, never
 
 
 class EvalImages:
@@ -39,37 +40,47 @@ class EvalImages:
             transform = build_crop_transform(crops, augmentation, in_channels=in_channels)
         else:
             transform = build_eval_transform(augmentation, in_channels=in_channels)
-        self.batches = build_eval_loader(
+        batches = build_eval_loader(
             source,
             transform,
             batch_size=max(1, self.batch_size // (1 + crops.num_crops)) if crops else self.batch_size,
             rank=world.rank,
             world_size=world.size,
             num_workers=num_workers(recipe.dataset, world.local_size),
-            pin_memory=world.device.type == "cuda",
+            on_bad_image="list",
+            device=world.device,
         )
+        self.batches = batches if recipe.dataset.cache == "none" else KeptBatches(batches)
 
     @torch.inference_mode()
     def visit(self, network: nn.Module, visit: Callable[[Batch], None], should_stop: ShouldStop) -> None:
         """Call `visit` with each batch, on the device, while `network` is in evaluation mode.
 
+        After an unreadable image, the others are read but not visited, so that all unreadable ones are found.
+
         Raises:
             Stopped: `should_stop` returned True between two batches, on any rank.
+            UnreadableImages: on all ranks, with the images of all.
         """
         modes = [(module, module.training) for module in network.modules()]
         network.eval()
         seen, stopped = 0, False
+        bad: list[BadSample] = []
         try:
             for batch in self.batches:
                 if stopped := should_stop():
                     break
-                visit(batch.to(self.device))
+                bad += batch.bad
+                if not bad:
+                    visit(batch)
                 seen += len(batch)
         finally:
             for module, training in modes:
                 module.training = training
         if any_rank(stopped):
             raise Stopped
+        if all_bad := [sample for of_rank in gathered(bad) for sample in of_rank]:
+            raise UnreadableImages(sorted(all_bad, key=lambda sample: sample.index), self.num_images)
         total = sum(gathered(seen))
         assert total == self.num_images, f"evaluated {total} of {self.num_images} images"
 
@@ -78,6 +89,10 @@ class EvalImages:
         chunks = pixels.chunk(math.ceil(len(pixels) / self.batch_size))
         with self.autocast():
             return torch.cat([network(self.normalize(chunk)).float() for chunk in chunks])
+
+    def crop_answers(self, network: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+        """As `answers`, for the crops of each image: (B, 1 + crops, C, H, W) -> (B, 1 + crops, …)."""
+        return self.answers(network, pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
 
 
 def features(network: nn.Module, images: Tensor) -> Tensor:

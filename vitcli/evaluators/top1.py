@@ -10,11 +10,8 @@ from torch import Tensor, nn
 
 from vitcli.data.batch import Batch
 from vitcli.distributed import all_sum
-from vitcli.evaluators.evaluator import Answers, Evaluator, Setting, ShouldStop, never, with_labels
+from vitcli.evaluators.evaluator import SINGLE_CROP, Answers, Evaluator, Setting, ShouldStop, never, with_labels
 from vitcli.evaluators.images import EvalImages
-
-#: begins the names of the numbers by the first crop alone, where many are averaged
-SINGLE_CROP = "single_crop_"
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class Counts:
 class Top1(Evaluator):
     """The network returns logits (B, num_classes); answers are logits, or the logarithm of mean probabilities."""
 
-    needs_classifier = True
+    needs_classifier = takes_crops = True
     metrics = ("top1", "top5", "nll")
 
     def __init__(self, setting: Setting) -> None:
@@ -95,8 +92,7 @@ class Top1(Evaluator):
         def visit(batch: Batch) -> None:
             assert batch.targets is not None
             if self.crops:
-                logits = self.images.answers(network, batch.images.flatten(0, 1))
-                logits = logits.unflatten(0, batch.images.shape[:2])  # (B, 1 + crops, num_classes)
+                logits = self.images.crop_answers(network, batch.images)  # (B, 1 + crops, num_classes)
                 single.add(logits[:, 0], batch.targets)
                 logits = average_of_crops(logits[:, 1:], self.crops.average)
             else:

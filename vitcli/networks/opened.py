@@ -10,18 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from vitcli import catalog
 from vitcli.data.class_names import named_outputs, without_names
 from vitcli.errors import DataError, WeightsError
+from vitcli.evaluators.multilabel import thresholds_in
 from vitcli.layers.reparam import reparameterize
 from vitcli.models.vit_keys import MASK_TOKEN
 from vitcli.networks.build import build_network
 from vitcli.networks.classes import NamedBy
 from vitcli.networks.precedence import settled
 from vitcli.recipe.load import Recipe, load_recipe
-from vitcli.weights.checkpoint_folders import newest_valid
+from vitcli.tasks.task import Task
+from vitcli.weights.checkpoint_folders import best_checkpoint, newest_valid
 from vitcli.weights.fetch import is_remote
 from vitcli.weights.fit import converted, fold_of
 from vitcli.weights.hub_folder import is_hub_folder
@@ -38,6 +42,22 @@ class Opened:
     class_names: list[str]  #: one for each output; empty: the network returns features (B, D)
     weights: Weights
     notes: list[str]
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image has any number of classes: the sigmoid of each output is a probability of its own."""
+        task: type[Task] = catalog.load("tasks", self.recipe.learning.task)
+        return task.multi_label
+
+    @property
+    def thresholds(self) -> np.ndarray | None:
+        """(num_classes,) the probability from which on an image has a class; None: each image has exactly one."""
+        return thresholds_in(self.findings, len(self.class_names)) if self.multi_label else None
+
+    @property
+    def findings(self) -> dict[str, Any]:
+        """What the evaluation in training found for the use of the network, see `Evaluator.findings`."""
+        return self.weights.meta.get("findings", {})
 
     @property
     def named_by(self) -> NamedBy:
@@ -59,9 +79,8 @@ def open_weights(source: str | Path, *, use_ema: bool | None = None) -> Weights:
 def _checkpoint_of(folder: Path) -> Path:
     if (folder / "MANIFEST.json").exists() or (folder / "model.safetensors").exists():
         return folder
-    best = folder / "checkpoints" / "best"
-    if best.exists():
-        return best.resolve()
+    if best := best_checkpoint(folder):
+        return best
     newest, damaged = newest_valid(folder)
     if newest is None:
         found = "; ".join(damaged) or "it has no checkpoint"

@@ -29,7 +29,7 @@ PREPROCESSING = ("image_resize", "in_channels", *KEYS)
 #: the images that it was trained and evaluated on
 DATA = (
     "dataset", "data_dir", "train_split", "val_split", "val_labels", "val_ratio", "val_fold", "split_seed", "group_by",
-    "batch_size", "val_batch_size",
+    "label_separator", "batch_size", "val_batch_size",
 )  # fmt: skip
 
 
@@ -122,7 +122,7 @@ def _stated(weights: Weights, *, with_data: bool) -> dict[str, Any]:
     """What their recipe or another project's configuration says; with_data: also the images and mixed precision."""
     found, recipe = preprocessing_of(weights) or {}, _recipe_of(weights) or {}
     names = (*NETWORK, *PREPROCESSING, *(DATA if with_data else ()))
-    found |= {name: recipe[name] for name in names if name in recipe}
+    found |= {name: recipe[name] for name in names if name in recipe} | ({"task": weights.task} if weights.task else {})
     if rule := pos_resample_of(weights.meta.get("config", {})):
         found["pos_resample"] = rule
     if with_data and recipe.get("amp", "off") != "off":

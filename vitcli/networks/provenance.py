@@ -24,7 +24,7 @@ def source_facts(opened: Opened) -> dict[str, Any]:
     progress = meta.get("progress", {})
     best = progress.get("best", progress.get("best_top1"))  # its name in the first format
     if best is not None:
-        facts["best_top1"] = best
+        facts["best_mAP" if opened.multi_label else "best_top1"] = best
     data = file.parent.parent.parent / "data.json"
     if "recipe" in meta:
         with suppress(DataError, KeyError, TypeError, ValueError):  # the run may have been moved, or be another one

@@ -13,8 +13,12 @@ import yaml
 
 from vitcli.errors import Place, Problem, RecipeError
 
+# A recipe has some hundred values, or, with a weight for each of many classes, some ten thousand. What is larger is
+# refused while it is read: PyYAML builds some 20,000 values a second.
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 4
+MAX_KEYS = 1_000
+MAX_VALUES = 30_000
 
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
@@ -106,19 +110,41 @@ def _read_text(path: Path) -> str:
     return text
 
 
+class _Composer(yaml.SafeLoader):
+    """Builds the node tree, and refuses what no recipe has. No values are made, so nothing in it can run."""
+
+    depth = num_values = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise _Refused("anchors (&) and aliases (*) are not allowed in a recipe", "write the value out")
+        self.num_values += 1
+        is_key = (self.depth, index) == (1, None) and isinstance(parent, yaml.MappingNode)
+        if is_key and len(parent.value) >= MAX_KEYS:
+            raise _Refused(f"the file has more than {MAX_KEYS:,} keys", "`vitcli train --help` lists every key")
+        if self.num_values > MAX_VALUES:
+            raise _Refused(f"the file has more than {MAX_VALUES:,} values and is not a recipe", None)
+        if self.depth > MAX_DEPTH:
+            raise _Refused("the values are nested too deep", "recipes are flat")
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+
+class _Refused(Exception):
+    """Its arguments are the message and the help."""
+
+
 def _compose(text: str, path: Path, lines: list[str]) -> yaml.Node | None:
-    """The node tree of the text. No values are built yet, so nothing in it can run."""
-    too_deep = RecipeError([Problem("the values are nested too deep", str(path), "recipes are flat")])
+    """The node tree of the text."""
     try:
-        depth = 0
-        for event in yaml.parse(text):
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                message = "anchors (&) and aliases (*) are not allowed in a recipe"
-                raise RecipeError([Problem(message, str(path), "write the value out")])
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_DEPTH:
-                raise too_deep
-        return yaml.compose(text, Loader=yaml.SafeLoader)
+        return yaml.compose(text, Loader=_Composer)
+    except _Refused as refused:
+        message, help = refused.args
+        raise RecipeError([Problem(message, str(path), help)]) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         parts = (getattr(error, "context", None), getattr(error, "problem", None))
@@ -126,8 +152,6 @@ def _compose(text: str, path: Path, lines: list[str]) -> yaml.Node | None:
         place = _place(path, lines, mark, width=1) if mark else str(path)
         help = "indent with spaces; a value with `: ` or `#` needs quotes"
         raise RecipeError([Problem(f"this is not YAML: {message}", place, help)]) from None
-    except RecursionError:
-        raise too_deep from None
 
 
 def _value(node: yaml.Node) -> Any:

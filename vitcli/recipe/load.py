@@ -12,12 +12,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from vitcli.catalog import PLUGIN_KINDS, nearest
-from vitcli.errors import Place, Problem, RecipeError
+from vitcli.errors import Place, Problem, RecipeError, shortened
 from vitcli.recipe import check, mindcv, schema
 from vitcli.recipe.check import COMMAND_LINE, MINDCV_DEFAULT
 from vitcli.recipe.describe import accepts, allowed_values, expectation
 from vitcli.recipe.flat_yaml import command_line_value, read_flat_yaml
 from vitcli.recipe.library import find_recipe
+
+#: a search for the nearest name takes milliseconds
+MAX_SUGGESTIONS = 30
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ class _Given:
         self.sources: dict[str, tuple[Any, Place | str]] = {}
         self.problems = problems
         self.notes: list[str] = []
+        self.num_unknown = 0
 
     def take(self, key: str, value: Any, key_place: Place | str, value_place: Place | str) -> None:
         if key in mindcv.TRANSLATIONS:
@@ -108,7 +112,8 @@ class _Given:
             where = f"{key_place.file}:{key_place.line}: " if isinstance(key_place, Place) else ""
             self.notes.append(f"{where}`{key}` {said}")
         elif key not in schema.SECTION_OF:
-            self.problems.append(_unknown(key, key_place))
+            self.num_unknown += 1
+            self.problems.append(_unknown(key, key_place, suggest=self.num_unknown <= MAX_SUGGESTIONS))
             return
         else:
             translated = self._own_spelling(key, value)
@@ -145,14 +150,14 @@ def _parsed(name: str, text: Any) -> Any:
     return [value] if only_list and isinstance(value, int | float) else value
 
 
-def _unknown(name: str, place: Place | str) -> Problem:
+def _unknown(name: str, place: Place | str, *, suggest: bool) -> Problem:
     if name == "plugin":
         message = "a recipe cannot name a plugin: a plugin is a program, and reading a recipe must not run it"
         return Problem(message, place, "give it on the command line: --plugin FILE (in Python: vitcli.use_plugin)")
-    likely = nearest(name, [*schema.SECTION_OF, *mindcv.TRANSLATIONS])
+    likely = nearest(name, [*schema.SECTION_OF, *mindcv.TRANSLATIONS]) if suggest else None
     dashes = "--" if place == COMMAND_LINE else ""
     help = f"did you mean `{dashes}{likely}`?" if likely else "`vitcli train --help` lists every key"
-    return Problem(f"unknown key `{dashes}{name}`", place, help)
+    return Problem(f"unknown key `{dashes}{shortened(name)}`", place, help)
 
 
 def _build(recipe_name: str, sources: dict[str, tuple[Any, Place | str]], problems: list[Problem]) -> Recipe:
@@ -201,7 +206,7 @@ def _bad_value(name: str, value: Any, place: Place | str) -> Problem:
     if schema.extra(name)["registry"] in PLUGIN_KINDS:
         help = f"{help}\n" if help else ""
         help += "a name from a plugin file needs --plugin FILE"
-    return Problem(f"`{name}` must be {expectation(name)}, not {shown}", where, help)
+    return Problem(f"`{name}` must be {expectation(name)}, not {shortened(str(shown))}", where, help)
 
 
 def _file_order(problem: Problem) -> tuple[int, int]:

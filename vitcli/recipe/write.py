@@ -12,7 +12,7 @@ from vitcli.recipe.schema import SECTIONS
 def recipe_text(recipe: Recipe) -> str:
     """A YAML file with every value, grouped by section."""
     lines = [f"# {recipe.name}: every value of the run; `vitcli train -c FILE` with this file repeats it"]
-    flat = recipe.flat() | {"run_dir": None, "resume": None}  # a repetition is a new run
+    flat = recipe.flat() | {"run_dir": None, "resume": None, "dry_run": False}  # a repetition is a new run
     for section, model in SECTIONS.items():
         lines += ["", f"# {section}"]
         lines += [f"{name}: {yaml_value(flat[name])}" for name in model.model_fields]
@@ -20,8 +20,9 @@ def recipe_text(recipe: Recipe) -> str:
 
 
 def yaml_value(value: Any) -> str:
-    """One value as YAML: JSON is YAML, and quotes all text."""
-    return json.dumps(value, ensure_ascii=False)
+    """One value as YAML: JSON is YAML, and quotes all text. What YAML does not take as it is, is an escape sequence."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() or c > "\uffff" else f"\\u{ord(c):04x}" for c in text)
 
 
 def origin_text(recipe: Recipe, name: str) -> str:

@@ -41,6 +41,7 @@ class Task(nn.Module):
 
     num_views: int = 1  #: independently augmented views of each sample
     needs_labels: bool = True
+    multi_label: bool = False  #: whether an image has any number of classes, not exactly one
     evaluators: tuple[str, ...] = ()  #: those that measure the network alone, for `vitcli validate`
     preparer: BatchPreparer  #: normalizes, erases and mixes in `prepare`
     primary: str | None = None  #: the number of its evaluators that chooses the best checkpoint; larger is better

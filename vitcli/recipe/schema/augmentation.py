@@ -31,6 +31,11 @@ class Augmentation(Section):
         "random_resized: a random part of the image, see scale and ratio. padded: a random square of the resized image "
         "with 4 reflected pixels around it (CIFAR, DeiT III).",
     )
+    decode: Literal["exact", "scaled"] = key(
+        "exact",
+        "scaled: a JPEG file is reduced to 1/2, 1/4 or 1/8 while it is decoded if the random crop is at least that "
+        "much larger than the input. Faster for small inputs; pixels differ slightly.",
+    )
     scale: Range = key((0.08, 1.0), "Area of the random crop as a share of the image.")
     ratio: Range = key((3 / 4, 4 / 3), "Aspect ratio of the random crop.")
     hflip: Probability = key(0.5, "Probability of a horizontal flip.")

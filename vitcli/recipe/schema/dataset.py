@@ -23,7 +23,7 @@ class Dataset(Section):
     dataset: Name = key("imagefolder", "Source of the images.", registry="sources")
     data_dir: Path | None = key(
         None,
-        "Folder of the data, with one folder per class in train and in val; for csv, jsonl and parquet a table.",
+        "Folder of the data, with one folder per class in train and val; or a table, an archive, a pattern of shards.",
         free=True,
     )
     train_split: Name = key("train", "Folder or name of the training split.")
@@ -47,6 +47,10 @@ class Dataset(Section):
         "has the file and the name or number of its class.",
         free=True,
     )
+    label_separator: Name | None = key(
+        ";",
+        "Tables: separates several labels of an image in one field. null: a field is one label, whatever is in it.",
+    )
     class_names: Path | None = key(
         None,
         "Text file with one class per line; line n is output n. Default: the classes of the weights, else the class "
@@ -68,12 +72,34 @@ class Dataset(Section):
         gt=0,
         le=1,
     )
+    data_fingerprint: Literal["names", "sizes", "content"] = key(
+        "sizes",
+        "What must be the same when a run is resumed: the names of the images, also the sizes of their files, or also "
+        "the content of the files, which are read once.",
+        free=True,
+    )
     batch_size: int = key(128, "Images per process and micro-step.", ge=1, free=True)
     val_batch_size: int | None = key(None, "Images per process in evaluation. Default: batch_size.", ge=1, free=True)
     shuffle: bool = key(True, "Shuffle the training split in each epoch.")
+    sampler: Literal["random", "balanced"] = key(
+        "random",
+        "random: each training image once per epoch. balanced: each class equally often; an epoch has as many images.",
+    )
     drop_remainder: bool = key(True, "Drop the last, incomplete global batch of an epoch.")
     num_parallel_workers: int | None = key(
         None, "Decoding processes per training process. Default: depends on the number of cores.", ge=0, free=True
+    )
+    cache: Literal["none", "ram", "device"] = key(
+        "none",
+        "For small data sets. ram: decode all images once and keep them in memory. device: also keep and crop the "
+        "training images on the GPU.",
+        free=True,
+    )
+    check_data: Literal["off", "quick", "full"] | None = key(
+        None,
+        "Read images before the first step, and stop if one cannot be read. quick: 200 of each split; full: all. "
+        "Default: off, and quick in a dry run.",
+        free=True,
     )
     on_bad_image: Literal["fail", "skip"] = key(
         "fail", "Unreadable training images. fail: stop the run; skip: replace and count them."
@@ -98,6 +124,8 @@ class Dataset(Section):
         return (number - 1) / of, number / of
 
     def notes(self, recipe: Recipe) -> Iterator[str]:
+        if self.dataset in ("imagefolder", "imagenet"):
+            yield from without_effect(recipe, "label_separator", why=f" with `dataset: {self.dataset}`")
         if self.held_out is None:
             yield from without_effect(recipe, "split_seed", "group_by", why=" without `val_ratio` or `val_fold`")
         else:
@@ -115,6 +143,8 @@ class Dataset(Section):
         if self.val_fold is not None and (self.held_out == (0, 1) or max(self.held_out or (0,)) > 1):
             message = f"`val_fold: {self.val_fold}` is not one of its parts"
             yield "val_fold", message, "write NUMBER/PARTS, from 1/5 to 5/5 for five"
+        if self.sampler == "balanced" and not self.shuffle:
+            yield "sampler", "`sampler: balanced` shuffles, and `shuffle` is false", "remove one of the two"
         if self.group_by is not None:
             try:
                 re.compile(self.group_by)

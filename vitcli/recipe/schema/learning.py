@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 from vitcli.recipe.schema.key import Finding, Name, Probability, Section, key, without_effect
 
@@ -12,7 +14,12 @@ if TYPE_CHECKING:
 
 
 class Learning(Section):
-    task: Name = key("classification", "What is learned.", registry="tasks")
+    task: Name = key(
+        "classification",
+        "What is learned. classification: one class per image; multilabel: any number of classes per image; byol: "
+        "features, without labels.",
+        registry="tasks",
+    )
     projector_hidden_dim: int = key(4096, "BYOL: hidden width of the projector.", ge=1)
     projector_dim: int = key(256, "BYOL: width of the projections.", ge=2)
     predictor_hidden_dim: int = key(4096, "BYOL: hidden width of the predictor.", ge=1)
@@ -39,24 +46,63 @@ class Learning(Section):
 
     def notes(self, recipe: Recipe) -> Iterator[str]:
         names = ("projector_hidden_dim", "projector_dim", "predictor_hidden_dim", "target_decay", "target_decay_end")
-        if self.task == "classification":
-            yield from without_effect(recipe, *names, "online_probe_lr", why=" with `task: classification`")
+        if self.task in ("classification", "multilabel"):
+            yield from without_effect(recipe, *names, "online_probe_lr", why=f" with `task: {self.task}`")
         if self.task == "byol":
             yield from without_effect(recipe, *Loss.model_fields, why=" with `task: byol`, which has its own loss")
 
 
 class Loss(Section):
-    loss: Literal["CE", "BCE"] = key("CE", "Cross entropy, or binary cross entropy per class.")
-    label_smoothing: float = key(0.0, "Share of the target that is spread over all classes.", ge=0, lt=1)
+    loss: Literal["CE", "BCE", "ASL"] = key(
+        "CE",
+        "Cross entropy (with task multilabel that of each class, the same as BCE), binary cross entropy per class, or "
+        "for task multilabel the asymmetric loss (arXiv 2009.14119).",
+    )
+    label_smoothing: float = key(
+        0.0,
+        "Share of the target that is spread over all classes; with task multilabel over yes and no of each class.",
+        ge=0,
+        lt=1,
+    )
     bce_target_thresh: Probability | None = key(
         None, "BCE: after mixing and smoothing, set targets above this to 1 and all others to 0. null: keep them."
     )
     bce_sum: bool = key(False, "BCE: sum over the classes instead of their mean.")
+    asl_gamma_neg: float = key(
+        4.0, "ASL: exponent by which the easy ones among the classes that an image does not have count less.", ge=0
+    )
+    asl_gamma_pos: float = key(0.0, "ASL: the same exponent for the classes that an image has.", ge=0)
+    asl_clip: float = key(
+        0.05, "ASL: a class that an image does not have costs nothing up to this probability.", ge=0, lt=1
+    )
+    class_weights: Literal["auto"] | tuple[Annotated[float, Field(ge=0)], ...] | None = key(
+        None,
+        "Weight of each class in the loss, in the order of the classes. auto: inversely proportional to its number of "
+        "training images, 1 in the mean over the images. Default: all are equal.",
+    )
     reduction: Literal["mean"] = key("mean", "The loss is the mean over the batch.")
 
+    def problems(self, recipe: Recipe) -> Iterator[Finding]:
+        multi_label = recipe.learning.task == "multilabel"
+        if self.loss == "ASL" and recipe.learning.task == "classification":
+            yield "loss", "`loss: ASL` is for any number of classes per image", "add task: multilabel, or use CE or BCE"
+        if multi_label and self.class_weights is not None:
+            yield "class_weights", "`class_weights` is for one class per image", "remove it, or use loss: ASL"
+        threshold, smoothed = self.bce_target_thresh, self.label_smoothing / 2
+        if multi_label and self.loss != "ASL" and threshold is not None and threshold < smoothed:
+            gives = (
+                f"`label_smoothing: {self.label_smoothing:g}` gives a class that an image does not have {smoothed:g}"
+            )
+            message = f"{gives}, which is more than `bce_target_thresh: {threshold:g}`: all targets would become 1"
+            yield "bce_target_thresh", message, "raise bce_target_thresh, or lower label_smoothing"
+
     def notes(self, recipe: Recipe) -> Iterator[str]:
-        if self.loss != "BCE":
+        if self.loss != "ASL":
+            yield from without_effect(recipe, "asl_gamma_neg", "asl_gamma_pos", "asl_clip", why=" without `loss: ASL`")
+        if self.loss == "ASL" or (self.loss == "CE" and recipe.learning.task != "multilabel"):
             yield from without_effect(recipe, "bce_target_thresh", "bce_sum", why=" without `loss: BCE`")
+        if self.class_weights == "auto" and recipe.dataset.sampler == "balanced":
+            yield "`sampler: balanced` and `class_weights: auto` both favor rare classes: their effects multiply"
 
 
 class Evaluation(Section):

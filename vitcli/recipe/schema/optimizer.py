@@ -41,6 +41,12 @@ class Optimizer(Section):
     eps: float | None = key(None, "Term added to the denominator. Default: that of the optimizer.", gt=0)
     clip_grad: bool = key(False, "Clip the joint norm of all gradients.")
     clip_value: float = key(15.0, "Norm above which gradients are scaled down.", gt=0)
+    on_nonfinite: Literal["stop", "skip"] = key(
+        "stop",
+        "A step whose loss or gradients are NaN or infinite never changes the weights. stop: it ends the run; skip: "
+        "the run goes on without it; ten in a row end it.",
+        free=True,
+    )
     gradient_accumulation_steps: int = key(1, "Micro-steps per step.", ge=1, free=True)
     global_batch_size: int | None = key(
         None, "Images per step over all processes; the number of micro-steps follows from it.", ge=1, free=True

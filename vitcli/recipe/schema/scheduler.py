@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 
 class Scheduler(Section):
     epoch_size: int = key(90, "Number of epochs.", ge=1, le=1_000_000)
+    early_stopping_epochs: int | None = key(
+        None,
+        "End the run when the number that chooses the best checkpoint has not improved for this many epochs. "
+        "Default: train epoch_size epochs.",
+        ge=1,
+        free=True,
+    )
     scheduler: Name = key("cosine_decay", "Shape of the learning rate.", registry="schedules")
     lr: float = key(1e-3, "Peak learning rate; with lr_base_batch, the rate for that global batch.", gt=0)
     lr_base_batch: int | None = key(
@@ -45,12 +52,17 @@ class Scheduler(Section):
             yield "warmup_epochs", message, "lower warmup_epochs or cooldown_epochs, or raise epoch_size"
         if self.min_lr > self.lr:
             yield "min_lr", f"min_lr {self.min_lr:g} is above lr {self.lr:g}", "lower min_lr, or raise lr"
+        if self.early_stopping_epochs and not recipe.system.val_while_train:
+            message = "`early_stopping_epochs` waits for an improvement, but nothing is evaluated"
+            yield "early_stopping_epochs", message, "set `val_while_train: true`, or remove early_stopping_epochs"
         milestones = list(self.multi_step_decay_milestones)
         if milestones != sorted(milestones):
             help = f"write {sorted(milestones)}"
             yield "multi_step_decay_milestones", "the milestones must be in increasing order", help
 
     def notes(self, recipe: Recipe) -> Iterator[str]:
+        if self.early_stopping_epochs and self.early_stopping_epochs >= self.epoch_size:
+            yield from without_effect(recipe, "early_stopping_epochs", why=f" in {self.epoch_size} epochs")
         before = self.warmup_epochs if self.warmup_prefix else 0
         if self.decay_epochs and self.num_cycles == 1 and before + self.decay_epochs > self.epoch_size:
             length = f"({before:g} + {self.decay_epochs})"
