@@ -12,6 +12,7 @@ from vitcli.data.batch import Batch
 from vitcli.distributed import all_sum
 from vitcli.evaluators.evaluator import SINGLE_CROP, Answers, Evaluator, Setting, ShouldStop, never, with_labels
 from vitcli.evaluators.images import EvalImages
+from vitcli.evaluators.statistics import wilson
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,8 @@ class EvalResult:
 
     def interval95(self) -> tuple[float, float]:
         """Wilson's 95 % confidence interval of top1, in percent."""
-        n, p, z = self.num_images, self.correct1 / self.num_images, 1.959964
-        center, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return 100 * (center - half) / (1 + z * z / n), 100 * (center + half) / (1 + z * z / n)
+        low, high = wilson(self.correct1, self.num_images)
+        return 100 * low, 100 * high
 
     def as_dict(self, prefix: str = "") -> dict[str, float]:
         return {prefix + name: value for name, value in ({"top1": self.top1, "top5": self.top5} | asdict(self)).items()}
@@ -59,8 +59,9 @@ class Counts:
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
         """logits (B, num_classes) float32, labels (B,)."""
-        right = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]  # (B, 5)
-        self.hits += torch.stack([right[:, 0].sum(), right.sum()])
+        first = logits.argmax(1) == labels  # (B,); of equal logits the first class, which `topk` leaves open
+        among5 = (logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]).any(1)
+        self.hits += torch.stack([first.sum(), (first | among5).sum()])
         self.seen += len(labels)
         self.nll += F.cross_entropy(logits, labels, reduction="sum")
 
