@@ -13,6 +13,7 @@ from vitcli.engine.loop import fit
 from vitcli.engine.nonfinite import MAX_SKIPPED_IN_A_ROW
 from vitcli.engine.resume import ResumePoint
 from vitcli.engine.saving import save, settle
+from vitcli.engine.signals import StopFlag
 from vitcli.engine.state import optimizer_tensors, restore
 from vitcli.engine.step import train_step
 from vitcli.engine.training import Training
@@ -67,7 +68,7 @@ def test_a_skipped_step_changes_no_bit(make, opt: str, value: float):
 
 def test_skipped_steps_are_counted_listed_and_left_out_of_the_means(make):
     training = poison(make(on_nonfinite="skip", log_interval=4, norm=True), 3)
-    fit(training)
+    fit(training, StopFlag())
     assert training.nonfinite.skipped == 1
     assert lines(training) == [{"step": 3, "action": "skip", "images": images_of(training, 3)}]
     clean = make(norm=True)
@@ -92,7 +93,7 @@ def test_skipped_steps_are_counted_listed_and_left_out_of_the_means(make):
 def test_stop_names_the_step_and_its_images(make):
     training = poison(make(log_interval=4), 2)
     with pytest.raises(DivergedError, match="in step 2 ") as error:
-        fit(training)
+        fit(training, StopFlag())
     first = images_of(training, 2)[0]
     assert repr(first) in error.value.message
     assert "--on_nonfinite skip" in str(error.value.help)
@@ -102,7 +103,7 @@ def test_stop_names_the_step_and_its_images(make):
 def test_a_resume_with_skip_gets_past_the_step_that_stopped(make):
     """And ends in the same bits as a run that skipped from the start."""
     whole = poison(make(on_nonfinite="skip", norm=True), 3)
-    fit(whole)
+    fit(whole, StopFlag())
     whole_lines = lines(whole)
     (whole.run_dir / "nonfinite.jsonl").unlink()
     stopped = poison(make(norm=True), 3)
@@ -111,11 +112,11 @@ def test_a_resume_with_skip_gets_past_the_step_that_stopped(make):
     save(stopped)
     settle(stopped)
     with pytest.raises(DivergedError):
-        fit(stopped)
+        fit(stopped, StopFlag())
     folder = stopped.run_dir / "checkpoints" / "step-00000001"
     again = poison(make(on_nonfinite="skip", norm=True), 3)
     restore(again, ResumePoint(folder, read_json(folder / "state.json")))
-    fit(again)
+    fit(again, StopFlag())
     assert bits(again) == bits(whole)
     assert lines(again) == whole_lines, "the line of the first attempt went"
 
@@ -140,7 +141,7 @@ def test_many_in_a_row_end_the_run(make, interval: int):
     training = poison(make(on_nonfinite="skip", log_interval=interval, epoch_size=10), *range(5, 41))
     last = 4 + MAX_SKIPPED_IN_A_ROW
     with pytest.raises(DivergedError, match=f"in each of the steps 5 to {last}"):
-        fit(training)
+        fit(training, StopFlag())
     assert training.progress.step >= last
 
 
@@ -156,7 +157,7 @@ def test_no_checkpoint_with_an_infinite_moment(make):
 
 def test_every_checkpoint_of_a_run_that_skips_is_finite(make):
     training = poison(make(on_nonfinite="skip", ckpt_save_steps=1, log_interval=50, ema=True, norm=True), 2, 3, 6)
-    fit(training)
+    fit(training, StopFlag())
     files = list(training.run_dir.rglob("*.safetensors"))
     assert len(files) >= 8
     for file in files:

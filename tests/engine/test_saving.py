@@ -15,6 +15,7 @@ from vitcli.engine import checkpoint, loop
 from vitcli.engine.checkpoint import load_tensors
 from vitcli.engine.loop import fit
 from vitcli.engine.saving import save, settle
+from vitcli.engine.signals import StopFlag
 from vitcli.engine.step import train_step
 from vitcli.engine.training import Training
 from vitcli.errors import DiskError, Interrupted
@@ -74,7 +75,7 @@ def test_the_same_files_as_without(make, tmp_path: Path, slow: list[int], keys: 
     saved = {}
     for ckpt_async in (True, False):
         training = make(**KEYS | keys, ckpt_async=ckpt_async)
-        fit(training)
+        fit(training, StopFlag())
         saved[ckpt_async] = {
             (folder.name, stem): (folder / f"{stem}.safetensors").read_bytes()
             for folder in checkpoints(training.run_dir)
@@ -95,7 +96,7 @@ def test_an_evaluation_begins_when_everything_is_written(make, monkeypatch: pyte
         return real(*args)
 
     monkeypatch.setattr(loop, "_measure", measure)
-    fit(training)
+    fit(training, StopFlag())
     assert found == [4]
 
 
@@ -109,7 +110,7 @@ def test_no_end_overtakes_the_writing(make, monkeypatch: pytest.MonkeyPatch, slo
     monkeypatch.setattr(loop, "train_step", fails)
     training = make(**KEYS)
     with pytest.raises(type(error)):
-        fit(training)
+        fit(training, StopFlag())
     newest, damaged = newest_valid(training.run_dir)
     assert newest is not None
     assert step_of(newest) == 2
@@ -142,10 +143,10 @@ def test_an_error_of_the_writer_reaches_the_loop(make, monkeypatch: pytest.Monke
     training.reporter.console.quiet = False
     if policy == "stop":
         with pytest.raises(DiskError, match="the disk is full: checkpoint 2"):
-            fit(training)
+            fit(training, StopFlag())
         assert training.progress.step == 3, "not only at the next save, of step 4"
     else:
-        fit(training)
+        fit(training, StopFlag())
         assert "the disk is full: checkpoint 2" in capsys.readouterr().out
     assert [step_of(folder) for folder in checkpoints(training.run_dir)] == ([] if policy == "stop" else [4])
 

@@ -12,6 +12,7 @@ from vitcli.engine.loop import fit
 from vitcli.engine.meter import MAX_DROPPED_IN_A_ROW
 from vitcli.engine.resume import ResumePoint
 from vitcli.engine.saving import save, settle
+from vitcli.engine.signals import StopFlag
 from vitcli.engine.state import restore
 from vitcli.engine.step import train_step
 from vitcli.engine.training import Training
@@ -73,7 +74,7 @@ def test_nan_never_reaches_a_weight(make, opt: str):
 
     training.task.prepare = poisoned
     with pytest.raises(DivergedError, match="in step 3"):
-        fit(training)
+        fit(training, StopFlag())
     assert torch.equal(weights(training), before["weights"])
     assert weights(training).isfinite().all()
     assert not list((training.run_dir / "checkpoints").iterdir())
@@ -160,7 +161,7 @@ def test_dropped_steps_in_a_row_are_divergence(make):
     for p in training.task.parameters():
         p.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(DivergedError, match="infinite gradients and were dropped; the loss scale of fp16 fell to"):
-        fit(training)
+        fit(training, StopFlag())
     assert training.progress.step == MAX_DROPPED_IN_A_ROW
     assert torch.equal(weights(training), before)
 

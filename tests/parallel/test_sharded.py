@@ -21,7 +21,8 @@ from vitcli.recipe.load import load_recipe
         (4, ["frozen"], 1e-5),
         (2, ["bf16"], 5e-3),  # AdamW turns roundings of gradients that are 0 but for them into whole steps
         pytest.param(2, ["byol"], 5e-3, marks=pytest.mark.soak),
-        pytest.param(2, ["fastvit", "rmsprop", "adagrad"], 1e-5, marks=pytest.mark.soak),
+        pytest.param(2, ["fastvit", "rmsprop"], 1e-5, marks=pytest.mark.soak),
+        pytest.param(2, ["adagrad"], 1e-4, marks=pytest.mark.soak),  # its first step is the sign of the gradient
     ],
 )
 def test_shards_equal_replicas(tmp_path: Path, torchrun, num_ranks: int, cases: list[str], tolerance: float):

@@ -16,6 +16,7 @@ from vitcli.distributed import World, joined
 from vitcli.engine.build import build_training
 from vitcli.engine.loop import fit
 from vitcli.engine.resume import ResumePoint
+from vitcli.engine.signals import StopFlag
 from vitcli.engine.state import restore
 from vitcli.engine.training import Training
 from vitcli.log import Reporter
@@ -57,7 +58,7 @@ def build(case: str, world: World, run_dir: Path, parallel: str) -> Training:
 
 
 def run(training: Training) -> None:
-    fit(training)
+    fit(training, StopFlag())
     training.reporter.close()
 
 

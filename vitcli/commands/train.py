@@ -21,6 +21,7 @@ from vitcli.engine.opened_data import open_data
 from vitcli.engine.precision import chosen_amp
 from vitcli.engine.preflight import check_device, check_frozen, check_launch, check_weights, with_absolute_paths
 from vitcli.engine.resume import ResumePoint, check_global_batch, check_resume, claim_run_dir
+from vitcli.engine.signals import stop_flag
 from vitcli.engine.state import restore
 from vitcli.engine.training import Training
 from vitcli.errors import DiskError, DivergedError, Interrupted, LostContact, UsageError, VitcliError
@@ -143,17 +144,18 @@ def _announce(training: Training, splits: Splits) -> None:
 
 
 def _fit(training: Training) -> TrainResult:
-    """The training itself; status.json says how it ended."""
+    """The training itself; status.json says how it ended, also where torchrun ends this rank because of another."""
     start = time.perf_counter()
-    decided_on_main(lambda: run_dir.write_status(training.run_dir, "running"))
-    try:
-        facts = training.run_dir, training.world, training.plan.global_batch, training.progress
-        with failures_in_words(*facts):
-            fit(training)
-    except BaseException as error:
-        _record_end(training, error)
-        raise
-    return _finish(training, time.perf_counter() - start)
+    with stop_flag() as stop:
+        decided_on_main(lambda: run_dir.write_status(training.run_dir, "running"))
+        try:
+            facts = training.run_dir, training.world, training.plan.global_batch, training.progress
+            with failures_in_words(*facts):
+                fit(training, stop)
+        except BaseException as error:
+            _record_end(training, error)
+            raise
+        return _finish(training, time.perf_counter() - start)
 
 
 def _record_end(training: Training, error: BaseException) -> None:

@@ -8,7 +8,7 @@ from vitcli.engine.last_step import last_step_saved
 from vitcli.engine.nonfinite import DIVERGED_HELP
 from vitcli.engine.run_dir import how_to_continue, told_to_others
 from vitcli.engine.saving import check_between_steps, finish, save, settle
-from vitcli.engine.signals import StopFlag, stop_flag
+from vitcli.engine.signals import StopFlag
 from vitcli.engine.step import train_step
 from vitcli.engine.training import Training
 from vitcli.engine.upcoming import Upcoming
@@ -17,8 +17,8 @@ from vitcli.evaluators.evaluator import Stopped, UnreadableImages
 from vitcli.tasks.task import Measurement
 
 
-def fit(training: Training) -> None:
-    """Train from `training.progress.step` to the end, or until `why_stopped` gives a reason.
+def fit(training: Training, stop: StopFlag) -> None:
+    """Train from `training.progress.step` to the end, or until `stop` is set or `why_stopped` gives a reason.
 
     Raises:
         Interrupted: a signal came, or torchrun is gone; everything up to the present step is in a checkpoint.
@@ -28,7 +28,7 @@ def fit(training: Training) -> None:
         DiskError: the disk refuses a file of the run.
     """
     training.reporter.start(training.total_steps, training.progress.step)
-    with stop_flag() as stop, last_step_saved(training):
+    with last_step_saved(training):
         try:
             _fit(training, stop)
         finally:  # whatever ended it, the checkpoint that is being written is completed
