@@ -10,6 +10,7 @@ from vitcli.disk import disk_errors
 from vitcli.distributed import decided_on_main
 from vitcli.engine import checkpoint, run_dir
 from vitcli.engine.bad_images import BAD_IMAGES, unreadable_in_evaluation
+from vitcli.engine.run_lock import lock
 from vitcli.engine.state_fields import missing_in
 from vitcli.errors import DataError, ResumeError
 from vitcli.recipe import schema
@@ -86,7 +87,7 @@ def claim_run_dir(recipe: Recipe) -> tuple[Path, ResumePoint | None, list[str]]:
         resumed = _folder_to_resume(recipe)
         folder = resumed or run_dir.new_run_dir(recipe.name, recipe.checkpoint.run_dir)
         run_dir.ensure_writable(folder)
-        run_dir.lock(folder)
+        lock(folder)
         with disk_errors("a file", folder):
             run_dir.clean_up(folder)
             checkpoint.clean_up(folder)

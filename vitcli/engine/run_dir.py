@@ -9,7 +9,6 @@ runs/<recipe>-<time>-<4 hex>/
     listing.safetensors                                  the names in folders of very many images
 """
 
-import fcntl
 import json
 import os
 import platform
@@ -19,16 +18,17 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from vitcli.disk import disk_errors, tried_again, write_whole
+from vitcli.engine import run_lock
 from vitcli.errors import DiskError, UsageError, VitcliError, is_disk_full
 from vitcli.weights import json_file
 from vitcli.weights.checkpoint_folders import checkpoints, step_of
 
-_HELD: list[Any] = []  #: open lock files; closed by the end of the process
+if TYPE_CHECKING:  # the folder of a run is read without torch
+    import torch
+
 #: what `ensure_writable` and `write_whole` make, with the process that makes it
 _TEMPORARY = re.compile(
     r"\.(?:probe-|(?:recipe\.yaml|split\.csv|listing\.safetensors|(?:metrics|bad_images|nonfinite)\.jsonl"
@@ -94,36 +94,6 @@ def ensure_writable(path: Path) -> None:
         raise _cannot_write(path, error) from None
 
 
-def lock(run_dir: Path) -> None:
-    """Keep other processes out of the run until this one ends, for whatever reason.
-
-    A POSIX lock, because loader processes do not inherit it: they may outlive a killed training process by seconds.
-
-    Raises:
-        UsageError: another process trains in this folder.
-    """
-    file = (run_dir / ".lock").open("a+")
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        file.close()
-        raise UsageError(f"{run_dir} is in use by {holder}", help="wait for it, or choose another --run_dir") from None
-    except OSError:  # a file system without locks: nothing keeps others out, but nothing is wrong either
-        file.close()
-        return
-    with disk_errors(".lock", run_dir):
-        file.truncate(0)
-        file.write(_holder())
-        file.flush()
-    _HELD.append(file)
-
-
-def _holder() -> str:
-    return f"process {os.getpid()} on {platform.node()}"
-
-
 def begin(run_dir: Path, texts: dict[str, str]) -> None:
     """Make the folder a run: write its files, name -> text, the last of which is recipe.yaml, and make checkpoints/.
 
@@ -146,14 +116,13 @@ def begin(run_dir: Path, texts: dict[str, str]) -> None:
 
 def check_there(run_dir: Path) -> None:
     """Raises DiskError if the folder, once locked, is no longer that of the run: deleted, moved, or another run's."""
-    if not _HELD:
+    if not run_lock.is_locking():
         return
     if not is_there(run_dir):
         message = f"{run_dir} is gone: it was deleted or moved while the run was using it"
         raise DiskError(message, help="start a new run; nothing was written to the folder after that")
-    with suppress(FileNotFoundError):
-        if (holder := (run_dir / ".lock").read_text()) != _holder():
-            raise DiskError(f"{run_dir} was replaced: it is used by {holder or 'another process'} now")
+    if holder := run_lock.replaced_by(run_dir):
+        raise DiskError(f"{run_dir} was replaced: it is used by {holder} now")
 
 
 def is_there(run_dir: Path) -> bool:
@@ -171,9 +140,7 @@ def how_to_continue(run_dir: Path) -> str:
 
 def leave(run_dir: Path) -> None:
     """Release the run; remove its folder if nothing was started in it."""
-    while _HELD:
-        with suppress(OSError):
-            _HELD.pop().close()
+    run_lock.unlock()
     if not is_there(run_dir):
         with suppress(OSError):  # it holds something of the user's
             (run_dir / ".lock").unlink(missing_ok=True)
@@ -265,8 +232,9 @@ def is_running(pid: int) -> bool:
     return True
 
 
-def environment(device: torch.device, world_size: int) -> dict[str, Any]:
+def environment(device: "torch.device", world_size: int) -> dict[str, Any]:
     """What the numbers of this run depend on besides the recipe."""
+    import torch
     import torchvision
 
     accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else None
