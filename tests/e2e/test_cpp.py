@@ -6,9 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import vitcli
-from tests.support.commands import ROOT
 from vitcli.commands.export import ExportPlan, export
 from vitcli.data.decode import open_image
 from vitcli.data.eval_transform import build_eval_transform
@@ -47,26 +44,6 @@ RUNTIMES: dict[str, tuple[str, ExportPlan]] = {
     "aoti": ("torch", ExportPlan(to="aoti")),
 }
 IN_EVERY_RUN = ("openvino",)  #: the others are built and tried with VITCLI_ALL_RUNTIMES=1 only
-
-
-@pytest.fixture(scope="module")
-def build(tmp_path_factory) -> Callable[[str], Path]:
-    """Runtime -> the folder of the programs `classify` and `pixels`, built once."""
-
-    @cache
-    def built(runtime: str) -> Path:
-        folder = tmp_path_factory.mktemp(f"build_{runtime}")
-        configure = ["cmake", "-S", ROOT / "deploy" / "cpp", "-B", folder]
-        configure += [f"-DRUNTIME={runtime}", f"-DPYTHON={sys.executable}"]
-        if runtime == "onnxruntime":
-            configure.append(f"-DONNXRUNTIME_DIR={os.environ['ONNXRUNTIME_DIR']}")
-        for command in (configure, ["cmake", "--build", folder]):
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stdout + done.stderr
-            assert "warning:" not in done.stderr, done.stderr
-        return folder
-
-    return built
 
 
 def trained(folder: Path, **words: Any) -> Path:

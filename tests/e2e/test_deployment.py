@@ -36,8 +36,9 @@ def documented() -> list[str]:
     not (shutil.which("cmake") and shutil.which("c++") and importlib.util.find_spec("openvino")),
     reason="cmake, a C++ compiler and openvino needed",
 )
-def test_from_training_to_cpp(image_folder: Path, tmp_path: Path):
+def test_from_training_to_cpp(image_folder: Path, tmp_path: Path, build):
     (tmp_path / "deploy").symlink_to(ROOT / "deploy")
+    (tmp_path / "build").symlink_to(build("openvino"))  # by the same commands: cmake finds everything up to date
     (tmp_path / "photos").mkdir()
     ramp = np.linspace(0, 255, 50 * 70 * 3).reshape(50, 70, 3).astype(np.uint8)
     Image.fromarray(ramp).save(tmp_path / "photos" / "photo.png")

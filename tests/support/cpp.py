@@ -1,0 +1,30 @@
+"""The programs of deploy/cpp, built once for all tests and all of their processes."""
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.commands import ROOT
+
+
+def built(runtime: str, shared: Path) -> Path:
+    """The folder of the programs `classify` and `pixels`; in `shared`, which is the same for all test processes."""
+    folder = shared / f"cpp_{runtime}"
+    with (shared / f"cpp_{runtime}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "classify").exists():
+            _build(runtime, folder)
+    return folder
+
+
+def _build(runtime: str, folder: Path) -> None:
+    configure = ["cmake", "-S", ROOT / "deploy" / "cpp", "-B", folder]
+    configure += [f"-DRUNTIME={runtime}", f"-DPYTHON={sys.executable}"]
+    if runtime == "onnxruntime":
+        configure.append(f"-DONNXRUNTIME_DIR={os.environ['ONNXRUNTIME_DIR']}")
+    for command in (configure, ["cmake", "--build", folder]):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "warning:" not in done.stderr, done.stderr
