@@ -22,7 +22,7 @@ FLOORS = {
     "tasks": 4, "evaluators": 4, "weights": 4,
     "networks": 5,
     "engine": 6,
-    "report": 7, "deploy": 7,
+    "report": 7, "deploy": 7, "doctor": 7,
     "commands": 8,
     "cli": 9, "__main__": 10, "__init__": 10,
 }  # fmt: skip

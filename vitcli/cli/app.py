@@ -8,6 +8,7 @@ import typer
 
 from vitcli.cli.data import data_app
 from vitcli.cli.deployment import deployment_app
+from vitcli.cli.doctor import doctor_app
 from vitcli.cli.models import models_app
 from vitcli.cli.recipes import recipes_app
 from vitcli.cli.training import training_app
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(training_app)
 app.add_typer(deployment_app)
+app.add_typer(doctor_app)
 app.add_typer(data_app, name="data")
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(models_app, name="models")

@@ -1,0 +1,26 @@
+"""`vitcli doctor`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option, Typer
+
+from vitcli.cli.options import JsonOption
+
+doctor_app = Typer()
+
+
+@doctor_app.command()
+def doctor(
+    run_dir: Annotated[
+        Path, Option("--run_dir", metavar="DIR", help="Where runs are written: its disk is looked at.")
+    ] = Path("runs"),
+    json: JsonOption = None,
+) -> None:
+    """Check this installation and this machine: versions, devices, memory, disk, limits, known traps.
+
+    The exit code is 0 if nothing will fail, and 2 if there is a problem.
+    """
+    from vitcli.commands.doctor import doctor as run
+
+    run(run_dir, json_file=json)

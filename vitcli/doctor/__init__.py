@@ -1,0 +1,1 @@
+"""What `vitcli doctor` looks at: packages, the machine, devices. Nothing here imports torch into this process."""
