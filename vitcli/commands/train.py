@@ -1,6 +1,5 @@
 """`vitcli train`: from a recipe and a folder of images to a run with its checkpoints."""
 
-import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from vitcli.engine.opened_data import open_data
 from vitcli.engine.precision import chosen_amp
 from vitcli.engine.preflight import check_device, check_frozen, check_launch, check_weights, with_absolute_paths
 from vitcli.engine.resume import ResumePoint, check_global_batch, check_resume, claim_run_dir
+from vitcli.engine.sessions import Clock, Session, earlier_sessions
 from vitcli.engine.signals import stop_flag
 from vitcli.engine.state import restore
 from vitcli.engine.training import Training
@@ -43,7 +43,7 @@ class TrainResult:
     best: float | None
     best_step: int | None
     last: float | None
-    seconds: float
+    seconds: float  #: of training, over all sessions
 
 
 def train(recipe: Recipe) -> TrainResult:
@@ -72,6 +72,7 @@ def train(recipe: Recipe) -> TrainResult:
 
 def _train(recipe: Recipe, world: World, folder: Path, point: ResumePoint | None, reporter: Reporter) -> TrainResult:
     """The run as a table of contents."""
+    earlier = decided_on_main(partial(earlier_sessions, folder))
     recipe, splits = open_data(recipe, reporter, folder)
     data_facts = decided_on_main(partial(_data_facts, splits, recipe.dataset.data_fingerprint))
     if point:
@@ -91,7 +92,7 @@ def _train(recipe: Recipe, world: World, folder: Path, point: ResumePoint | None
         decided_on_main(lambda: run_dir.begin(folder, _run_files(training, splits)))
         reporter.record_in(folder, step=0)
     _announce(training, splits)
-    return _fit(training)
+    return _fit(training, earlier)
 
 
 def _data_facts(splits: Splits, extent: Extent) -> dict[str, Any]:
@@ -143,22 +144,26 @@ def _announce(training: Training, splits: Splits) -> None:
     say(f"training {epochs} epochs x {plan.steps_per_epoch} steps of {plan.global_batch} images{split}")
 
 
-def _fit(training: Training) -> TrainResult:
+def _fit(training: Training, earlier: list[Session]) -> TrainResult:
     """The training itself; status.json says how it ended, also where torchrun ends this rank because of another."""
-    start = time.perf_counter()
+    clock = Clock(earlier)
     with stop_flag() as stop:
-        decided_on_main(lambda: run_dir.write_status(training.run_dir, "running"))
+        decided_on_main(lambda: _write_status(training, "running", sessions=clock.going_on))
         try:
             facts = training.run_dir, training.world, training.plan.global_batch, training.progress
             with failures_in_words(*facts):
                 fit(training, stop)
         except BaseException as error:
-            _record_end(training, error)
+            _record_end(training, clock, error)
             raise
-        return _finish(training, time.perf_counter() - start)
+        return _finish(training, clock)
 
 
-def _record_end(training: Training, error: BaseException) -> None:
+def _write_status(training: Training, status: str, **facts: Any) -> None:
+    run_dir.write_status(training.run_dir, status, metric=training.task.primary, **facts)
+
+
+def _record_end(training: Training, clock: Clock, error: BaseException) -> None:
     """Word for the other ranks, and status.json on rank 0, as far as the disk takes them."""
     if not run_dir.is_there(training.run_dir):
         return
@@ -171,18 +176,20 @@ def _record_end(training: Training, error: BaseException) -> None:
     status = {DivergedError.exit_code: "diverged", Interrupted.exit_code: "interrupted"}.get(exit_code, "failed")
     message = error.message if known else f"{type(error).__name__}: {error}"
     try:
-        run_dir.write_status(training.run_dir, status, exit_code=exit_code, message=message)
+        _write_status(training, status, exit_code=exit_code, message=message, sessions=clock.ended)
     except DiskError as refused:
         training.reporter.note(f"status.json still says `running`: {refused.message}")
 
 
-def _finish(training: Training, seconds: float) -> TrainResult:
+def _finish(training: Training, clock: Clock) -> TrainResult:
     """The table at the end, and the command that comes next."""
     progress, reporter, metric = training.progress, training.reporter, training.task.primary
     reporter.close()
+    seconds, num_sessions = clock.seconds, len(clock.ended)
     last = progress.primary.get(progress.step)
     run = relative(training.run_dir)
-    rows = [("run", run), ("steps", f"{progress.step:,}"), ("time", f"{seconds / 60:.1f} min")]
+    of_sessions = f" in {num_sessions} sessions" if num_sessions > 1 else ""
+    rows = [("run", run), ("steps", f"{progress.step:,}"), ("time", f"{seconds / 60:.1f} min{of_sessions}")]
     if progress.best_step is not None:
         epoch = progress.best_step // training.plan.steps_per_epoch
         rows.append((f"best {metric}", f"{progress.best:.2f} (epoch {epoch})"))
@@ -198,7 +205,7 @@ def _finish(training: Training, seconds: float) -> TrainResult:
     reporter.table("done", rows)
     reporter.say(f"next: {training.task.next_command(run)}{plugin_words()}")
     if training.world.is_main:
-        facts = {"step": progress.step, "metric": metric, "best": progress.best, "stopped_early": stopped_early}
-        run_dir.write_status(training.run_dir, "done", **facts)
+        facts = {"step": progress.step, "best": progress.best, "stopped_early": stopped_early}
+        _write_status(training, "done", **facts, sessions=clock.ended)
     best = progress.best, progress.best_step
     return TrainResult(training.run_dir, progress.step, metric, *best, last, seconds)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vitcli.engine.run_lock import user_of
+from vitcli.engine.sessions import seconds_of, sessions_in
 from vitcli.errors import DataError, RecipeError
 from vitcli.recipe.library import shipped_recipes
 from vitcli.report.metrics_file import Line, Metrics, read_metrics
@@ -160,22 +161,18 @@ class RunRecord:
     # -- time and size ----------------------------------------------------------------------------------------------
 
     @property
-    def sessions(self) -> list[dict[str, Any]]:
-        """One entry for each time that the run was started or continued: start, seconds if it ended by itself."""
-        listed = self.state.get("sessions")
-        sessions = listed if isinstance(listed, list) else []
-        return [one for one in sessions if isinstance(one, dict) and number(one.get("start")) is not None]
-
-    @property
     def num_sessions(self) -> int:
-        return len(self.sessions) or 1
+        """How often the run was started or continued."""
+        return len(sessions_in(self.state)) or 1
 
     @property
     def seconds(self) -> float | None:
         """Of training, over all sessions. Without word of them: between the first and the last line."""
-        if self.sessions:
-            return sum(map(self._seconds_of, self.sessions))
-        first, last = (number(line.get("time")) for line in (self.metrics.first, self.metrics.last))
+        last = number(self.metrics.last.get("time"))
+        if sessions := sessions_in(self.state):
+            end = time.time() if self.user else last or 0.0
+            return sum(seconds_of(session, end) for session in sessions)
+        first = number(self.metrics.first.get("time"))
         return None if first is None or last is None else max(0.0, last - first)
 
     @property
@@ -231,13 +228,6 @@ class RunRecord:
                 names = [name for line in lines for name in line if line[name] == primary[line["step"]]]
                 return next((name for name in names if name not in ("step", "epoch")), None)
         return None
-
-    def _seconds_of(self, session: dict[str, Any]) -> float:
-        """A session that was killed lasted until the run last wrote something."""
-        if (seconds := number(session.get("seconds"))) is not None:
-            return seconds
-        end = time.time() if self.user else self.last_seen
-        return max(0.0, end - session["start"])
 
     def _status_time(self) -> float | None:
         with suppress(TypeError, ValueError, OverflowError):
