@@ -1,6 +1,7 @@
 """Run folders written by hand, as training writes them, with invented numbers."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ def write_run(
     split = {"num_images": 8, "sha256": "00"}
     (path / "data.json").write_text(json.dumps({"class_names": ["cat", "dog"], "train": split, "val": split}))
     facts = {"status": "done", "metric": "top1", "step": 4 * len(values)} if status is None else status
-    (path / "status.json").write_text(json.dumps({"time": "2023-11-14T22:00:00"} | facts))
+    written = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(START))
+    (path / "status.json").write_text(json.dumps({"time": written} | facts))
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines(values)))
     return path
 
@@ -35,7 +37,7 @@ def lines(values: tuple[float, ...]) -> list[dict[str, Any]]:
     """Of metrics.jsonl; after each epoch a line of training, and a line of evaluation ten seconds later."""
     found = []
     for epoch, value in enumerate(values, 1):
-        step, time = 4 * epoch, START + EPOCH_SECONDS * epoch
-        found.append({"kind": "train", "step": step, "epoch": epoch, "loss": 1 / epoch, "lr": 0.1, "time": time})
-        found.append({"kind": "val", "step": step, "epoch": epoch, "nll": 1.0, "top1": value, "time": time + 10})
+        step, when = 4 * epoch, START + EPOCH_SECONDS * epoch
+        found.append({"kind": "train", "step": step, "epoch": epoch, "loss": 1 / epoch, "lr": 0.1, "time": when})
+        found.append({"kind": "val", "step": step, "epoch": epoch, "nll": 1.0, "top1": value, "time": when + 10})
     return found

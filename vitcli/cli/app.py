@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -11,6 +11,7 @@ from vitcli.cli.deployment import deployment_app
 from vitcli.cli.doctor import doctor_app
 from vitcli.cli.models import models_app
 from vitcli.cli.recipes import recipes_app
+from vitcli.cli.runs import runs_app
 from vitcli.cli.training import training_app
 from vitcli.cli.weights import weights_app
 from vitcli.errors import UsageError, VitcliError, show, show_brief, show_traceback
@@ -31,8 +32,26 @@ app.add_typer(deployment_app)
 app.add_typer(doctor_app)
 app.add_typer(data_app, name="data")
 app.add_typer(recipes_app, name="recipes")
+app.add_typer(runs_app, name="runs")
 app.add_typer(models_app, name="models")
 app.add_typer(weights_app, name="weights")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from vitcli.commands.version import version
+
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show versions and exit.")
+    ] = False,
+) -> None:
+    """The options of the program itself."""
 
 
 def main(words: list[str] | None = None) -> None:

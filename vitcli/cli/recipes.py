@@ -9,7 +9,7 @@ from vitcli.cli.options import COLLECT_UNKNOWN, PluginOption, unknown_options
 from vitcli.commands import recipes
 
 recipes_app = Typer(no_args_is_help=True, help="List, show, copy, check and compare recipes.")
-_Recipe = Annotated[str, Argument(metavar="RECIPE", help="YAML file, or the name of a shipped recipe.")]
+_Recipe = Annotated[str, Argument(metavar="RECIPE", help="YAML file, name of a shipped recipe, or folder of a run.")]
 
 
 @recipes_app.command("ls")

@@ -18,7 +18,7 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def find_recipe(source: str | Path) -> Path:
-    """The file `source` names: a path, or the name of a shipped recipe with or without `.yaml`.
+    """The file `source` names: a path, the folder of a run, or the name of a shipped recipe with or without `.yaml`.
 
     Raises:
         RecipeError: there is no such recipe; the message has the nearest name.
@@ -26,6 +26,8 @@ def find_recipe(source: str | Path) -> Path:
     path = Path(source)
     if path.is_file():
         return path
+    if (of_run := path / "recipe.yaml").is_file():
+        return of_run
     shipped, name = shipped_recipes(), path.name.removesuffix(".yaml")
     if path.parent == Path() and name in shipped:
         return shipped[name]

@@ -1,5 +1,6 @@
 """Finds runs: those below a folder, and the one that a word of a command means."""
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,9 +18,19 @@ _DEPTH = 2
 
 def is_run(path: Path) -> bool:
     """Whether the folder holds at least two of the things that training writes."""
+    return _num_parts(path) >= 2
+
+
+def is_surely_run(path: Path) -> bool:
+    """Whether so much of a run is there that it may be removed with all that is in it: another project has a
+    data.json and checkpoints too."""
+    return _num_parts(path) >= 4 and not (path / ".git").exists()
+
+
+def _num_parts(path: Path) -> int:
     with suppress(OSError):
-        return path.is_dir() and sum((path / part).exists() for part in _PARTS) >= 2
-    return False
+        return sum((path / part).exists() for part in _PARTS) if path.is_dir() else 0
+    return 0
 
 
 def runs_below(folder: Path) -> list[Path]:
@@ -28,8 +39,8 @@ def runs_below(folder: Path) -> list[Path]:
     Raises:
         UsageError: there is no such folder, or it cannot be read.
     """
-    if not folder.is_dir():
-        what = f"{folder} is not a folder" if folder.exists() else f"there is no folder {folder}"
+    if not os.path.isdir(folder):  # Path raises if the name is too long
+        what = f"{folder} is not a folder" if os.path.exists(folder) else f"there is no folder {folder}"
         raise UsageError(what, help=_did_you_mean(folder) or "give a folder that holds runs")
     try:
         return [folder] if is_run(folder) else sorted(_search(folder, _DEPTH))
@@ -59,7 +70,7 @@ def find_run(word: str) -> Path:
         return path
     if path.parent == Path() and is_run(below):
         return below
-    if not path.exists():
+    if not os.path.exists(path):  # Path raises if the name is too long
         raise UsageError(f"there is no run {word}", help=_did_you_mean(path) or "`vitcli runs ls DIR` lists the runs")
     if path.parent.name == "checkpoints":
         raise UsageError(f"{word} is a checkpoint, not a run", help=f"give its run: {path.parents[1]}")

@@ -178,8 +178,8 @@ class RunRecord:
     @property
     def last_seen(self) -> float:
         """When the run last wrote something, in seconds since 1970."""
-        times = [number(self.metrics.last.get("time")), self._status_time(), *map(_changed, checkpoints(self.path)[:1])]
-        return max(filter(None, times), default=_changed(self.path))
+        said = [number(self.metrics.last.get("time")), self._status_time()]
+        return max(filter(None, said), default=_changed(self.path))  # a copy has other times, but says the same
 
     @cached_property
     def num_bytes(self) -> int:
