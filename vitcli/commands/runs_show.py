@@ -61,7 +61,8 @@ def _summary(run: RunRecord) -> list[str]:
     by = f", by {run.user}" if run.user else ""
     rows = {
         "folder": f"{run.path}, {in_words.size(run.num_bytes)}",
-        "status": f"{run.status}{by}: {epochs(run)} epochs, step {run.step:,}{trained}; last written {age} ago",
+        "status": f"{run.status}{by}: {epochs(run)} epochs, step {run.step:,}{trained}",
+        "written": f"{age} ago",
         "message": run.state.get("message") or run.state.get("stopped_early"),
         "data": _data(run),
         "model": run.recipe.get("model"),

@@ -1,7 +1,7 @@
 """Reads metrics.jsonl of a run, whole or cut: what was logged while training, and what each evaluation found."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -10,8 +10,9 @@ from typing import Any
 
 Line = dict[str, Any]
 
-#: how log.Reporter begins a line of training; thousands of them are only looked at when somebody asks
-_TRAIN = b'{"kind": "train"'
+# How log.Reporter begins a line. The thousands of training are only looked at when somebody asks.
+_TRAIN = b'\n{"kind": "train"'
+_VAL = b'\n{"kind": "val"'
 
 
 @dataclass(frozen=True)
@@ -19,26 +20,25 @@ class Metrics:
     """The lines of one run, by step. A step that was logged twice counts as it was logged last."""
 
     val_lines: list[Line] = field(default_factory=list)  #: of evaluations: step, epoch, and numbers by name
-    num_damaged: int = 0  #: lines that could not be read
-    _train: list[bytes] = field(default_factory=list)
+    num_damaged: int = 0  #: lines that could not be read, of those that were looked at
+    _text: bytes = b""  #: with the lines of training
 
     @cached_property
     def train_lines(self) -> list[Line]:
         """Of training: step, epoch, loss, lr, images_per_second, …"""
-        return _by_step(filter(None, map(_line, self._train)))
+        return _by_step(filter(None, map(_line, _lines(self._text, _TRAIN))))
 
-    @property
+    @cached_property
     def first(self) -> Line:
         """The first line of any kind, or an empty one."""
-        return min(self._ends(self._train, self.val_lines), key=lambda line: line["step"], default={})
+        ends = [*islice(filter(None, map(_line, _lines(self._text, _TRAIN))), 1), *self.val_lines[:1]]
+        return min(ends, key=lambda line: line["step"], default={})
 
-    @property
+    @cached_property
     def last(self) -> Line:
         """The last line of any kind, or an empty one; an evaluation follows the training of its step."""
-        return max(self._ends(self._train[::-1], self.val_lines[::-1])[::-1], key=lambda line: line["step"], default={})
-
-    def _ends(self, train: list[bytes], val: list[Line]) -> list[Line]:
-        return [*islice(filter(None, map(_line, train)), 1), *val[:1]]
+        ends = [*self.val_lines[-1:], *islice(filter(None, map(_line, _lines_from_end(self._text, _TRAIN))), 1)]
+        return max(ends, key=lambda line: line["step"], default={})
 
 
 def read_metrics(path: Path) -> Metrics:
@@ -47,16 +47,41 @@ def read_metrics(path: Path) -> Metrics:
     Raises:
         OSError: it cannot be read.
     """
-    *lines, rest = path.read_bytes().split(b"\n")
-    train = [line for line in lines if line.startswith(_TRAIN)]
-    others = [line for line in lines if line.strip() and not line.startswith(_TRAIN)]
-    if rest:
-        (train if _line(rest) and rest.startswith(_TRAIN) else others).append(rest)
-    read = list(map(_line, others))
-    damaged = read.count(None) - (bool(rest) and _line(rest) is None)
-    found = [line for line in read if line]
-    train += [json.dumps(line).encode() for line in found if line.get("kind") == "train"]
-    return Metrics(_by_step(line for line in found if line.get("kind") == "val"), damaged, train)
+    whole, _, rest = path.read_bytes().rpartition(b"\n")
+    text = b"\n" + whole
+    if _line(rest):
+        text += b"\n" + rest
+    if text.count(_TRAIN) + text.count(_VAL) != text.count(b"\n"):
+        return _read_each(text)
+    return _of_kind_val([_line(line) for line in _lines(text, _VAL)], text)
+
+
+def _read_each(text: bytes) -> Metrics:
+    """The same where some lines are not as we write them."""
+    read = [_line(line) for line in text.split(b"\n") if line.strip()]
+    train = [json.dumps({"kind": "train"} | line).encode() for line in read if line and line.get("kind") == "train"]
+    others = [line for line in read if line is None or line.get("kind") == "val"]
+    return _of_kind_val(others, b"".join(b"\n" + line for line in train))
+
+
+def _of_kind_val(read: list[Line | None], text: bytes) -> Metrics:
+    return Metrics(_by_step(filter(None, read)), read.count(None), text)
+
+
+def _lines(text: bytes, start: bytes) -> Iterator[bytes]:
+    at = text.find(start)
+    while at >= 0:
+        end = text.find(b"\n", at + 1)
+        yield text[at + 1 : end if end >= 0 else None]
+        at = text.find(start, at + 1)
+
+
+def _lines_from_end(text: bytes, start: bytes) -> Iterator[bytes]:
+    at = text.rfind(start)
+    while at >= 0:
+        end = text.find(b"\n", at + 1)
+        yield text[at + 1 : end if end >= 0 else None]
+        at = text.rfind(start, 0, at)
 
 
 def _line(text: bytes) -> Line | None:

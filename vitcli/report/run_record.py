@@ -131,7 +131,7 @@ class RunRecord:
         named = self.state.get("metric")
         return named if isinstance(named, str) else self._metric_of_checkpoint()
 
-    @property
+    @cached_property
     def values(self) -> list[tuple[int, float]]:
         """(step, `metric`) of every evaluation."""
         found = [(line["step"], number(line.get(self.metric))) for line in self.val_lines if self.metric]
@@ -140,12 +140,16 @@ class RunRecord:
     @property
     def best(self) -> float | None:
         """The largest value of `metric`."""
-        return max((value for _, value in self.values), default=None)
+        return self._best[1]
 
     @property
     def best_step(self) -> int | None:
         """The first step with this value."""
-        return next((step for step, value in self.values if value == self.best), None)
+        return self._best[0]
+
+    @cached_property
+    def _best(self) -> tuple[int | None, float | None]:
+        return max(self.values, key=lambda item: item[1], default=(None, None))
 
     @property
     def best_epoch(self) -> int | None:
