@@ -15,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 from tests.commands.conftest import NAMES, SIZE, expected
+from tests.networks.test_opened import checkpoint
 from tests.support.commands import environment
 from vitcli.commands.predict import predict
 from vitcli.data.find_images import find_images
@@ -170,6 +171,57 @@ def test_files_that_cannot_be_written(artifact, pictures: list[Path], tmp_path: 
             predict(source, [str(pictures[0])], json=Path("/dev/full"))
 
 
+def test_pictures_of_the_answers(artifact, pictures: list[Path], tmp_path: Path, capsys):
+    bad = pictures[0].with_name("3a.jpg")
+    bad.write_bytes(b"no image")
+    source, images = artifact(names=["red", "green", "blue", "cat\u732b"]), [pictures[0].parent]
+    plain = answers(source, images, on_bad_image="skip")
+    assert answers(source, images, on_bad_image="skip", overlay=tmp_path / "new" / "drawn", batch_size=2) == plain
+    names = sorted(file.name for file in (tmp_path / "new" / "drawn").iterdir())
+    assert names == [f"{number}.jpg" for number in range(7)], "none for an image that cannot be read"
+    with Image.open(tmp_path / "new" / "drawn" / "0.jpg") as drawn:
+        assert drawn.size == (360, 45 * SIZE + 4 * 24 + 16), "enlarged, and a line for each of the four classes"
+    assert "mean probability" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="none is overwritten"):
+        answers(source, images, overlay=tmp_path / "new" / "drawn")
+
+
+def test_the_table_is_not_among_the_answers(artifact, pictures: list[Path], capsys):
+    folder = pictures[0].parent.parent / "=blue"
+    pictures[0].parent.rename(folder)
+    predict(str(artifact()), [str(folder)], top=1)
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 7
+    assert "mean probability" not in printed.out
+    right = sum(line.split("  ")[1] == "=blue" for line in printed.out.splitlines())
+    assert f"the folders name classes: {right} of 7 right" in printed.err
+    predict(str(artifact("second")), [str(folder / "0.png")])
+    assert not capsys.readouterr().err, "no table of one image"
+
+
+def test_heat_maps_need_gradients(artifact, pictures: list[Path], tmp_path: Path):
+    with pytest.raises(UsageError, match="an exported network has no gradients") as failure:
+        predict(str(artifact()), [str(pictures[0])], heatmap=tmp_path / "heat", csv=tmp_path / "out.csv")
+    assert "give the run" in (failure.value.help or "")
+    assert not (tmp_path / "heat").exists()
+    assert not (tmp_path / "out.csv").exists(), "nothing was begun"
+    with pytest.raises(UsageError, match="two kinds of pictures"):
+        predict(str(artifact("second")), [str(pictures[0])], heatmap=tmp_path / "a", overlay=tmp_path / "a")
+
+
+@pytest.mark.parametrize("name", ["fastvit_t8", "vit_ti_patch16"])
+def test_heat_maps_of_a_run(name: str, pictures: list[Path], tmp_path: Path):
+    checkpoint(tmp_path / "run", name, 4)
+    predict(
+        str(tmp_path / "run"), [str(pictures[0].parent)], heatmap=tmp_path / "heat", overlay=tmp_path / "drawn",
+        batch_size=4, device="cpu",
+    )  # fmt: skip
+    for folder in ("heat", "drawn"):
+        assert len([*(tmp_path / folder).iterdir()]) == 7
+    with Image.open(tmp_path / "heat" / "0.jpg") as drawn:
+        assert drawn.size == (360, 45 * SIZE + 24 + 16)
+
+
 #: packages that are slow to load, or that artifacts of another format do not need
 HEAVY = {
     "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "openvino", "openvino_telemetry", "nncf",
@@ -197,8 +249,10 @@ def without_torch(*words: object, cwd: Path, stdin: str = "") -> subprocess.Comp
 
 @pytest.mark.parametrize("form", ["onnx", "openvino"])
 def test_no_torch_is_loaded(form: str, artifact, pictures: list[Path], tmp_path: Path):
-    done = without_torch("predict", artifact(format=form), "-", "--top", 1, cwd=tmp_path, stdin=f"{pictures[0]}\n")
+    words = ("predict", artifact(format=form), "-", "--top", 1, "--overlay", "drawn")
+    done = without_torch(*words, cwd=tmp_path, stdin=f"{pictures[0]}\n")
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "drawn" / "0.jpg").exists()
     assert done.stdout.startswith(str(pictures[0]))
     loaded = {name.split(".")[0] for name in done.stderr.split("loaded ")[1].split()}
     assert loaded & HEAVY == {{"onnx": "onnxruntime", "openvino": "openvino"}[form]}

@@ -120,6 +120,18 @@ def predict(
         Path | None, Option("--csv", metavar="FILE", help="Also write path, rank, class, probability to this file.")
     ] = None,
     json: JsonOption = None,
+    heatmap: Annotated[
+        Path | None,
+        Option(
+            "--heatmap",
+            metavar="DIR",
+            help="Also draw into this new folder where in each image the network finds its most probable class; "
+            "not for exported networks.",
+        ),
+    ] = None,
+    overlay: Annotated[
+        Path | None, Option("--overlay", metavar="DIR", help="Also draw each image with its classes into this folder.")
+    ] = None,
     batch_size: Annotated[
         int, Option("--batch_size", min=1, metavar="N", help="Images that are classified together.")
     ] = 16,
@@ -157,6 +169,8 @@ def predict(
         top=top,
         csv=csv,
         json=json,
+        heatmap=heatmap,
+        overlay=overlay,
         recipe=recipe,
         batch_size=batch_size,
         threads=threads,

@@ -8,11 +8,13 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
@@ -21,7 +23,9 @@ from vitcli.data.find_images import find_images
 from vitcli.data.pixel_format import UnfitImage
 from vitcli.deploy.artifact import fixed_by_export, is_artifact, open_artifact
 from vitcli.deploy.classify import Classifier, ImageClassifier
+from vitcli.deploy.pictures import check_folders, heat_folder, overlay_folder, picture_of
 from vitcli.deploy.predictions import Answer, Write, check_writable, csv_file, json_file, text_of
+from vitcli.deploy.summary import Summary
 from vitcli.errors import DataError, DiskError, UsageError, is_disk_full, printable
 from vitcli.log import SafeConsole
 from vitcli.recipe.load import Recipe, load_recipe
@@ -32,6 +36,14 @@ _TOP = 5
 _BATCHES_AHEAD = 2
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A decoded image: what the network gets, and what is drawn on if pictures are wanted."""
+
+    pixels: np.ndarray
+    picture: Image.Image | None
+
+
 def predict(
     source: str,
     images: Sequence[str],
@@ -39,6 +51,8 @@ def predict(
     top: int | None = None,
     csv: Path | None = None,
     json: Path | None = None,
+    heatmap: Path | None = None,
+    overlay: Path | None = None,
     recipe: Recipe | None = None,
     batch_size: int = 16,
     threads: int | None = None,
@@ -49,6 +63,7 @@ def predict(
 
     Args:
         top: at most that many classes; None: the five most probable, or all that an image has if it may have several.
+        heatmap, overlay: folders for a picture of each image, with a heat map on it, and with the answer below it.
         recipe: what the user says of the network and its images.
 
     Raises:
@@ -57,26 +72,37 @@ def predict(
     paths, notes = find_images(images)
     check_writable(csv)
     check_writable(json)
+    check_folders(heatmap, overlay)
     messages = _console(stderr=True)
     for note in notes:
         messages.print(f"note: {note}")
     recipe = recipe or load_recipe()
     classifier = _open_classifier(source, recipe, threads, device, messages)
+    if heatmap:
+        classifier.try_heat_maps()
     if top is None and classifier.thresholds is None:
         top = _TOP
     how = {"top": top, "batch_size": batch_size, "max_image_pixels": recipe.dataset.max_image_pixels}
-    num_bad = 0
+    how |= {"draw": bool(heatmap or overlay), "heat": bool(heatmap)}
+    files: list[AbstractContextManager[Write]] = []
+    files += [csv_file(csv)] if csv else []
+    files += [json_file(json)] if json else []
+    files += [heat_folder(heatmap, paths, classifier.transform)] if heatmap else []
+    files += [overlay_folder(overlay, paths)] if overlay else []
+    summary, num_bad = Summary(classifier.class_names, multi_label=classifier.thresholds is not None), 0
     quiet = sys.stdout.isatty() or not sys.stderr.isatty()  # a bar must not mix with the answers
     progress = Progress(console=messages, redirect_stdout=False, transient=True, disable=quiet)
-    with _outputs(csv, json) as outputs, progress:
+    with _outputs(files) as outputs, progress:
         task = progress.add_task("images", total=len(paths))
         for answer in _answers(classifier, paths, **how):
             if answer.error:
                 num_bad += 1
                 messages.print(f"error: {printable(answer.error)}")
-            for write in outputs:
+            for write in (*outputs, summary.add):
                 write(answer)
             progress.advance(task)
+    if summary.num_images > 1:
+        messages.print(summary.text())
     if num_bad and on_bad_image == "fail":
         help = "fix or remove the images named above, or add --on_bad_image skip"
         raise DataError(f"{num_bad:,} of {len(paths):,} images could not be read; the others are classified", help=help)
@@ -100,13 +126,21 @@ def _open_classifier(
 
 
 def _answers(
-    classifier: ImageClassifier, paths: Sequence[str], *, top: int | None, batch_size: int, max_image_pixels: int
+    classifier: ImageClassifier,
+    paths: Sequence[str],
+    *,
+    top: int | None,
+    batch_size: int,
+    max_image_pixels: int,
+    draw: bool,
+    heat: bool,
 ) -> Iterator[Answer]:
     """One answer for each path, in their order; threads decode the next images while the network runs."""
 
-    def see(path: str) -> np.ndarray | BadImage:
+    def see(path: str) -> _Seen | BadImage:
         try:
-            return classifier.pixels(open_image(path, max_image_pixels=max_image_pixels))
+            image = open_image(path, max_image_pixels=max_image_pixels)
+            return _Seen(classifier.pixels(image), picture_of(image, classifier.transform) if draw else None)
         except BadImage as error:
             return error
         except UnfitImage as error:
@@ -119,18 +153,33 @@ def _answers(
             images = list(ahead.popleft())
             if number < len(batches):
                 ahead.append(pool.map(see, batches[number]))
-            pixels = [image for image in images if not isinstance(image, BadImage)]
-            rows = iter(classifier(np.stack(pixels)) if pixels else ())
+            answers = iter(_classified(classifier, [image for image in images if isinstance(image, _Seen)], heat=heat))
             for path, image in zip(batch, images, strict=True):
                 if isinstance(image, BadImage):
                     yield Answer(path, [], image.message)
                 else:
-                    yield Answer(path, classifier.labels(next(rows))[:top])
+                    answer = next(answers)
+                    yield replace(answer, path=path, predictions=answer.predictions[:top])
+
+
+def _classified(classifier: ImageClassifier, images: Sequence[_Seen], *, heat: bool) -> list[Answer]:
+    """The answers for images that could be read, with all classes and without paths."""
+    if not images:
+        return []
+    pixels = np.stack([image.pixels for image in images])
+    rows = classifier(pixels)
+    best = rows.argmax(1)
+    maps = classifier.heat_maps(pixels, best) if heat else [None] * len(images)
+    explained = [(classifier.class_names[number], float(row[number])) for number, row in zip(best, rows, strict=True)]
+    return [
+        Answer("", classifier.labels(row), picture=image.picture, heat=one_map, explained=of)
+        for image, row, one_map, of in zip(images, rows, maps, explained, strict=True)
+    ]
 
 
 @contextmanager
-def _outputs(csv: Path | None, json: Path | None) -> Iterator[list[Write]]:
-    """The functions that take each answer: for the terminal, and for the files that were given, which are replaced."""
+def _outputs(files: Sequence[AbstractContextManager[Write]]) -> Iterator[list[Write]]:
+    """The functions that take each answer: for the terminal, and for each of the files, which are opened here."""
     console = _console()
 
     def say(answer: Answer) -> None:
@@ -142,10 +191,8 @@ def _outputs(csv: Path | None, json: Path | None) -> Iterator[list[Write]]:
 
     writes: list[Write] = [say]
     try:
-        with ExitStack() as files:
-            for file, opened in ((csv, csv_file), (json, json_file)):
-                if file:
-                    writes.append(files.enter_context(opened(file)))
+        with ExitStack() as opened:
+            writes += [opened.enter_context(file) for file in files]
             yield writes
     except OSError as error:  # any fault of an image is a BadImage
         if is_disk_full(error):

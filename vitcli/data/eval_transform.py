@@ -57,6 +57,22 @@ class EvalTransform:
                 image = resize_to_cover(limit_aspect(image), self.scaled, self.resample)
         return center_crop(image, self.size)
 
+    def box(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Of an image of `size` (width, height) in px, what the result shows: left, top, right, bottom.
+
+        It is larger than the image where a border is added. The rounding of the resized image is left out.
+        """
+        width, height = size
+        if self.crop_mode == "squash":
+            scale_x, scale_y = width / self.scaled[1], height / self.scaled[0]
+        elif self.crop_mode == "border":
+            scale_x = scale_y = max(width / self.scaled[1], height / self.scaled[0])
+        else:
+            resized = min(width, _LONGEST_ASPECT * height), min(height, _LONGEST_ASPECT * width)
+            scale_x = scale_y = min(resized[0] / self.scaled[1], resized[1] / self.scaled[0])
+        across, down = self.size[1] * scale_x, self.size[0] * scale_y
+        return (width - across) / 2, (height - down) / 2, (width + across) / 2, (height + down) / 2
+
 
 def build_eval_transform(aug: Augmentation, *, in_channels: int = 3) -> EvalTransform:
     """The center crop of aug.image_resize; before it, the image is resized to image_resize / crop_pct by crop_mode.

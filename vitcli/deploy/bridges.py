@@ -10,6 +10,7 @@ from vitcli.deploy.classify import Classifier, ImageClassifier
 from vitcli.distributed import choose_device
 from vitcli.errors import UsageError
 from vitcli.layers.reparam import reparameterize
+from vitcli.networks.heat_maps import heat_maps
 from vitcli.networks.opened import Opened
 from vitcli.recipe.load import Recipe
 from vitcli.weights.preprocessing import KEYS
@@ -42,6 +43,10 @@ class ModelClassifier(ImageClassifier):
         images = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)
         logits = self._model(self._normalize(images)).float()
         return (logits.softmax(-1) if self.thresholds is None else logits.sigmoid()).cpu().numpy()
+
+    def heat_maps(self, pixels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        images = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)
+        return heat_maps(self._model, self._normalize(images), torch.from_numpy(classes)).cpu().numpy()
 
 
 class ExportedNetwork(nn.Module):

@@ -35,11 +35,11 @@ class ImageClassifier(ABC):
         self.class_names = class_names
         self.preprocessing = preprocessing
         self.thresholds = thresholds
-        self._transform = build_eval_transform(preprocessing, in_channels=in_channels)
+        self.transform = build_eval_transform(preprocessing, in_channels=in_channels)
 
     def pixels(self, image: Picture) -> np.ndarray:
         """The pixels of `image` that the network gets: (H, W, C) uint8. May be called from several threads at once."""
-        pixels = np.asarray(self._transform(image))
+        pixels = np.asarray(self.transform(image))
         return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
     def __call__(self, images: Sequence[Picture] | np.ndarray) -> np.ndarray:
@@ -62,6 +62,22 @@ class ImageClassifier(ABC):
         if self.thresholds is not None:
             order = order[probabilities[order] >= self.thresholds[order]]
         return [(self.class_names[index], float(probabilities[index])) for index in order]
+
+    def heat_maps(self, pixels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """How much each of the `pixels` (B, H, W, C) speaks for a class (B,): (B, H, W) float32, 0..1.
+
+        Raises:
+            UsageError: there are no gradients, or the network has no layer that gives a map.
+        """
+        raise UsageError(
+            "an exported network has no gradients, from which heat maps are made",
+            help="give the run or the checkpoint that it was exported from",
+        )
+
+    def try_heat_maps(self) -> None:
+        """UsageError, before any image is read, if `heat_maps` cannot work."""
+        pixels = np.zeros((1, *self.transform.size, self.transform.format.channels), dtype=np.uint8)
+        self.heat_maps(pixels, np.zeros(1, dtype=np.int64))
 
     @abstractmethod
     def _probabilities(self, pixels: np.ndarray) -> np.ndarray:

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from vitcli.data.spreadsheet import cell_of, is_formula
 from vitcli.errors import UsageError, printable
 
@@ -18,6 +21,9 @@ class Answer:
     path: str
     predictions: list[tuple[str, float]]  #: class, probability; most probable first; empty: it has no class
     error: str | None = None  #: why the image could not be read
+    picture: Image.Image | None = None  #: to be drawn on
+    heat: np.ndarray | None = None  #: (H, W), how much each pixel that the network sees speaks for a class, 0..1
+    explained: tuple[str, float] | None = None  #: that class, the most probable one, and its probability
 
 
 Write = Callable[[Answer], None]
