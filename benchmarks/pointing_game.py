@@ -11,8 +11,8 @@ not look at the class is right in half of the cases.
 import argparse
 import random
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +22,8 @@ from vitcli.data.decode import open_image
 from vitcli.data.eval_transform import build_eval_transform
 from vitcli.data.mixing import Normalizer
 from vitcli.evaluators.statistics import wilson
-from vitcli.layers.attention import Attention
 from vitcli.models.fastvit import FastViT
-from vitcli.networks.heat_maps import Layer, activations_and_gradients, enlarged, heat_layers, layer_cam
+from vitcli.networks.heat_maps import activation_and_gradient, attention_and_gradient, enlarged, heat_maps, layer_cam
 from vitcli.networks.opened import Opened, open_model
 
 Method = Callable[[nn.Module, Tensor, Tensor], Tensor]  #: images (B, C, H, W), classes (B,) -> maps (B, H, W)
@@ -91,32 +90,42 @@ def shares(model: nn.Module, composites: Tensor, classes: Tensor, method: Method
     return torch.cat(found).numpy()
 
 
-def methods_for(model: nn.Module) -> dict[str, Method]:
+def methods_for(model: Any) -> dict[str, Method]:
     if isinstance(model, FastViT):
-        last, stage_2 = Layer(model.final_conv), Layer(model.stages[2])
+        stage_2, last = model.stages[2], model.final_conv
         return {
-            "LayerCAM, last map": by(layer_cam, [last]),
-            "LayerCAM, stage 2": by(layer_cam, [stage_2]),
-            "LayerCAM, maximum of both": by(layer_cam, [stage_2, last]),
-            "Grad-CAM, last map": by(grad_cam, [last]),
-            "gradient x activation, last map": by(gradient_times_activation, [last]),
+            "LayerCAM, last map": by(layer_cam, last),
+            "LayerCAM, stage 2": by(layer_cam, stage_2),
+            "LayerCAM, maximum of both": by(layer_cam, stage_2, last),
+            "Grad-CAM, last map": by(grad_cam, last),
+            "gradient x activation, last map": by(gradient_times_activation, last),
         }
-    before_last = heat_layers(model, torch.zeros(0))
+    before_last, middle = model.blocks[-2], model.blocks[(len(model.blocks) - 1) // 2]
     return {
         "LayerCAM, tokens before the last block": by(layer_cam, before_last),
         "Grad-CAM, tokens before the last block": by(grad_cam, before_last),
-        "gradient x activation, before the last": by(gradient_times_activation, before_last),
+        "gradient x activation, the same tokens": by(gradient_times_activation, before_last),
+        "LayerCAM, tokens of the middle block": by(layer_cam, middle),
         "attention rollout": rollout,
-        "rollout of attention x gradient": gradient_rollout,
+        "attention x gradient, last block": last_attention,
+        "attention x gradient, all blocks": heat_maps,
     }
 
 
-def by(weigh: Callable[[Tensor, Tensor], Tensor], layers: list[Layer]) -> Method:
+def by(weigh: Callable[[Tensor, Tensor], Tensor], *layers: nn.Module) -> Method:
+    """The maximum of the maps of several layers."""
+
     def method(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-        pairs = activations_and_gradients(model, images, classes, layers)
-        return torch.stack([enlarged(weigh(*pair), images.shape[-2:]) for pair in pairs]).amax(0)
+        pairs = [activation_and_gradient(model, images, classes, layer) for layer in layers]
+        maps = [weigh(*(as_map(model, x) for x in pair)) for pair in pairs]
+        return torch.stack([enlarged(one, images.shape[-2:]) for one in maps]).amax(0)
 
     return method
+
+
+def as_map(model: Any, x: Tensor) -> Tensor:
+    """Tokens (B, P+N, D) -> (B, D, h, w)."""
+    return x if x.ndim == 4 else x[:, model.num_prefix_tokens :].transpose(1, 2).unflatten(2, model.grid_size)
 
 
 def grad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
@@ -129,51 +138,26 @@ def gradient_times_activation(activation: Tensor, gradient: Tensor) -> Tensor:
     return (gradient * activation).sum(1).relu()
 
 
-def rollout(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+def rollout(model: Any, images: Tensor, classes: Tensor) -> Tensor:
     """Abnar and Zuidema 2020: half of each attention and half of the identity, multiplied. It ignores the class."""
-    layers = [(weights.mean(1) + torch.eye(weights.shape[-1])) / 2 for weights, _ in attentions(model, images, classes)]
-    return from_relevance(model, images, layers)
+    layers = [weights.mean(1) for weights, _ in attention_and_gradient(model, images, classes)]
+    relevance = torch.eye(layers[0].shape[-1])
+    for layer in layers:
+        relevance = (layer + torch.eye(layer.shape[-1])) / 2 @ relevance
+    return of_class_token(model, images, relevance)
 
 
-def gradient_rollout(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-    """Chefer et al. 2021 (arXiv 2103.15679), eq. 5 and 6: attention times its gradient, positive parts only."""
-    layers = [(w * g).relu().mean(1) + torch.eye(w.shape[-1]) for w, g in attentions(model, images, classes)]
-    return from_relevance(model, images, layers)
+def last_attention(model: Any, images: Tensor, classes: Tensor) -> Tensor:
+    """As `heat_maps`, of the last block alone."""
+    *_, (weights, gradient) = attention_and_gradient(model, images, classes)
+    return of_class_token(model, images, (weights * gradient).relu().mean(1))
 
 
-def from_relevance(model: nn.Module, images: Tensor, layers: list[Tensor]) -> Tensor:
-    """The product of the layers (B, N, N), its row of the class token, or the mean of all rows without one."""
-    relevance = layers[0]
-    for layer in layers[1:]:
-        relevance = layer @ relevance
+def of_class_token(model: Any, images: Tensor, relevance: Tensor) -> Tensor:
+    """(B, N, N) -> maps; of a model without class token the mean of all rows."""
     prefix = model.num_prefix_tokens
     row = relevance[:, 0] if prefix else relevance.mean(1)
-    grid: tuple[int, int] = model.grid_size  # pyright: ignore[reportAssignmentType]
-    return enlarged(row[:, prefix:].unflatten(1, grid), images.shape[-2:])
-
-
-def attentions(model: nn.Module, images: Tensor, classes: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """The attention weights (B, heads, N, N) of each block, and the gradient of the class's logit for them.
-
-    With o = A v the gradient for A is that for o, times v transposed.
-    """
-    layers = [module for module in model.modules() if isinstance(module, Attention)]
-    found: dict[Attention, list[Tensor]] = {layer: [] for layer in layers}
-    with torch.enable_grad(), ExitStack() as hooks:
-        for layer in layers:
-            keep = found[layer].append
-            hooks.callback(layer.qkv.register_forward_hook(lambda _m, _a, output, keep=keep: keep(output)).remove)
-            hooks.callback(layer.proj.register_forward_pre_hook(lambda _m, args, keep=keep: keep(args[0])).remove)
-        score = model(images).gather(1, classes[:, None]).sum()
-        gradients = torch.autograd.grad(score, [found[layer][1] for layer in layers])
-    pairs = []
-    for layer, gradient in zip(layers, gradients, strict=True):
-        shape = (3, layer.num_heads, layer.head_dim)
-        q, k, v = found[layer][0].detach().unflatten(-1, shape).permute(2, 0, 3, 1, 4).unbind(0)
-        weights = (q @ k.transpose(-1, -2) * layer.fixed_scale).softmax(-1)
-        of_output = gradient.unflatten(-1, shape[1:]).transpose(1, 2)  # (B, heads, N, head_dim)
-        pairs.append((weights, of_output @ v.transpose(-1, -2)))
-    return pairs
+    return enlarged(row[:, prefix:].unflatten(1, model.grid_size), images.shape[-2:])
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from vitcli.errors import UsageError
 from vitcli.layers.reparam import reparameterize
 from vitcli.models.registry import create_model
 from vitcli.models.vision_transformer import VisionTransformer
-from vitcli.networks.heat_maps import heat_maps
+from vitcli.networks.heat_maps import activation_and_gradient, enlarged, heat_maps, layer_cam
 
 OPTIONS = {
     "fastvit_t8": {"img_size": (64, 96)},
@@ -65,55 +65,92 @@ def test_nothing_that_speaks_for_a_class_is_zeros():
     assert heat_maps(ByHand(), -torch.ones(2, 1, 2, 2), torch.tensor([0, 0])).tolist() == [[[0.0] * 2] * 2] * 2
 
 
-def second_implementation(name: str, model: Any, images: Tensor, classes: Tensor) -> np.ndarray:
-    """LayerCAM written with the model's own parts instead of hooks, image by image."""
-    maps = []
-    for image, number in zip(images[:, None], classes.tolist(), strict=True):
-        if name == "fastvit_t8":
-            layer = model.final_conv(model.features(image)[-1]).detach().requires_grad_()
-            logits, height, width = model.head(layer.mean((2, 3))), *layer.shape[-2:]
-        else:
-            embedded = model._embed(image, None)[0] if name.startswith("vit") else model._embed(image)
-            for block in model.blocks[:-1]:
-                embedded = block(embedded)
-            layer, (height, width) = embedded.detach().requires_grad_(), model.grid_size
-            after = model.blocks[-1](layer)
-            logits = model.head(model.norm(after)[:, 0] if name.startswith("vit") else after.mean(1))
-        (gradient,) = torch.autograd.grad(logits[0, number], layer)
-        weighted = gradient.clamp(min=0) * layer
-        if layer.ndim == 3:
-            weighted = weighted[0, model.num_prefix_tokens :].T.reshape(1, -1, height, width)
-        cam = weighted.sum(1, keepdim=True).clamp(min=0)
-        cam = F.interpolate(cam, size=image.shape[-2:], mode="bilinear")[0, 0]
-        maps.append(((cam - cam.min()) / (cam.max() - cam.min())).detach().numpy())
-    return np.stack(maps)
+def scaled(maps: Tensor, size: torch.Size) -> np.ndarray:
+    """(B, h, w) -> (B, H, W), 0..1"""
+    large = F.interpolate(maps[:, None], size=tuple(size), mode="bilinear")[:, 0].detach()
+    low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
+    return ((large - low) / (high - low)).numpy()
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-def test_equals_a_second_implementation(name: str):
-    model, images, classes = model_of(name), images_of(name), torch.tensor([0, 3, 4])
+def layer_cam_again(model: Any, images: Tensor, classes: Tensor) -> np.ndarray:
+    """LayerCAM with the model's own parts instead of hooks."""
+    layer = model.final_conv(model.features(images)[-1]).detach().requires_grad_()
+    logits = model.head(layer.mean((2, 3)))
+    (gradient,) = torch.autograd.grad(logits[torch.arange(len(images)), classes].sum(), layer)
+    return scaled((gradient.clamp(min=0) * layer).sum(1).clamp(min=0), images.shape[-2:])
+
+
+def relevance_again(model: Any, images: Tensor, classes: Tensor) -> np.ndarray:
+    """Chefer et al., with attention that is written out, so that autograd gives its gradient."""
+    model, kept = copy.deepcopy(model), []
+
+    def written_out(attn: Any):
+        def forward(x: Tensor, visible: None = None, num_queries: int | None = None) -> Tensor:
+            heads = attn.qkv(x).reshape(*x.shape[:2], 3, attn.num_heads, attn.head_dim)
+            q, k, v = (heads[:, :, number].transpose(1, 2) for number in range(3))
+            scores = torch.einsum("bhnd,bhmd->bhnm", q, k) * (attn.fixed_scale if attn.scale is None else attn.scale)
+            if attn.scale is not None:
+                scores = scores + torch.diag(torch.full((x.shape[1],), -torch.inf))
+            kept.append(scores.softmax(-1))
+            mixed = torch.einsum("bhnm,bhmd->bnhd", kept[-1], v * attn.value_scale)
+            return attn.proj(mixed.flatten(2))[:, :num_queries]
+
+        return forward
+
+    for block in model.blocks:
+        block.attn.forward = written_out(block.attn)
+    score = model(images)[torch.arange(len(images)), classes].sum()
+    relevance = torch.eye(kept[0].shape[-1]).expand(len(images), -1, -1)
+    for weights, gradient in zip(kept, torch.autograd.grad(score, kept), strict=True):
+        relevance = relevance + (weights * gradient).clamp(min=0).mean(1) @ relevance
+    first = model.num_prefix_tokens
+    rows = slice(model.num_pooled) if getattr(model, "global_pool", "avg") == "token" else slice(first, None)
+    found = relevance[:, rows].mean(1)[:, first:].reshape(-1, *model.grid_size)
+    return scaled(found, images.shape[-2:])
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("fastvit_t8", {}),
+        ("fvit", {}),
+        ("vit_ti_patch16", {}),
+        ("vit_ti_patch16", {"global_pool": "avg", "attn_scale": "learned"}),
+        ("vit_ti_patch16", {"distilled": True}),
+    ],
+)
+def test_equals_a_second_implementation(name: str, options: dict):
+    model, images = model_of(name, **options), images_of(name, count=5)
+    classes = torch.tensor([0, 3, 4, 1, 1])
     found = heat_maps(model, images, classes)
     assert found.dtype == torch.float32
-    assert found.shape == (3, *images.shape[-2:])
-    np.testing.assert_allclose(found, second_implementation(name, model, images, classes), atol=2e-4)
+    assert found.shape == (5, *images.shape[-2:])
+    again = layer_cam_again if name == "fastvit_t8" else relevance_again
+    np.testing.assert_allclose(found, again(model, images, classes), atol=5e-4)
     assert (found.amin((1, 2)) == 0).all()
     assert (found.amax((1, 2)) == 1).all()
     assert torch.equal(heat_maps(model, images), heat_maps(model, images, model(images).argmax(1)))
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_equals_the_package_grad_cam(name: str):
+def test_layer_cam_equals_the_package_grad_cam(name: str):
+    """Of FastViT the heat map; of the others LayerCAM of the tokens before the last block, a step of the benchmark."""
     package = pytest.importorskip("pytorch_grad_cam")
     targets = pytest.importorskip("pytorch_grad_cam.utils.model_targets")
-    model, images = model_of(name), images_of(name)
-    layer, reshape = (model.final_conv, None) if name == "fastvit_t8" else (model.blocks[-2], as_map(model))
-    with package.LayerCAM(model, [layer], reshape) as cam:
-        theirs = cam(images, [targets.ClassifierOutputTarget(number) for number in (0, 3, 4)])
-    np.testing.assert_allclose(heat_maps(model, images, torch.tensor([0, 3, 4])), theirs, atol=2e-4)
+    model, images, classes = model_of(name), images_of(name), torch.tensor([0, 3, 4])
+    if name == "fastvit_t8":
+        layer, as_map, ours = model.final_conv, None, heat_maps(model, images, classes)
+    else:
+        layer, as_map = model.blocks[-2], lambda x: grid_of(model, x)
+        pair = activation_and_gradient(model, images, classes, layer)
+        ours = enlarged(layer_cam(*map(as_map, pair)), images.shape[-2:])
+    with package.LayerCAM(model, [layer], as_map) as cam:
+        theirs = cam(images, [targets.ClassifierOutputTarget(number) for number in classes.tolist()])
+    np.testing.assert_allclose(ours, theirs, atol=2e-4)
 
 
-def as_map(model: Any):
-    return lambda x: x[:, model.num_prefix_tokens :].transpose(1, 2).unflatten(2, model.grid_size)
+def grid_of(model: Any, x: Tensor) -> Tensor:
+    return x[:, model.num_prefix_tokens :].transpose(1, 2).unflatten(2, model.grid_size)
 
 
 @pytest.mark.parametrize("fold", ["standard", "full"])

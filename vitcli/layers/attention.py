@@ -71,6 +71,19 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop, scale=scale)
         return self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))
 
+    def weights_and_values(self, qkv: Tensor) -> tuple[Tensor, Tensor]:
+        """From the output of `qkv` for all tokens: who attends to whom (B, heads, N, N), and (B, heads, N, head_dim).
+
+        `forward` multiplies them, without ever holding the first; here without dropout and mask.
+        """
+        q, k, v = qkv.unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
+        if self.scale is None:
+            scores = q @ k.transpose(-1, -2) * self.fixed_scale
+        else:
+            allowed = _all_but_self(q.shape[2], k.shape[2], None, q.device)
+            scores = (q * self.scale.to(q.dtype) @ k.transpose(-1, -2)).masked_fill(~allowed, -torch.inf)
+        return scores.softmax(-1), v * self.value_scale
+
     def _queries_keys_values(self, x: Tensor, num_queries: int | None) -> tuple[Tensor, Tensor, Tensor]:
         if num_queries is None or type(self.qkv) is not nn.Linear:  # a replaced layer cannot be split
             q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)

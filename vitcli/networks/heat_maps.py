@@ -1,17 +1,15 @@
 """Heat maps: where in an image a network finds a class.
 
-The method is LayerCAM (Jiang et al. 2021, IEEE TIP 30, eq. 4): activations of a late layer that still has positions,
-each weighted by the positive part of the gradient of the class's logit, and summed over the channels. The layer is
-
-    FastViT            the map after the final convolution, (B, C, H/32, W/32)
-    ViT, F-ViT         the tokens before the last block, without those of class and registers; in the last block only
-                       the class token is computed
-    any other model    the last map (B, C, h, w) of its forward pass
+FastViT, other models with maps    LayerCAM (Jiang et al. 2021, IEEE TIP 30, eq. 4): the activations (B, C, h, w) of
+                                   the last layer that has positions, each weighted by the positive part of the
+                                   gradient of the class's logit, summed over the channels
+ViT, F-ViT                         attention times its gradient, positive parts only, followed through all blocks
+                                   (Chefer et al. 2021, arXiv 2103.15679, eq. 5, 6 and 9). Tokens of late blocks are
+                                   so mixed that maps of their gradients point nowhere: docs/benchmarks.md
 """
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,31 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitcli.errors import UsageError
+from vitcli.layers.attention import Attention
 from vitcli.models.fastvit import FastViT
 from vitcli.models.fvit import FViT
 from vitcli.models.vision_transformer import VisionTransformer
 
 #: their outputs may be the weights of an attention, (B, heads, N, N), which are no map
 _NO_MAPS = (nn.Dropout, nn.Dropout2d, nn.Softmax, nn.Identity)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Where the activations of a network are read: the output of `module`, or its input.
-
-    num_prefix_tokens, grid: of tokens (B, P+N, D): P, and the rows and columns of the N patches; None: it is a map.
-    """
-
-    module: nn.Module
-    of_input: bool = False
-    num_prefix_tokens: int = 0
-    grid: tuple[int, int] | None = None
-
-    def as_map(self, x: Tensor) -> Tensor:
-        """(B, C, h, w)"""
-        if self.grid is None:
-            return x
-        return x[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, self.grid)
+#: images at a time; through all blocks of a large ViT, each needs several hundred MB
+_AT_ONCE = 4
 
 
 def heat_maps(model: nn.Module, images: Tensor, classes: Tensor | None = None) -> Tensor:
@@ -57,12 +39,17 @@ def heat_maps(model: nn.Module, images: Tensor, classes: Tensor | None = None) -
         classes: (B,) the number of a class for each image; None: the most probable class of each.
 
     Raises:
-        UsageError: the model has no layer that gives a map, or no classes.
+        UsageError: the structure of the model gives no map, or it has no classes.
     """
-    layers = heat_layers(model, images)
-    pairs = activations_and_gradients(model, images, classes, layers)
-    maps = [enlarged(layer_cam(*pair), images.shape[-2:]) for pair in pairs]
-    return torch.stack(maps).amax(0)
+    if isinstance(model, VisionTransformer) and model.transformer is not None:
+        message = f"no heat map can be made: the blocks of this ViT are replaced by {_name(model.transformer)}"
+        raise UsageError(message, help="use a network with attention blocks, or FastViT")
+    if isinstance(model, VisionTransformer | FViT):
+        numbers = [None] * len(images) if classes is None else classes.split(_AT_ONCE)
+        parts = zip(images.split(_AT_ONCE), numbers, strict=False)
+        return torch.cat([enlarged(attention_relevance(model, *part), images.shape[-2:]) for part in parts])
+    layer = model.final_conv if isinstance(model, FastViT) else _last_map(model, images)
+    return enlarged(layer_cam(*activation_and_gradient(model, images, classes, layer)), images.shape[-2:])
 
 
 def layer_cam(activation: Tensor, gradient: Tensor) -> Tensor:
@@ -70,49 +57,70 @@ def layer_cam(activation: Tensor, gradient: Tensor) -> Tensor:
     return (gradient.relu() * activation).sum(1).relu()
 
 
-def heat_layers(model: nn.Module, images: Tensor) -> list[Layer]:
-    """The layers whose maps are combined, by their maximum; UsageError if there is none."""
-    if isinstance(model, FastViT):
-        return [Layer(model.final_conv)]
-    if isinstance(model, VisionTransformer) and model.transformer is not None:
-        message = f"no heat map can be made: the blocks of this ViT are replaced by {_name(model.transformer)}"
-        raise UsageError(message, help="use a network with attention blocks, or FastViT")
-    if isinstance(model, VisionTransformer | FViT):
-        last = model.blocks[len(model.blocks) - 1]
-        return [Layer(last, of_input=True, num_prefix_tokens=model.num_prefix_tokens, grid=model.grid_size)]
-    return [Layer(_last_map(model, images))]
+def activation_and_gradient(
+    model: nn.Module, images: Tensor, classes: Tensor | None, layer: nn.Module
+) -> tuple[Tensor, Tensor]:
+    """The output of `layer`, and the gradient of the class's logit for it, both float32.
 
-
-def activations_and_gradients(
-    model: nn.Module, images: Tensor, classes: Tensor | None, layers: list[Layer]
-) -> list[tuple[Tensor, Tensor]]:
-    """Of each layer its activation, and the gradient of the class's logit for it.
-
-    Both are maps (B, C, h, w) float32. Only what follows the first layer is differentiated.
+    Only what follows the layer is differentiated.
     """
-    found: dict[int, Tensor] = {}
+    found: list[Tensor] = []
 
-    def read(number: int, x: Tensor) -> Tensor:
-        found[number] = x if x.requires_grad else x.detach().requires_grad_()
-        return found[number]
+    def keep(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        found[:] = [output.detach().requires_grad_()]
+        return found[0]
 
-    with torch.inference_mode(False), torch.enable_grad(), _frozen(model), ExitStack() as hooks:
-        for number, layer in enumerate(layers):
-            hooks.enter_context(_hook(layer, lambda x, number=number: read(number, x)))
-        logits = model(images.clone() if images.is_inference() else images)
-        score = _of_classes(model, logits, classes).sum()
-        tensors = [found[number] for number in range(len(layers))]
-        gradients = torch.autograd.grad(score, tensors)
-    pairs = zip(layers, tensors, gradients, strict=True)
-    return [(layer.as_map(x.detach()).float(), layer.as_map(gradient).float()) for layer, x, gradient in pairs]
+    with _differentiable(model), _hooks([layer.register_forward_hook(keep)]):
+        score = _score(model, images, classes)
+        (gradient,) = torch.autograd.grad(score, found)
+    return found[0].detach().float(), gradient.float()
 
 
-def _of_classes(model: nn.Module, logits: Tensor, classes: Tensor | None) -> Tensor:
-    """(B,) the logits of the classes."""
+def attention_relevance(model: VisionTransformer | FViT, images: Tensor, classes: Tensor | None) -> Tensor:
+    """(B, h, w) how much the pooled tokens owe to each patch."""
+    layers = attention_and_gradient(model, images, classes)
+    relevance: Any = None
+    for weights, gradient in layers:
+        passed = (weights * gradient).relu().mean(1)  # (B, N, N), the mean over the heads
+        identity = torch.eye(passed.shape[-1], device=passed.device)
+        relevance = identity + passed if relevance is None else relevance + passed @ relevance
+    prefix = model.num_prefix_tokens
+    is_token = isinstance(model, VisionTransformer) and model.global_pool == "token"
+    pooled = relevance[:, : model.num_pooled] if is_token else relevance[:, prefix:]
+    return pooled.mean(1)[:, prefix:].unflatten(1, model.grid_size)
+
+
+def attention_and_gradient(
+    model: VisionTransformer | FViT, images: Tensor, classes: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of each block the attention weights A (B, heads, N, N), and the gradient of the class's logit for them.
+
+    The blocks compute O = A V without holding A; its gradient is that for O, times V transposed.
+    """
+    layers = [module for module in model.blocks.modules() if isinstance(module, Attention)]
+    inputs: list[Tensor] = []
+    outputs: list[Tensor] = []
+    first = model.blocks[0].register_forward_pre_hook(lambda _, args: (args[0].detach().requires_grad_(), *args[1:]))
+    handles = [layer.qkv.register_forward_hook(lambda _, __, qkv: inputs.append(qkv.detach())) for layer in layers]
+    handles += [layer.proj.register_forward_pre_hook(lambda _, args: outputs.append(args[0])) for layer in layers]
+    with _differentiable(model), _hooks([first, *handles]):
+        score = _score(model, images, classes)
+        gradients = torch.autograd.grad(score, outputs)
+    for layer, qkv, gradient in zip(layers, inputs, gradients, strict=True):
+        with torch.no_grad():
+            weights, values = layer.weights_and_values(qkv.float())
+            of_output = gradient.float().unflatten(-1, (layer.num_heads, layer.head_dim)).transpose(1, 2)
+            of_weights = of_output @ values.transpose(-1, -2)
+        yield weights, of_weights
+
+
+def _score(model: nn.Module, images: Tensor, classes: Tensor | None) -> Tensor:
+    """The sum of the logits of the classes; images do not influence each other."""
+    logits = model(images.clone() if images.is_inference() else images)
     if getattr(model, "num_classes", None) == 0 or logits.ndim != 2:
         raise UsageError(f"no heat map can be made: {_name(model)} has no classifier", help="give a trained classifier")
     chosen = logits.argmax(1) if classes is None else classes.to(logits.device)
-    return logits.gather(1, chosen[:, None])[:, 0]
+    return logits.gather(1, chosen[:, None]).sum()
 
 
 def enlarged(maps: Tensor, size: torch.Size) -> Tensor:
@@ -135,9 +143,7 @@ def _last_map(model: nn.Module, images: Tensor) -> nn.Module:
         if output.ndim == 4 and _fits(output.shape[-2:], size):
             last[:] = [module]
 
-    with _frozen(model), torch.no_grad(), ExitStack() as hooks:
-        for module in model.modules():
-            hooks.callback(module.register_forward_hook(look).remove)
+    with _differentiable(model), torch.no_grad(), _hooks([m.register_forward_hook(look) for m in model.modules()]):
         model(images[:1])
     if not last:
         message = f"no heat map can be made: {_name(model)} ends with tokens or features, not with a map"
@@ -158,26 +164,23 @@ def _name(module: nn.Module) -> str:
 
 
 @contextmanager
-def _hook(layer: Layer, read: Any) -> Iterator[None]:
-    """While the block runs, what `layer` reads is replaced by what `read` makes of it."""
-    if layer.of_input:
-        handle = layer.module.register_forward_pre_hook(lambda _, args: (read(args[0]), *args[1:]))
-    else:
-        handle = layer.module.register_forward_hook(lambda _, __, output: read(output))
-    try:
+def _hooks(handles: list[Any]) -> Iterator[None]:
+    """They are removed at the end."""
+    with ExitStack() as stack:
+        for handle in handles:
+            stack.callback(handle.remove)
         yield
-    finally:
-        handle.remove()
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode, with parameters that ask for no gradient; afterwards as it was."""
+def _differentiable(model: nn.Module) -> Iterator[None]:
+    """Gradients are recorded, but not for the parameters of the model, which is in eval mode; then all is as it was."""
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         model.eval().requires_grad_(False)
-        yield
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
     finally:
         for module, training in modes:
             module.training = training
