@@ -18,7 +18,7 @@ FLOORS = {
     "errors": 0, "image_size": 0,
     "catalog": 1, "disk": 1, "output": 1, "process": 1, "rendezvous": 1, "slurm": 1,
     "recipe": 2, "layers": 2, "parallel": 2, "distributed": 2, "log": 2,
-    "models": 3, "data": 3, "optim": 3,
+    "models": 3, "data": 3, "optim": 3, "sinks": 3,
     "tasks": 4, "evaluators": 4, "weights": 4,
     "networks": 5,
     "engine": 6,

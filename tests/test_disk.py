@@ -6,12 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vitcli import disk
 from vitcli.disk import AppendedFile, Faults, disk_errors, tried_again, write_whole
 from vitcli.errors import DiskError
-from vitcli.log import Reporter
 
 
 @pytest.mark.parametrize(
@@ -100,17 +98,3 @@ def test_the_old_content_stays_until_the_new_is_complete(tmp_path: Path, monkeyp
         write_whole(tmp_path / "a", "new")
     assert os.listdir(tmp_path) == ["a"]
     assert (tmp_path / "a").read_text() == "old"
-
-
-def test_tensorboard_reads_its_file(tmp_path: Path):
-    """Also of a run that was continued at step 2: what was written of later steps is not shown."""
-    first = Reporter(enabled=True)
-    first.record_in(tmp_path, step=0)
-    for step in (1, 2, 3):
-        first.step({"step": step, "epoch": 0.1, "loss": 1.0 * step}, text="")
-    again = Reporter(enabled=True)
-    again.record_in(tmp_path, step=2, keep_lines=2)
-    again.step({"step": 3, "epoch": 0.1, "loss": 30.0}, text="")
-    events = EventAccumulator(str(tmp_path)).Reload()
-    assert events.Tags()["scalars"] == ["train/loss"]
-    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(1, 1.0), (2, 2.0), (3, 30.0)]

@@ -147,6 +147,12 @@ EVALUATORS = {
     "linear_probe": "vitcli.evaluators.linear_probe:LinearProbe",
     "collapse": "vitcli.evaluators.collapse:Collapse",
 }
+SINKS = {
+    "tensorboard": "vitcli.sinks.tensorboard:TensorBoard",
+    "wandb": "vitcli.sinks.wandb:Wandb",
+    "mlflow": "vitcli.sinks.mlflow:MLflow",
+    "trackio": "vitcli.sinks.trackio:Trackio",
+}
 
 #: kind -> name -> where it is; of a model also what is known of it
 TABLES: dict[str, dict[str, Any]] = {
@@ -157,9 +163,10 @@ TABLES: dict[str, dict[str, Any]] = {
     "sources": SOURCES,
     "tasks": TASKS,
     "evaluators": EVALUATORS,
+    "sinks": SINKS,
 }
 #: the kinds that plugins may add to
-PLUGIN_KINDS = ("models", "transformers", "sources", "tasks", "evaluators")
+PLUGIN_KINDS = ("models", "transformers", "sources", "tasks", "evaluators", "sinks")
 
 
 def names(kind: str) -> tuple[str, ...]:

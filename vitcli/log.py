@@ -1,15 +1,12 @@
-"""The output of a run: progress on the console (rank 0), metrics.jsonl and TensorBoard in the run's folder."""
+"""The output of a run: progress on the console (rank 0), metrics.jsonl in the run's folder, and a sink for others."""
 
-import io
 import json
-import os
-import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
@@ -56,32 +53,11 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda count: progress.advance(task, count)
 
 
-class EventFile(AppendedFile):
-    """TensorBoard's file of a run, written without its SummaryWriter, whose thread ends when the disk is full."""
+class Sink(Protocol):
+    """Where numbers go besides the folder of the run; see `sinks/sink.py`."""
 
-    def __init__(self, run_dir: Path, step: int, faults: Faults) -> None:
-        """Begin a new file of a run at `step`; what other files have of later steps is not shown.
-
-        Raises:
-            ImportError: TensorBoard is not installed.
-        """
-        from tensorboard.compat.proto import event_pb2
-
-        self._kinds: Any = event_pb2
-        super().__init__(run_dir / f"events.out.tfevents.{time.time():.6f}.{platform.node()}.{os.getpid()}", faults)
-        self._append(file_version="brain.Event:2")
-        self._append(step=step + 1, session_log=self._kinds.SessionLog(status=self._kinds.SessionLog.START))
-
-    def append_scalars(self, step: int, values: dict[str, float]) -> None:
-        scalars = [{"tag": name, "simple_value": value} for name, value in values.items()]
-        self._append(step=step, summary={"value": scalars})
-
-    def _append(self, **fields: Any) -> None:
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
-        record = io.BytesIO()
-        RecordWriter(record).write(self._kinds.Event(wall_time=time.time(), **fields).SerializeToString())
-        self.append(record.getvalue())
+    def scalars(self, step: int, values: Mapping[str, float]) -> None: ...
+    def close(self, exit_code: int) -> None: ...
 
 
 class Reporter:
@@ -95,7 +71,7 @@ class Reporter:
         self.faults = Faults()  #: what the disk refused of the files below
         self.metrics: AppendedFile | None = None
         self.num_lines = 0  #: in metrics.jsonl
-        self.events: EventFile | None = None
+        self.sink: Sink | None = None
         self.progress: Progress | None = None
         self.task_id: Any = None
 
@@ -109,8 +85,6 @@ class Reporter:
             return
         self.metrics = AppendedFile(run_dir / "metrics.jsonl", self.faults)
         self.num_lines = _keep(self.metrics.path, keep_lines, step)
-        with suppress(ImportError):  # a minimal installation has no TensorBoard: metrics.jsonl has the same numbers
-            self.events = EventFile(run_dir, step, self.faults)
 
     def say(self, text: str) -> None:
         self.console.print(escape(paragraph(text)))
@@ -162,15 +136,21 @@ class Reporter:
             self.progress.stop()
             self.progress = None
 
+    def leave_sink(self, exit_code: int) -> None:
+        """The run has ended."""
+        if self.sink:
+            self.sink.close(exit_code)
+            self.sink = None
+
     def _record(self, kind: str, values: dict[str, Any]) -> None:
         if not self.metrics:
             return
         line = {"kind": kind, **values, "time": round(time.time(), 3)}
         self.metrics.append((json.dumps(line) + "\n").encode())
         self.num_lines += 1
-        if self.events:
+        if self.sink:
             shown = [name for name in values if name not in ("step", "epoch") and isinstance(values[name], int | float)]
-            self.events.append_scalars(values["step"], {f"{kind}/{name}": values[name] for name in shown})
+            self.sink.scalars(values["step"], {f"{kind}/{name}": values[name] for name in shown})
 
 
 def _keep(metrics_file: Path, keep_lines: int | None, step: int) -> int:

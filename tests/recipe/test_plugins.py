@@ -94,7 +94,7 @@ def test_a_builder_that_fails(write, builder: str, said: str):
         ("x = 1\0\n", r"parts(\.py.*)?: SyntaxError: source code string cannot contain null bytes"),
         ("raise RuntimeError('stopped here')\n", r"parts\.py:1: RuntimeError: stopped here"),
         ("import not_installed_anywhere\n", r"parts\.py:1: ModuleNotFoundError"),
-        ("x = 1\n", "at least one of the tables VARIANTS, TRANSFORMERS, SOURCES, TASKS, EVALUATORS"),
+        ("x = 1\n", "at least one of the tables VARIANTS, TRANSFORMERS, SOURCES, TASKS, EVALUATORS, SINKS"),
         ("TASKS = {}\n", "at least one of the tables"),
         ("TASKS = ['mine']\n", "TASKS must be a dict with names as keys"),
         ("SOURCES = {1: print}\n", "SOURCES must be a dict with names as keys"),

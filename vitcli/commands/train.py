@@ -30,7 +30,8 @@ from vitcli.log import Reporter, relative
 from vitcli.networks.precedence import adopt_of_run
 from vitcli.recipe.load import Recipe
 from vitcli.recipe.plugins import plugin_words
-from vitcli.recipe.write import recipe_text
+from vitcli.recipe.write import recipe_text, yaml_value
+from vitcli.sinks.sink import Sinks, check_sinks
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def train(recipe: Recipe) -> TrainResult:
     launch_notes = check_launch(recipe)
     check_weights(recipe)
     check_frozen(recipe)
+    check_sinks(recipe.system.sinks, chosen="sinks" in recipe.origins)
     recipe = with_absolute_paths(recipe)
     with joined(recipe.system.device, num_launched() > 1) as world:
         folder, point, damaged = claim_run_dir(recipe)
@@ -92,7 +94,16 @@ def _train(recipe: Recipe, world: World, folder: Path, point: ResumePoint | None
         decided_on_main(lambda: run_dir.begin(folder, _run_files(training, splits)))
         reporter.record_in(folder, step=0)
     _announce(training, splits)
+    _open_sinks(training)
     return _fit(training, earlier)
+
+
+def _open_sinks(training: Training) -> None:
+    """On rank 0: they get what is recorded from here on."""
+    reporter, recipe = training.reporter, training.recipe
+    if training.world.is_main:
+        where = training.run_dir, {key: yaml_value(value) for key, value in recipe.flat().items()}
+        reporter.sink = Sinks(recipe.system.sinks, *where, training.progress.step, reporter.faults, reporter.note)
 
 
 def _data_facts(splits: Splits, extent: Extent) -> dict[str, Any]:
@@ -173,6 +184,7 @@ def _record_end(training: Training, clock: Clock, error: BaseException) -> None:
         return
     known = isinstance(error, VitcliError)
     exit_code = error.exit_code if known else 1
+    training.reporter.leave_sink(exit_code)
     status = {DivergedError.exit_code: "diverged", Interrupted.exit_code: "interrupted"}.get(exit_code, "failed")
     message = error.message if known else f"{type(error).__name__}: {error}"
     try:
@@ -185,6 +197,7 @@ def _finish(training: Training, clock: Clock) -> TrainResult:
     """The table at the end, and the command that comes next."""
     progress, reporter, metric = training.progress, training.reporter, training.task.primary
     reporter.close()
+    reporter.leave_sink(0)
     seconds, num_sessions = clock.seconds, len(clock.ended)
     last = progress.primary.get(progress.step)
     run = relative(training.run_dir)

@@ -21,6 +21,7 @@ TABLES = {
     "SOURCES": "sources",
     "TASKS": "tasks",
     "EVALUATORS": "evaluators",
+    "SINKS": "sinks",
 }
 
 _given: dict[Path, ModuleType] = {}

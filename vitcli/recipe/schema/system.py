@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from vitcli.recipe.schema.key import Finding, Section, key
+from vitcli.recipe.schema.key import Finding, Name, Section, key
 
 if TYPE_CHECKING:
     from vitcli.recipe.load import Recipe
@@ -49,6 +49,12 @@ class System(Section):
         False, "Check recipe, data and machine, time some steps, print what a training would do, and stop.", free=True
     )
     log_interval: int = key(100, "Steps between two log lines.", ge=1, free=True)
+    sinks: tuple[Name, ...] = key(
+        ("tensorboard",),
+        "Where numbers and pictures go besides the run's folder: tensorboard, wandb, mlflow, trackio.",
+        free=True,
+        registry="sinks",
+    )
 
     def problems(self, recipe: Recipe) -> Iterator[Finding]:
         opt = recipe.optimizer.opt
