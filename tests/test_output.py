@@ -13,7 +13,12 @@ from tests.support.commands import environment, finished, options, python_m, run
 
 TRAIN = ["train", "-c", "quickstart", "--run_dir", "run", "--model", "fvit", "--depth", 1, "--image_resize", 32]
 TRAIN += options({"epoch_size": 2, "num_samples": 64, "batch_size": 16, "log_interval": 1})
-COMMANDS = [["models", "ls", "fastvit_t*"], ["recipes", "ls"], ["recipes", "show", "quickstart"], ["train", "--help"]]
+COMMANDS = [
+    ["models", "ls", "fastvit_t*"],
+    ["recipes", "ls"],
+    ["recipes", "show", "quickstart"],
+    ["train", "--help_all"],
+]
 
 
 def lines_of(run: Path) -> list[dict]:

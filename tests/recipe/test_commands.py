@@ -60,7 +60,7 @@ def test_unknown_recipe(vitcli):
 def test_help_lists_every_key(vitcli):
     from vitcli.recipe.schema import SECTION_OF
 
-    text = vitcli("train", "--help").stdout
+    text = vitcli("train", "--help_all").stdout
     assert all(f"--{name}" in text for name in SECTION_OF)
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from typer import Argument, BadParameter, Context, Option, Typer
 
+from vitcli.cli.help import SectionedCommand
 from vitcli.cli.options import ANY_SOURCE, JsonOption, PluginOption, SourceArgument
 from vitcli.cli.recipe_keys import with_keys
 from vitcli.errors import UsageError
@@ -26,7 +27,7 @@ _DESCRIPTION = (
 _INPUTS = "pixels: uint8 (B, H, W, C) in, probabilities out. normalized: float32 (B, C, H, W) in, logits out."
 
 
-@deployment_app.command()
+@deployment_app.command(cls=SectionedCommand)
 @with_keys(*_DESCRIPTION)
 def export(
     ctx: Context,
@@ -101,7 +102,7 @@ def _refuse_others(ctx: Context, *allowed: str) -> None:
         raise UsageError(f"{', '.join(others)} has no effect with --to {ctx.params['to']}", help="remove it")
 
 
-@deployment_app.command()
+@deployment_app.command(cls=SectionedCommand)
 @with_keys(*_DESCRIPTION, "max_image_pixels")
 def predict(
     source: Annotated[str, Argument(metavar="SOURCE", help=ANY_SOURCE)],
@@ -209,7 +210,7 @@ def bench_infer(
     run(items, batches=counts[0], threads=counts[1], rounds=rounds, seconds=seconds, img_size=img_size, json_file=json)
 
 
-@bench_app.command("data")
+@bench_app.command("data", cls=SectionedCommand)
 @with_keys(
     "dataset", "train_split", "image_resize", "in_channels", "train_crop", "decode", "scale", "ratio", "hflip", "vflip",
     "color_jitter", "interpolation", "auto_augment", "max_image_pixels",

@@ -2,41 +2,70 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 from typer import Argument, Option
 
+from vitcli.cli.help import key_help, show_all
 from vitcli.cli.options import ANY_SOURCE, PluginOption, unknown_options
 from vitcli.recipe.describe import help_of, metavar
 from vitcli.recipe.load import load_recipe
-from vitcli.recipe.schema import SECTION_OF, SECTIONS, default
-from vitcli.recipe.write import yaml_value
+from vitcli.recipe.schema import SECTION_OF
 
 #: the words that belong to no option, for a command that accepts one
 _Words = Annotated[list[str] | None, Argument(metavar="[SOURCE]", help=ANY_SOURCE)]
+_HelpAll = Annotated[
+    bool,
+    Option("--help_all", is_eager=True, callback=show_all, help=f"Show all {len(SECTION_OF)} recipe keys and exit."),
+]
 
 
-def with_recipe_keys(command: Callable[..., None]) -> Callable[..., None]:
-    """Give `command(ctx, config, recipe_keys=…, …)` one option for every key of the schema, and `--plugin`.
+#: what most trainings set; `--help` shows these keys, `--help_all` shows all
+TRAIN_KEYS = (
+    "data_dir", "val_ratio", "model", "ckpt_path", "task", "image_resize", "epoch_size", "batch_size", "lr", "opt",
+    "weight_decay", "drop_path_rate", "mixup", "cutmix", "ema", "device", "amp", "compile", "num_parallel_workers",
+    "seed", "run_dir", "resume", "dry_run",
+)  # fmt: skip
+#: what most evaluations set
+VALIDATE_KEYS = (
+    "data_dir", "val_split", "val_labels", "class_names", "model", "ckpt_path", "use_ema", "task", "evaluate",
+    "image_resize", "crop_pct", "crop_mode", "interpolation", "mean", "std", "val_batch_size", "device", "amp",
+    "num_parallel_workers",
+)  # fmt: skip
 
-    A command with a parameter `source` accepts one word that is not an option.
+#: what changes how training images look
+PREVIEW_KEYS = (
+    "data_dir", "train_split", "image_resize", "train_crop", "scale", "ratio", "hflip", "vflip", "color_jitter",
+    "auto_augment", "re_prob", "mixup", "cutmix", "crop_pct", "crop_mode", "seed",
+)  # fmt: skip
+
+
+def with_recipe_keys(*common: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give `command(ctx, config, recipe_keys=…, …)` one option for every key of the schema, `--plugin`, `--help_all`.
+
+    `--help` shows the keys in `common` only. A command with a parameter `source` accepts one word that is no option.
     """
+    return partial(_with_recipe_keys, common=common)
+
+
+def _with_recipe_keys(command: Callable[..., None], common: tuple[str, ...]) -> Callable[..., None]:
     own = inspect.signature(command)
     parameters = [
         p.replace(annotation=_Words) if p.name == "source" else p
         for p in own.parameters.values()
         if p.name != "recipe_keys"
     ]
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters.append(inspect.Parameter("plugin", keyword, default=None, annotation=PluginOption))
-    for section, model in SECTIONS.items():
-        for name in model.model_fields:
-            option = Option(
-                f"--{name}", metavar=metavar(name), help=_help(name), rich_help_panel=section, show_default=False
-            )
-            parameters.append(inspect.Parameter(name, keyword, default=None, annotation=Annotated[str | None, option]))
+    parameters.append(_parameter("plugin", PluginOption))
+    parameters.append(_parameter("help_all", _HelpAll, default=False))
+    for name in (*common, *(name for name in SECTION_OF if name not in common)):
+        shown: dict[str, Any] = {"help": key_help(name, short=True)} if name in common else {"hidden": True}
+        option = Option(
+            f"--{name}", metavar=metavar(name), rich_help_panel="Common recipe keys", show_default=False, **shown
+        )
+        parameters.append(_parameter(name, Annotated[str | None, option]))
 
-    def run(plugin: Any = None, **arguments: Any) -> None:
+    def run(plugin: Any = None, help_all: bool = False, **arguments: Any) -> None:
         given = {name: text for name in SECTION_OF if (text := arguments.pop(name)) is not None}
         words = [*(arguments.get("source") or ()), *arguments["ctx"].args]
         if "source" in arguments:
@@ -53,9 +82,8 @@ def with_keys(*names: str) -> Callable[[Callable[..., None]], Callable[..., None
         own = inspect.signature(command)
         parameters = [p for p in own.parameters.values() if p.name != "recipe"]
         for name in names:
-            option = Option(f"--{name}", metavar=metavar(name), help=_markdown(help_of(name)))
-            shape: dict[str, Any] = {"default": None, "annotation": Annotated[str | None, option]}
-            parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, **shape))
+            option = Option(f"--{name}", metavar=metavar(name), help=help_of(name), rich_help_panel="Recipe keys")
+            parameters.append(_parameter(name, Annotated[str | None, option]))
 
         def run(**arguments: Any) -> None:
             given = {name: text for name in names if (text := arguments.pop(name)) is not None}
@@ -76,15 +104,8 @@ def _shown_as(
     return run
 
 
-def _help(name: str) -> str:
-    value = default(name)
-    text = f"{help_of(name)} [default: {yaml_value(list(value) if isinstance(value, tuple) else value)}]"
-    return _markdown(text.replace("null]", "none]"))
-
-
-def _markdown(text: str) -> str:
-    """`text`, such that the help, which is Markdown, shows its angle brackets."""
-    return text.replace("<", "\\<")
+def _parameter(name: str, annotation: Any, *, default: Any = None) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _first_word(words: list[str]) -> tuple[str | None, list[str]]:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from typer import Argument, Context, Option, Typer
 
+from vitcli.cli.help import SectionedCommand
 from vitcli.cli.options import (
     COLLECT_UNKNOWN,
     ConfigOption,
@@ -12,15 +13,15 @@ from vitcli.cli.options import (
     PluginOption,
     SourceArgument,
 )
-from vitcli.cli.recipe_keys import with_keys, with_recipe_keys
+from vitcli.cli.recipe_keys import TRAIN_KEYS, VALIDATE_KEYS, with_keys, with_recipe_keys
 from vitcli.errors import UsageError
 from vitcli.recipe.load import Recipe, load_recipe
 
 training_app = Typer()
 
 
-@training_app.command(context_settings=COLLECT_UNKNOWN)
-@with_recipe_keys
+@training_app.command(cls=SectionedCommand, context_settings=COLLECT_UNKNOWN)
+@with_recipe_keys(*TRAIN_KEYS)
 def train(
     ctx: Context,
     config: ConfigOption = None,
@@ -79,8 +80,8 @@ def _recipe(config: str | None, keys: dict[str, str]) -> Recipe:
     return load_recipe(config, keys)
 
 
-@training_app.command(context_settings=COLLECT_UNKNOWN)
-@with_recipe_keys
+@training_app.command(cls=SectionedCommand, context_settings=COLLECT_UNKNOWN)
+@with_recipe_keys(*VALIDATE_KEYS)
 def validate(
     ctx: Context,
     source: str | None = None,
@@ -126,7 +127,7 @@ def validate(
     run(recipe, fold=fold, crops=crops, json_file=json)
 
 
-@training_app.command()
+@training_app.command(cls=SectionedCommand)
 @with_keys("use_ema")
 def embed(
     source: SourceArgument,

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from typer import Option, Typer
 
+from vitcli.cli.help import SectionedCommand
 from vitcli.cli.options import PluginOption, SourceArgument
 from vitcli.cli.recipe_keys import with_keys
 from vitcli.recipe.load import Recipe
@@ -20,7 +21,7 @@ def weights_show(source: SourceArgument, plugin: PluginOption = None) -> None:
     weights.show(source)
 
 
-@weights_app.command("convert")
+@weights_app.command("convert", cls=SectionedCommand)
 @with_keys("use_ema")
 def weights_convert(
     source: SourceArgument,

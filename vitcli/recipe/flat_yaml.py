@@ -122,7 +122,7 @@ class _Composer(yaml.SafeLoader):
         self.num_values += 1
         is_key = (self.depth, index) == (1, None) and isinstance(parent, yaml.MappingNode)
         if is_key and len(parent.value) >= MAX_KEYS:
-            raise _Refused(f"the file has more than {MAX_KEYS:,} keys", "`vitcli train --help` lists every key")
+            raise _Refused(f"the file has more than {MAX_KEYS:,} keys", "`vitcli train --help_all` lists every key")
         if self.num_values > MAX_VALUES:
             raise _Refused(f"the file has more than {MAX_VALUES:,} values and is not a recipe", None)
         if self.depth > MAX_DEPTH:

@@ -156,7 +156,7 @@ def _unknown(name: str, place: Place | str, *, suggest: bool) -> Problem:
         return Problem(message, place, "give it on the command line: --plugin FILE (in Python: vitcli.use_plugin)")
     likely = nearest(name, [*schema.SECTION_OF, *mindcv.TRANSLATIONS]) if suggest else None
     dashes = "--" if place == COMMAND_LINE else ""
-    help = f"did you mean `{dashes}{likely}`?" if likely else "`vitcli train --help` lists every key"
+    help = f"did you mean `{dashes}{likely}`?" if likely else "`vitcli train --help_all` lists every key"
     return Problem(f"unknown key `{dashes}{shortened(name)}`", place, help)
 
 
