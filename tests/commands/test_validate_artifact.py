@@ -126,7 +126,7 @@ def test_classes_with_other_names(artifact, colors, capsys):
         (["--fold", "full", "--eval-crops", "5"], "--fold, --eval_crops: an exported network can no longer be changed"),
         (["--use_ema", "False"], "--use_ema: an exported network"),
         (["--ckpt_path", "run"], "and --ckpt_path name what to validate"),
-        (["another"], "unexpected argument 'another'"),
+        (["another", "third"], "unexpected argument 'third'"),
         (["--bacth_size", "3"], "did you mean `--batch_size`?"),
         (["--json", "no/such/folder.json"], "there is no folder no/such"),
     ],

@@ -3,18 +3,20 @@
 import inspect
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Annotated, Any
 
 from typer import Argument, Option
 
 from vitcli.cli.help import key_help, show_all
 from vitcli.cli.options import ANY_SOURCE, PluginOption, unknown_options
+from vitcli.errors import UsageError
 from vitcli.recipe.describe import help_of, metavar
 from vitcli.recipe.load import load_recipe
 from vitcli.recipe.schema import SECTION_OF
 
-#: the words that belong to no option, for a command that accepts one
-_Words = Annotated[list[str] | None, Argument(metavar="[SOURCE]", help=ANY_SOURCE)]
+#: the words that belong to no option, for a command that accepts one or two
+_Words = Annotated[list[str] | None, Argument(metavar="[SOURCE] [SOURCE]", help=f"{ANY_SOURCE} Two are compared.")]
 _HelpAll = Annotated[
     bool,
     Option("--help_all", is_eager=True, callback=show_all, help=f"Show all {len(SECTION_OF)} recipe keys and exit."),
@@ -44,7 +46,8 @@ PREVIEW_KEYS = (
 def with_recipe_keys(*common: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give `command(ctx, config, recipe_keys=…, …)` one option for every key of the schema, `--plugin`, `--help_all`.
 
-    `--help` shows the keys in `common` only. A command with a parameter `source` accepts one word that is no option.
+    `--help` shows the keys in `common` only. A command with a parameter `sources` accepts up to two words that are no
+    options, or `--ckpt_path` as often.
     """
     return partial(_with_recipe_keys, common=common)
 
@@ -52,7 +55,7 @@ def with_recipe_keys(*common: str) -> Callable[[Callable[..., None]], Callable[.
 def _with_recipe_keys(command: Callable[..., None], common: tuple[str, ...]) -> Callable[..., None]:
     own = inspect.signature(command)
     parameters = [
-        p.replace(annotation=_Words) if p.name == "source" else p
+        p.replace(annotation=_Words) if p.name == "sources" else p
         for p in own.parameters.values()
         if p.name != "recipe_keys"
     ]
@@ -63,13 +66,16 @@ def _with_recipe_keys(command: Callable[..., None], common: tuple[str, ...]) -> 
         option = Option(
             f"--{name}", metavar=metavar(name), rich_help_panel="Common recipe keys", show_default=False, **shown
         )
-        parameters.append(_parameter(name, Annotated[str | None, option]))
+        kind = list[str] | None if name == "ckpt_path" and "sources" in own.parameters else str | None
+        parameters.append(_parameter(name, Annotated[kind, option]))
 
     def run(plugin: Any = None, help_all: bool = False, **arguments: Any) -> None:
+        words = [*(arguments.get("sources") or ()), *arguments["ctx"].args]
+        if "sources" in arguments:
+            typed, words = _sources(words)
+            arguments["sources"] = _one_way(typed, arguments["ckpt_path"] or [])
+            arguments["ckpt_path"] = None
         given = {name: text for name in SECTION_OF if (text := arguments.pop(name)) is not None}
-        words = [*(arguments.get("source") or ()), *arguments["ctx"].args]
-        if "source" in arguments:
-            arguments["source"], words = _first_word(words)
         command(**arguments, recipe_keys=given | unknown_options(words))
 
     return _shown_as(command, run, own.replace(parameters=parameters))
@@ -108,10 +114,20 @@ def _parameter(name: str, annotation: Any, *, default: Any = None) -> inspect.Pa
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _first_word(words: list[str]) -> tuple[str | None, list[str]]:
-    """The first of `words` that is neither an unknown option nor the value of one, and the others."""
-    for index, word in enumerate(words):
-        before = words[index - 1] if index else ""
-        if not word.startswith("-") and (not before.startswith("--") or "=" in before):
-            return word, words[:index] + words[index + 1 :]
-    return None, words
+def _sources(words: list[str]) -> tuple[list[str], list[str]]:
+    """The first two of `words` that are neither an unknown option nor the value of one, and the others."""
+    sources, others = [], []
+    for before, word in pairwise(["", *words]):
+        is_source = not word.startswith("-") and (not before.startswith("--") or "=" in before)
+        (sources if is_source and len(sources) < 2 else others).append(word)
+    return sources, others
+
+
+def _one_way(words: list[str], options: list[str]) -> list[str]:
+    """The sources that were given as words or with `--ckpt_path`; UsageError for both ways, or more than two."""
+    if words and options:
+        help = "give one of them; to compare two networks: vitcli validate FIRST SECOND"
+        raise UsageError(f"both {words[0]} and --ckpt_path name what to validate", help=help)
+    if len(options) > 2:
+        raise UsageError(f"--ckpt_path is given {len(options)} times", help="give one network, or two to compare them")
+    return words or options

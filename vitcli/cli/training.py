@@ -84,7 +84,7 @@ def _recipe(config: str | None, keys: dict[str, str]) -> Recipe:
 @with_recipe_keys(*VALIDATE_KEYS)
 def validate(
     ctx: Context,
-    source: str | None = None,
+    sources: list[str] | None = None,
     config: ConfigOption = None,
     fold: Annotated[
         Literal["none", "standard", "full"],
@@ -107,24 +107,45 @@ def validate(
         Literal["prob", "logit"], Option("--crop_average", help="What to average over the crops.")
     ] = "prob",
     json: JsonOption = None,
+    predictions: Annotated[
+        Path | None,
+        Option(
+            metavar="FILE",
+            help="Also write the answer to each image to this file: .csv, .tsv, .jsonl or .parquet.",
+        ),
+    ] = None,
+    temperature: Annotated[
+        Literal["stored", "none", "fit"],
+        Option(
+            help="Divide the logits by the temperature that is stored in the run, or not. fit: find it on one half of "
+            "the validation images, measure it on the other, and store it for validate, predict and export."
+        ),
+    ] = "stored",
     *,
     recipe_keys: dict[str, str],
 ) -> None:
     """Measure the accuracy of a checkpoint or an exported network on the validation split.
 
     For a run, `vitcli validate runs/…` is enough: its recipe, preprocessing and class names are stored with it.
+    Two networks, `vitcli validate FIRST SECOND`, are compared on the same images.
     """
-    if source and "ckpt_path" in recipe_keys:
-        raise UsageError(f"both {source} and --ckpt_path name what to validate", help="give only one of them")
-    if source:
-        recipe_keys["ckpt_path"] = source
-    recipe = load_recipe(config, recipe_keys)
+    chosen = sources or []
+    recipe = load_recipe(config, recipe_keys | dict(zip(["ckpt_path"], chosen, strict=False)))
     from vitcli.commands.validate import validate as run
     from vitcli.data.crops import Crops, read_scales
 
     scales = None if crop_scales is None else read_scales(crop_scales)
     crops = None if eval_crops == "1" and scales is None else Crops(eval_crops, scales, crop_average)
-    run(recipe, fold=fold, crops=crops, json_file=json)
+    other = chosen[1] if len(chosen) > 1 else None
+    run(
+        recipe,
+        compare_with=other,
+        fold=fold,
+        crops=crops,
+        json_file=json,
+        predictions=predictions,
+        temperature=temperature,
+    )
 
 
 @training_app.command(cls=SectionedCommand)

@@ -79,6 +79,8 @@ def export_fused(
     meta = opened.weights.meta | ({"class_names": opened.class_names} if named else {})
     for note in [*opened.notes, *convert_weights(replace(opened.weights, tensors=tensors, meta=meta), "vitcli", out)]:
         _console.print(f"note: {note}")
+    if opened.temperature != 1:
+        _console.print(f"note: {out} holds weights only: its probabilities are not calibrated")
     before = sum(p.numel() for p in opened.model.parameters())
     after = sum(p.numel() for p in fused.parameters())
     _console.print(f"wrote {out}: {after:,} parameters, {before:,} before")

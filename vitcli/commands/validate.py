@@ -1,230 +1,181 @@
-"""`vitcli validate`: the accuracy of a checkpoint or of an exported network, counted image by image."""
+"""`vitcli validate`: how well a network answers on its validation images, counted image by image; or which of two does.
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+A checkpoint, weights of any kind or an exported network; the raw weights too where a checkpoint has their average.
+"""
+
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from torch import nn
-
-from vitcli import catalog
-from vitcli.data.class_names import without_names
 from vitcli.data.crops import Crops
-from vitcli.data.datasets import build_splits
-from vitcli.data.source import Source
-from vitcli.deploy.artifact import RECIPE, Artifact, fixed_by_export, is_artifact, open_artifact
-from vitcli.deploy.bridges import ExportedNetwork, seen_by
+from vitcli.deploy.artifact import is_artifact
+from vitcli.deploy.evaluation import Evaluation, prepared
 from vitcli.deploy.predictions import check_writable
+from vitcli.deploy.subject import Fold, Temperature, check_artifact_options, open_subject
 from vitcli.distributed import joined, num_launched
-from vitcli.engine.failures import memory_in_words
-from vitcli.engine.opened_data import found_on_main
-from vitcli.engine.precision import build_autocast
-from vitcli.engine.preflight import check_device, check_launch
+from vitcli.engine.preflight import check_launch
 from vitcli.engine.run_dir import write_result
 from vitcli.errors import UsageError
-from vitcli.evaluators.evaluator import SINGLE_CROP, Evaluator, Setting, UnreadableImages
-from vitcli.layers.fake_quant import simulate_int8
-from vitcli.layers.reparam import reparameterize
+from vitcli.evaluators.answers import ImageAnswers
+from vitcli.evaluators.calibration import fitted
 from vitcli.log import Reporter
-from vitcli.networks.build import float_layers
-from vitcli.networks.classes import NamedBy, check_num_classes, numbered
-from vitcli.networks.opened import no_classifier, open_network
-from vitcli.networks.precedence import DATA, overlaid
-from vitcli.recipe.check import COMMAND_LINE
-from vitcli.recipe.flat_yaml import read_flat_yaml
+from vitcli.networks.calibration import check_storable, store_temperature
 from vitcli.recipe.load import Recipe
-from vitcli.tasks.task import Task
-
-Fold = Literal["none", "standard", "full"]
-
-#: the keys that apply to an exported network: which images, and how they are read
-OF_AN_ARTIFACT = (
-    *DATA, "class_names", "class_order", "dataset_download", "num_parallel_workers", "max_image_pixels", "device",
-    "evaluate",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is measured, and what the table and the JSON file say about it."""
-
-    recipe: Recipe
-    network: nn.Module  #: in eval mode, on the device
-    source: str  #: where it was found
-    class_names: list[str]  #: of its outputs; empty: it returns features
-    named_by: NamedBy
-    rows: list[tuple[str, str]]
-    facts: dict[str, Any]
-    notes: list[str]
-    findings: Mapping[str, Any]  #: of the evaluation in its training, see `Evaluator.findings`
+from vitcli.report.answers_file import check_answers_file, write_answers, write_two_answers
+from vitcli.report.answers_summary import answers_facts, answers_rows
+from vitcli.report.comparison import check_comparable, compared
 
 
 def validate(
     recipe: Recipe,
     *,
+    compare_with: str | Path | None = None,
     fold: Fold = "none",
     crops: Crops | None = None,
     json_file: Path | None = None,
+    predictions: Path | None = None,
+    temperature: Temperature | Literal["fit"] = "stored",
 ) -> dict[str, float]:
     """Evaluate `recipe.model.ckpt_path`, weights of any kind or an exported folder, on the validation split.
 
     Args:
         recipe: what the user says; `networks/precedence.py` decides between it and what the weights say.
+        compare_with: another network, which is evaluated on the same images.
         fold: evaluate the network in the form its weights have, or reparameterized ("standard", "full").
         crops: classify each image by the average of many crops; the result by the single crop is reported too.
         json_file: also write the result to this path.
+        predictions: also write the answer to each image to this path, see `report/answers_file.py`.
+        temperature: use the one that is stored with the weights, none, or fit one and store it.
 
     Returns:
         The numbers by name: for classification top1 and top5 in percent, nll, num_images, correct1, correct5; for
-        multilabel mAP, f1_micro, f1_macro in percent, num_images, and those of each class.
+        multilabel mAP, f1_micro, f1_macro in percent, num_images, and those of each class. Of two networks:
+        `Comparison.as_dict`.
 
     Raises:
         VitcliError: see `errors.py`.
     """
-    if recipe.model.ckpt_path is None:
-        raise UsageError("nothing to validate", help="give --ckpt_path: a run, a checkpoint, weights, or an export")
+    recipes = [recipe] if compare_with is None else [recipe, recipe.changed(ckpt_path=str(compare_with))]
     check_writable(json_file)
-    exported = is_artifact(recipe.model.ckpt_path)
-    if exported:
-        _check_artifact_options(recipe, fold=fold, crops=crops)
+    check_writable(predictions)
+    check_answers_file(predictions)
+    exported = _check(recipes, fold=fold, crops=crops, temperature=temperature)
     launch_notes = check_launch(recipe)
     with joined("cpu" if exported else recipe.system.device, num_launched() > 1) as world:
         reporter = Reporter(enabled=world.is_main)
         reporter.notes(recipe.notes, launch_notes)
-        subject = _artifact(recipe) if exported else _checkpoint(recipe, fold, world.device)
-        reporter.notes(subject.notes)
-        kinds = _evaluators(subject, crops)
-        needs_train = any(kind.needs_train for kind in kinds.values())
-        train, val = found_on_main(partial(_images, subject, needs_train=needs_train))
-        reporter.notes(*(source.notes for source in (train, val) if source))
-        if subject.named_by == "number" and val:
-            check_num_classes(recipe, val.class_names or [])
-        autocast = build_autocast(subject.recipe, world.device)
-        setting = Setting(subject.recipe, val, world, autocast, train=train, crops=crops, findings=subject.findings)
-        numbers, rows = {}, subject.rows
-        with memory_in_words("lower --val_batch_size"), _all_unreadable_listed():
-            for evaluator in [kind(setting) for kind in kinds.values()]:
-                found = evaluator(subject.network)
-                numbers |= found
-                rows += evaluator.rows(found)
-                if warning := evaluator.warning(found):
-                    rows.append(("warning", warning))
-        reporter.table("validation", rows)
+        kept: Temperature = "none" if temperature == "fit" else temperature
+        evaluations = [prepared(open_subject(one, fold, world.device, kept), crops, world) for one in recipes]
+        for evaluation in evaluations:
+            reporter.notes(evaluation.subject.notes, evaluation.notes)
+        if compare_with is not None:
+            numbers, facts = _compare(evaluations[0], evaluations[1], reporter, predictions)
+        elif temperature == "fit":
+            numbers, facts = _fit(evaluations[0], reporter, predictions)
+        else:
+            raw = None
+            if evaluations[0].subject.is_average and recipe.model.use_ema is None:
+                raw = evaluations[0].of(open_subject(recipe.changed(use_ema=False), fold, world.device, kept))
+            numbers, facts = _measure(evaluations[0], raw, reporter, predictions)
         if json_file and world.is_main:
-            write_result(json_file, numbers | subject.facts | (_crop_facts(crops, numbers) if crops else {}))
+            write_result(json_file, facts)
         return numbers
 
 
-@contextmanager
-def _all_unreadable_listed() -> Iterator[None]:
-    """No file has a list of them, so the message has all."""
-    try:
-        yield
-    except UnreadableImages as error:
-        error.message = error.listing()
-        raise
+def _check(recipes: list[Recipe], *, fold: Fold, crops: Crops | None, temperature: str) -> bool:
+    """Refuse what cannot be done, before anything is opened; whether all networks are exported ones."""
+    if recipes[0].model.ckpt_path is None:
+        raise UsageError("nothing to validate", help="give --ckpt_path: a run, a checkpoint, weights, or an export")
+    if temperature == "fit" and len(recipes) > 1:
+        raise UsageError("--temperature fit is for one network", help="fit it for each, then compare them")
+    if temperature == "fit" and crops:
+        raise UsageError("a temperature is fitted for one crop of each image", help="remove --eval_crops")
+    options = {"fold": fold != "none", "eval_crops": crops is not None, "temperature": temperature != "stored"}
+    exported = [recipe for recipe in recipes if is_artifact(recipe.model.ckpt_path or "")]
+    for recipe in exported:
+        check_artifact_options(recipe, options)
+    return len(exported) == len(recipes)
 
 
-def _evaluators(subject: Subject, crops: Crops | None) -> dict[str, type[Evaluator]]:
-    """What the user asks for, else what the task names; an error if the network or the crops do not suit them."""
-    task: type[Task] = catalog.load("tasks", subject.recipe.learning.task)
-    names = subject.recipe.evaluation.evaluate or task.evaluators
-    if not names:
-        message = f"`task: {subject.recipe.learning.task}` names no evaluator of the network alone"
-        raise UsageError(message, help="choose evaluators with --evaluate")
-    kinds: dict[str, type[Evaluator]] = {name: catalog.load("evaluators", name) for name in names}
-    if not subject.class_names and any(kind.needs_classifier for kind in kinds.values()):
-        raise no_classifier(subject.source)
-    if crops and not any(kind.takes_crops for kind in kinds.values()):
-        help = f"remove it, or add --evaluate {task.evaluators[0] if task.evaluators else 'top1'}"
-        raise UsageError(f"--eval_crops has no effect on {', '.join(names)}", help=help)
-    return kinds
+def _measure(
+    evaluation: Evaluation, raw: Evaluation | None, reporter: Reporter, predictions: Path | None
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """One network: its numbers, what it gets wrong, and the raw weights' numbers where it is an average."""
+    if predictions:
+        evaluation.check_answers("--predictions")
+    subject, found = evaluation.subject, evaluation.run()
+    answers, facts = found.answers, found.facts | subject.facts
+    rows = subject.rows + found.rows
+    if answers:
+        facts |= answers_facts(answers)
+        rows += answers_rows(answers) if isinstance(answers, ImageAnswers) else []
+    if raw:
+        of_raw = raw.run()
+        facts["raw_weights"] = of_raw.numbers
+        rows.append(("raw weights", f"{of_raw.brief}  (the rows above are those of the average)"))
+    reporter.table("validation", rows)
+    if answers and predictions and evaluation.world.is_main:
+        write_answers(predictions, answers)
+    return found.numbers, facts
 
 
-def _images(subject: Subject, *, needs_train: bool) -> tuple[Source | None, Source | None]:
-    """Training images, if they are needed, and validation images, with the class indices of the network's outputs."""
-    section = subject.recipe.dataset
-    if not subject.class_names:  # the network knows no classes; the evaluators decide whether the data must have labels
-        splits = build_splits(section, needs_labels=False)
-        return splits.train, splits.val
-    task: type[Task] = catalog.load("tasks", subject.recipe.learning.task)
-    named = partial(numbered, section, subject.class_names, subject.named_by, multi_label=task.multi_label)
-    return named("train") if needs_train else None, named("val")
-
-
-def _crop_facts(crops: Crops, numbers: dict[str, float]) -> dict[str, Any]:
-    return {
-        "eval_crops": crops.protocol,
-        "crop_scales": list(crops.used_scales),
-        "crop_average": crops.average,
-        "num_crops": crops.num_crops,
-        "single_crop": {
-            name.removeprefix(SINGLE_CROP): value for name, value in numbers.items() if name.startswith(SINGLE_CROP)
-        },
+def _compare(
+    first: Evaluation, second: Evaluation, reporter: Reporter, predictions: Path | None
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Two networks on the same images."""
+    for evaluation in (first, second):
+        evaluation.check_answers("a comparison")
+    assert first.val is not None
+    assert second.val is not None
+    check_comparable(first.val, second.val)
+    found = [one.run() for one in (first, second)]
+    for evaluation, one, which in zip((first, second), found, ("first", "second"), strict=True):
+        reporter.table(which, evaluation.subject.rows + one.rows)
+    answers = [one.answers for one in found if isinstance(one.answers, ImageAnswers)]
+    comparison = compared(*answers)
+    reporter.table("comparison", comparison.rows())
+    if predictions and first.world.is_main:
+        write_two_answers(predictions, comparison.first, comparison.second)
+    numbers = comparison.as_dict()
+    facts = {
+        which: one.facts | evaluation.subject.facts | (answers_facts(one.answers) if one.answers else {})
+        for which, evaluation, one in zip(("first", "second"), (first, second), found, strict=True)
     }
+    return numbers, facts | {"comparison": numbers}
 
 
-def _checkpoint(recipe: Recipe, fold: Fold, device: torch.device) -> Subject:
-    """The network of a run, a checkpoint or a file of weights."""
-    assert recipe.model.ckpt_path is not None
-    opened = open_network(recipe.model.ckpt_path, recipe=recipe)
-    recipe, network, source = opened.recipe, opened.model, opened.weights.source
-    form = "" if fold == "none" else f", reparameterized ({fold})"
-    rows = [("weights", source), ("model", recipe.model.model + form)]
-    if fold != "none":
-        network = reparameterize(network, fold=fold)
-    if recipe.model.quantize == "int8_qat":
-        said = simulate_int8(network, keep_float=float_layers(network))
-        rows.append(("int8", said.removeprefix("int8").strip()))
-    return Subject(
-        recipe,
-        network.to(device).eval(),
-        source,
-        opened.class_names,
-        opened.named_by,
-        rows=rows,
-        facts={"ckpt_path": source, "fold": fold, "quantize": recipe.model.quantize},
-        notes=[*opened.notes, *check_device(recipe, device)],
-        findings=opened.findings,
-    )
+def _fit(
+    evaluation: Evaluation, reporter: Reporter, predictions: Path | None
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Fit a temperature on one half of the images, measure it on the other, and store it if it helps there."""
+    subject = evaluation.subject
+    assert subject.opened is not None
+    check_storable(subject.opened.weights)
+    evaluation.check_answers("--temperature fit")
+    if evaluation.multi_label:
+        help = "remove it: for any number of classes there is a threshold of each class"
+        raise UsageError("--temperature fit is for networks that give each image one class", help=help)
+    found = evaluation.run()
+    answers = found.answers
+    assert isinstance(answers, ImageAnswers)
+    result = fitted(answers)
+    rows = subject.rows + found.rows + result.rows()
+    if result.helps:
+        if evaluation.world.is_main:
+            file = store_temperature(
+                subject.opened.weights, result.temperature, _fitted_on(evaluation, result.as_dict())
+            )
+            rows.append(("stored in", f"{file}; validate, predict and export use it"))
+        answers = answers.with_temperature(result.temperature)
+    else:
+        rows.append(("warning", "the temperature does not help on the other images: it was not stored"))
+    reporter.table("validation, before the temperature", rows)
+    if predictions and evaluation.world.is_main:
+        write_answers(predictions, answers)
+    facts = found.facts | subject.facts | answers_facts(answers)
+    return found.numbers, facts | {"fitted_temperature": result.as_dict() | {"stored": result.helps}}
 
 
-def _artifact(recipe: Recipe) -> Subject:
-    """An exported network in its own runtime; the recipe it holds supplies the data unless the user gives another."""
-    artifact = open_artifact(str(recipe.model.ckpt_path), class_names=recipe.dataset.class_names)
-    device = None if recipe.system.device == "auto" else recipe.system.device
-    known = {} if recipe.from_file else _data_of(artifact)
-    recipe, _ = overlaid(recipe, known, str(artifact.folder), over_file=True)
-    has_names = recipe.dataset.class_names or artifact.class_names != without_names(len(artifact.class_names))
-    return Subject(
-        seen_by(artifact, recipe),
-        ExportedNetwork(artifact, device=device).eval(),
-        str(artifact.folder),
-        artifact.class_names,
-        "name" if has_names else "number",
-        rows=[("artifact", str(artifact.folder)), ("format", f"{artifact.format}, {artifact.precision}")],
-        facts={"artifact": str(artifact.folder), "format": artifact.format, "precision": artifact.precision},
-        notes=[],
-        findings={} if artifact.thresholds is None else {"thresholds": artifact.thresholds.tolist()},
-    )
-
-
-def _data_of(artifact: Artifact) -> dict[str, Any]:
-    """The keys about data in the recipe of the artifact, if it has one; the rest may need plugins that are not here."""
-    file = artifact.folder / RECIPE
-    entries = read_flat_yaml(file)[0] if file.is_file() else []
-    return {entry.key: entry.value for entry in entries if entry.key in DATA}
-
-
-def _check_artifact_options(recipe: Recipe, *, fold: Fold, crops: Crops | None) -> None:
-    """Refuse what an export has fixed."""
-    if num_launched() > 1:
-        raise UsageError("an exported network is validated by one process", help="start without torchrun")
-    typed = [name for name, origin in recipe.origins.items() if origin == COMMAND_LINE and name != "ckpt_path"]
-    options = {"fold": fold != "none", "eval_crops": crops is not None}
-    others = [name for name in typed if name not in OF_AN_ARTIFACT] + [name for name, set_ in options.items() if set_]
-    if others:
-        raise fixed_by_export(others, help=f"keys that apply: {', '.join(OF_AN_ARTIFACT)}")
+def _fitted_on(evaluation: Evaluation, facts: dict[str, Any]) -> dict[str, Any]:
+    section = evaluation.subject.recipe.dataset
+    where = {"dataset": section.dataset, "data_dir": section.data_dir and str(section.data_dir)}
+    return where | {name: value for name, value in facts.items() if name != "temperature"}

@@ -10,6 +10,7 @@ from vitcli.deploy.classify import Classifier, ImageClassifier
 from vitcli.distributed import choose_device
 from vitcli.errors import UsageError
 from vitcli.layers.reparam import reparameterize
+from vitcli.networks.calibration import divided
 from vitcli.networks.heat_maps import heat_maps
 from vitcli.networks.opened import Opened
 from vitcli.recipe.load import Recipe
@@ -35,13 +36,14 @@ class ModelClassifier(ImageClassifier):
         if threads:
             torch.set_num_threads(threads)
         self._device = choose_device(device, 0)
+        self._temperature = opened.temperature
         self._model = reparameterize(opened.model, fold="full").to(self._device)
         self._normalize = Normalizer(recipe.augmentation.mean, recipe.augmentation.std, recipe.model.in_channels)
 
     @torch.inference_mode()
     def _probabilities(self, pixels: np.ndarray) -> np.ndarray:
         images = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)
-        logits = self._model(self._normalize(images)).float()
+        logits = divided(self._model(self._normalize(images)), self._temperature)
         return (logits.softmax(-1) if self.thresholds is None else logits.sigmoid()).cpu().numpy()
 
     def heat_maps(self, pixels: np.ndarray, classes: np.ndarray) -> np.ndarray:

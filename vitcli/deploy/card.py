@@ -51,11 +51,25 @@ def _input(facts: dict[str, Any], class_names: list[str]) -> str:
         inside = f"mean {before['mean']}, std {before['std']}. The output is logits, for a {facts['activation']}."
     shown = ", ".join(class_names[:10]) + (", ..." if len(class_names) > 10 else "")
     return (
-        "## Input and output\n\n"
-        f"{_geometry(before, height, width)} ({before['interpolation']}, antialiased), "
-        f"then the center {height} x {width} px.\n"
-        f"Input: {tensor}. {inside}\n{len(class_names):,} classes: {shown}\n"
-    ) + _thresholds(facts)
+        (
+            "## Input and output\n\n"
+            f"{_geometry(before, height, width)} ({before['interpolation']}, antialiased), "
+            f"then the center {height} x {width} px.\n"
+            f"Input: {tensor}. {inside}\n{len(class_names):,} classes: {shown}\n"
+        )
+        + _temperature(facts)
+        + _thresholds(facts)
+    )
+
+
+def _temperature(facts: dict[str, Any]) -> str:
+    temperature = facts.get("temperature", 1.0)
+    if temperature == 1:
+        return ""
+    return (
+        f"The probabilities are calibrated: the logits are divided by {temperature:.4g} inside the network, a\n"
+        "temperature that was fitted on validation images (`vitcli validate RUN --temperature fit`).\n"
+    )
 
 
 def _thresholds(facts: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from vitcli.deploy.timing import by_turns, percentiles
 from vitcli.errors import DiskError, UsageError, VitcliError, is_disk_full
 from vitcli.layers.reparam import reparameterize
 from vitcli.networks.build import float_layers
+from vitcli.networks.calibration import divided
 from vitcli.networks.opened import Opened
 from vitcli.networks.precedence import preprocessing
 from vitcli.networks.provenance import machine, source_facts, versions
@@ -49,7 +50,13 @@ class ExportJob:
         self.activation: Activation = "softmax" if self.thresholds is None else "sigmoid"
         dtype = DTYPES[plan.precision] if plan.precision in form.CASTS else torch.float32
         self.order = Order(
-            network=Deployed(for_runtime(opened.model), normalization=inside, activation=self.activation, dtype=dtype)
+            network=Deployed(
+                for_runtime(opened.model),
+                normalization=inside,
+                activation=self.activation,
+                dtype=dtype,
+                temperature=opened.temperature,
+            )
             .eval()
             .to(plan.device),
             example=example_input(plan, self.aug.image_resize, self.in_channels),
@@ -170,6 +177,7 @@ class ExportJob:
             },
             "output": self.order.output,
             "activation": self.activation,
+            "temperature": self.opened.temperature,
             "thresholds": None if self.thresholds is None else self.thresholds.tolist(),
             "preprocessing": preprocessing(recipe),
             "source": source_facts(self.opened),
@@ -184,7 +192,7 @@ class ExportJob:
 
     @torch.inference_mode()
     def _source(self, pixels: Tensor) -> Tensor:
-        return self.opened.model(self.normalize(pixels))
+        return divided(self.opened.model(self.normalize(pixels)), self.opened.temperature)
 
     def _inputs(self, pixels: Tensor) -> Tensor:
         """(B, C, H, W) uint8 -> the input of the network."""

@@ -28,6 +28,7 @@ class Deployed(nn.Module):
             pixels, uint8 (B, H, W, C), the output probabilities; otherwise float32 (B, C, H, W) and logits.
         activation: of the probabilities.
         dtype: data type of the model.
+        temperature: the logits are divided by it, see `networks/calibration.py`.
     """
 
     scale: Tensor
@@ -40,6 +41,7 @@ class Deployed(nn.Module):
         normalization: Normalization | None = None,
         activation: Activation = "softmax",
         dtype: torch.dtype = torch.float32,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         self.model = model.to(dtype)
@@ -49,12 +51,14 @@ class Deployed(nn.Module):
         scale, shift = 1 / (255 * std), -mean / std
         self.register_buffer("scale", scale.to(torch.float32).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("shift", shift.to(torch.float32).view(1, -1, 1, 1), persistent=False)
-        self.dtype = dtype
+        self.dtype, self.temperature = dtype, temperature
 
     def forward(self, images: Tensor) -> Tensor:
         if self.takes_pixels:
             images = images.permute(0, 3, 1, 2).to(torch.float32) * self.scale + self.shift
         logits = self.model(images.to(self.dtype)).to(torch.float32)
+        if self.temperature != 1:
+            logits = logits / self.temperature
         if self.activation is None:
             return logits
         return logits.softmax(-1) if self.activation == "softmax" else logits.sigmoid()

@@ -6,8 +6,8 @@ runs/<recipe>-<time>-<4 hex>/
     data.json        classes, counts, fingerprint        status.json     running, done, interrupted, diverged, failed
     bad_images.jsonl images that were replaced           checkpoints/    step-00001234/ …, best -> one of them
     split.csv        the images of val_ratio or val_fold nonfinite.jsonl steps whose loss or gradients were not finite
-    listing.safetensors                                  the names in folders of very many images
-    sinks.json                                           what W&B, MLflow and Trackio call the run
+    calibration.json the temperature of a checkpoint     listing.safetensors  the names in folders of very many images
+    sinks.json       what W&B, MLflow and Trackio call the run
 """
 
 import json
@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # the folder of a run is read without torch
 #: what `ensure_writable` and `write_whole` make, with the process that makes it
 _TEMPORARY = re.compile(
     r"\.(?:probe-|(?:recipe\.yaml|split\.csv|listing\.safetensors|(?:metrics|bad_images|nonfinite)\.jsonl"
-    r"|(?:env|data|status|sinks)\.json|\.error-rank-[0-9]+\.json)\.)(?P<pid>[0-9]+)"
+    r"|(?:env|data|status|sinks|calibration)\.json|\.error-rank-[0-9]+\.json)\.)(?P<pid>[0-9]+)"
 )
 _ERROR_OF_RANK = re.compile(r"\.error-rank-(\d+)\.json")
 

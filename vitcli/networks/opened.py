@@ -21,6 +21,7 @@ from vitcli.evaluators.multilabel import thresholds_in
 from vitcli.layers.reparam import reparameterize
 from vitcli.models.vit_keys import MASK_TOKEN
 from vitcli.networks.build import build_network
+from vitcli.networks.calibration import stored_temperature
 from vitcli.networks.classes import NamedBy
 from vitcli.networks.precedence import settled
 from vitcli.recipe.load import Recipe, load_recipe
@@ -42,6 +43,8 @@ class Opened:
     class_names: list[str]  #: one for each output; empty: the network returns features (B, D)
     weights: Weights
     notes: list[str]
+    #: its logits are to be divided by it where they become probabilities, see `networks/calibration.py`
+    temperature: float = 1.0
 
     @property
     def multi_label(self) -> bool:
@@ -105,16 +108,17 @@ def no_classifier(source: str) -> WeightsError:
     )
 
 
-def open_network(source: str | Path, *, recipe: Recipe | None = None) -> Opened:
+def open_network(source: str | Path, *, recipe: Recipe | None = None, calibrated: bool = True) -> Opened:
     """The network that `source` names, with all of its weights.
 
     Args:
         source: as `--ckpt_path`: a run, a checkpoint, a file of weights of any project, or an address of one.
         recipe: what the user says of the network and its images; `precedence.py` decides which value is used.
+        calibrated: with the temperature that is stored for the weights, if there is one; otherwise with 1.
 
     Raises:
-        DataError: there is nothing, or it is damaged. WeightsError: it fits no model of the registry, or lacks an
-            average.
+        DataError: there is nothing, or it or its temperature is damaged. WeightsError: it fits no model of the
+            registry, or lacks an average.
     """
     recipe, weights, notes = _opened(source, recipe)
     names = weights.class_names
@@ -125,7 +129,10 @@ def open_network(source: str | Path, *, recipe: Recipe | None = None) -> Opened:
     if num_classes and not names:
         names = without_names(num_classes)
         notes = [*notes, "the weights do not name their classes: the classes are numbered"]
-    return Opened(model.eval(), recipe, names, weights, [*notes, *loading])
+    temperature = stored_temperature(weights) if names and calibrated else 1.0
+    if temperature != 1:
+        notes = [*notes, f"the probabilities are calibrated: the logits are divided by {temperature:.4g}"]
+    return Opened(model.eval(), recipe, names, weights, [*notes, *loading], temperature)
 
 
 def open_features(source: str | Path, *, recipe: Recipe | None = None) -> Opened:

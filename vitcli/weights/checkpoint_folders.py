@@ -84,6 +84,12 @@ def problems_in(folder: Path) -> list[str]:
     return []
 
 
+def has_both(file: str | Path) -> bool:
+    """Whether `file` is the average of the weights in a checkpoint, next to the raw ones."""
+    file = Path(file)
+    return file.name == "ema.safetensors" and (file.parent / STATE).is_file()
+
+
 def folder_of(run_dir: Path, step: int) -> Path:
     return run_dir / "checkpoints" / f"step-{step:08d}"
 

@@ -1,0 +1,191 @@
+"""`vitcli validate RUN`: what a network gets wrong, two networks on the same images, calibrated probabilities."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import precision_recall_fscore_support
+
+from tests.commands.colored_run import CLASSES, make_images, make_run
+from tests.support.commands import run_here
+from vitcli.commands.validate import validate
+from vitcli.networks.calibration import CALIBRATION
+from vitcli.networks.opened import open_model
+from vitcli.recipe.load import load_recipe
+from vitcli.report.answers_file import read_answers
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("colors")
+    make_images(root / "data", split="train", seed=1)
+    make_images(root / "data", seed=2)
+    make_run(root / "run", root / "data")
+    make_run(root / "other", root / "data", noise=0.5)
+    return root
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of its own, in the current folder."""
+    shutil.copytree(made / "run", tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "run"
+
+
+def words(text: str) -> str:
+    """Without the frame of a table and its line breaks."""
+    return " ".join(text.replace("│", " ").split())
+
+
+def numbers(file: str) -> dict:
+    return json.loads(Path(file).read_text())
+
+
+def test_classes_and_answers(run: Path, capsys):
+    assert run_here("validate", run, "--json", "found.json", "--predictions", "answers.csv") == 0
+    found, rows = numbers("found.json"), list(read_answers(Path("answers.csv")))
+    assert len(rows) == found["num_images"] == 120
+    assert sum(row.correct for row in rows) == found["correct1"]
+    assert np.mean([row.loss for row in rows]) == pytest.approx(found["nll"], rel=1e-4)
+    assert all(row.path.startswith(row.target) for row in rows), "the folder of an image is its class"
+    truth, said = [row.target for row in rows], [row.predicted for row in rows]
+    precision, recall, f1, _ = precision_recall_fscore_support(truth, said, labels=CLASSES)
+    for number, name in enumerate(CLASSES):
+        one = found["classes"][name]
+        assert (one["precision"], one["recall"], one["f1"]) == pytest.approx(
+            tuple(100 * scores[number] for scores in (precision, recall, f1))
+        )
+        assert one["recall95"][0] < one["recall"] < one["recall95"][1]
+    printed = words(capsys.readouterr().out)
+    lowest = min(CLASSES, key=lambda name: found["classes"][name]["recall"])
+    assert f"worst classes by recall {lowest} recall {found['classes'][lowest]['recall']:.2f} %" in printed
+    assert f"calibration ECE {found['calibration']['ece']:.2f} % in 15 bins" in printed
+    assert found["raw_weights"]["top1"] != found["top1"]
+    assert f"raw weights top1 {found['raw_weights']['top1']:.4g}" in printed
+
+
+@pytest.mark.parametrize("chosen", ["True", "False"])
+def test_chosen_weights_are_the_only_ones(chosen: str, run: Path, capsys):
+    assert run_here("validate", run, "--use_ema", chosen, "--json", "found.json") == 0
+    assert "raw_weights" not in numbers("found.json")
+    assert "raw weights" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("way", ["words", "options"])
+def test_two_networks(way: str, made: Path, run: Path, capsys):
+    other = made / "other"
+    sources = [run, other] if way == "words" else ["--ckpt_path", run, "--ckpt_path", other]
+    assert run_here("validate", *sources, "--json", "two.json", "--predictions", "two.jsonl") == 0
+    found = numbers("two.json")
+    rows = [json.loads(line) for line in Path("two.jsonl").read_text().splitlines()]
+    pairs = [(row["first.correct"], row["second.correct"]) for row in rows]
+    assert found["comparison"]["only_first"] == pairs.count((True, False))
+    assert found["comparison"]["only_second"] == pairs.count((False, True))
+    for which in ("first", "second"):
+        assert found["comparison"][f"top1_{which}"] == pytest.approx(found[which]["top1"])
+    assert found["first"]["top1"] != found["second"]["top1"]
+    assert "McNemar's exact p" in capsys.readouterr().out
+
+
+def test_a_network_and_its_export(run: Path, made: Path):
+    """They answer alike, whatever they are."""
+    assert run_here("export", run, "--to", "onnx", "-o", "exported") == 0
+    found = validate(load_recipe(ckpt_path=run, data_dir=made / "data"), compare_with="exported")
+    assert (found["num_changed"], found["mcnemar_p"]) == (0, 1)
+
+
+def test_other_images_are_not_compared(made: Path, run: Path, tmp_path: Path, capsys):
+    shutil.copytree(made / "data" / "train", tmp_path / "less" / "train")
+    make_images(tmp_path / "less", per_class=2)
+    make_run(tmp_path / "on_less", tmp_path / "less")
+    assert run_here("validate", run, "on_less") == 3
+    assert "other validation images: 120 and 6" in words(capsys.readouterr().err)
+    make_run(tmp_path / "renamed", made / "data", names=["blau", *CLASSES[1:]])
+    assert run_here("validate", run, "renamed") == 3, "its classes are not those of the data"
+
+
+def test_temperature(run: Path, capsys):
+    """Fitted for the average: validate, predict and export use it, and the raw weights do not."""
+    assert run_here("validate", run, "--use_ema", "True", "--json", "before.json") == 0
+    assert run_here("validate", run, "--temperature", "fit", "--json", "fit.json") == 0
+    before, fit = numbers("before.json"), numbers("fit.json")["fitted_temperature"]
+    assert fit["temperature"] > 1.5, "the network is too sure"
+    assert fit["nll_after"] < fit["nll_before"]
+    assert (fit["num_fitted"], fit["num_measured"]) == (60, 60)
+    assert run_here("validate", run, "--use_ema", "True", "--json", "after.json") == 0
+    after = numbers("after.json")
+    assert after["temperature"] == fit["temperature"]
+    assert after["correct1"] == before["correct1"]
+    assert after["nll"] < before["nll"]
+    assert after["calibration"]["ece"] < before["calibration"]["ece"]
+    assert run_here("validate", run, "--use_ema", "True", "--temperature", "none", "--json", "none.json") == 0
+    assert numbers("none.json")["nll"] == before["nll"]
+    raw = open_model(run, recipe=load_recipe(use_ema=False))
+    assert raw.temperature == 1
+    assert open_model(run / "checkpoints" / "step-00000010").temperature == fit["temperature"]
+
+
+def test_calibrated_probabilities_are_the_same_everywhere(run: Path, made: Path, capsys):
+    assert run_here("validate", run, "--temperature", "fit") == 0
+    assert run_here("validate", run, "--predictions", "answers.jsonl") == 0
+    assert run_here("export", run, "--to", "onnx", "-o", "exported", "--data_dir", made / "data") == 0
+    assert "The probabilities are calibrated" in Path("exported/README.md").read_text()
+    picture = made / "data" / "val" / "red" / "00.png"
+    for source in (run, "exported"):
+        assert run_here("predict", source, picture, "--json", f"{Path(source).name}.json") == 0
+    wanted = next(row for row in read_answers(Path("answers.jsonl")) if row.path == "red/00.png")
+    for name in ("run", "exported"):
+        [answer] = json.loads(Path(f"{name}.json").read_text())
+        first = answer["predictions"][0]
+        assert first == {"class": wanted.predicted, "probability": pytest.approx(wanted.probability, abs=1e-4)}
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--predictions", "answers.xlsx"], 2, "ends in .csv, .tsv, .jsonl or .parquet"),
+        (["--predictions", "no/such/a.csv"], 2, "there is no folder no/such"),
+        (["--temperature", "fit", "--eval_crops", "5"], 2, "fitted for one crop"),
+        (["--temperature", "fit", "--evaluate", "collapse"], 2, "needs answers with classes"),
+        (["--temperature", "fit", "--use_ema", "False"], 3, "no better than chance"),
+    ],
+)
+def test_refused(options: list[str], code: int, message: str, run: Path, capsys):
+    assert run_here("validate", run, *options) == code
+    assert message in words(capsys.readouterr().err)
+    assert not (run / CALIBRATION).exists()
+
+
+def test_a_temperature_has_its_place_in_a_run(run: Path, made: Path, capsys):
+    shutil.copy(run / "checkpoints/step-00000010/ema.safetensors", "alone.safetensors")
+    Path("classes.txt").write_text("\n".join(CLASSES))
+    keys = ["--data_dir", made / "data", "--class_names", "classes.txt", "--depth", "1", "--patch_size", "8",
+            "--model", "vit_ti_patch16", "--image_resize", "16", "--temperature", "fit"]  # fmt: skip
+    assert run_here("validate", "alone.safetensors", *keys) == 2
+    assert "is not a checkpoint of a run" in words(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"networks": 1}'])
+def test_a_damaged_temperature(content: str, run: Path, capsys):
+    (run / CALIBRATION).write_text(content)
+    assert run_here("validate", run) == 3
+    assert CALIBRATION in words(capsys.readouterr().err)
+
+
+@pytest.mark.slow
+def test_two_ranks(run: Path, torchrun: Callable, vitcli: Callable):
+    """The same answers, in the same order, and the same temperature."""
+    assert vitcli("validate", "run", "--predictions", "one.jsonl").returncode == 0
+    done = torchrun(2, "vitcli", "validate", "run", "--predictions", "two.jsonl", "--val_batch_size", 7)
+    assert done.returncode == 0, done.stderr
+    one, two = (list(read_answers(Path(name))) for name in ("one.jsonl", "two.jsonl"))
+    assert [(row.path, row.predicted) for row in one] == [(row.path, row.predicted) for row in two]
+    assert [row.loss for row in one] == pytest.approx([row.loss for row in two], abs=1e-4)
+    done = torchrun(2, "vitcli", "validate", "run", "--temperature", "fit", "--json", "fit.json")
+    assert done.returncode == 0, done.stderr
+    stored = json.loads((run / CALIBRATION).read_text())["networks"]
+    assert [one["temperature"] for one in stored.values()] == [numbers("fit.json")["fitted_temperature"]["temperature"]]
