@@ -91,13 +91,6 @@ def test_two_networks(way: str, made: Path, run: Path, capsys):
     assert "McNemar's exact p" in capsys.readouterr().out
 
 
-def test_a_network_and_its_export(run: Path, made: Path):
-    """They answer alike, whatever they are."""
-    assert run_here("export", run, "--to", "onnx", "-o", "exported") == 0
-    found = validate(load_recipe(ckpt_path=run, data_dir=made / "data"), compare_with="exported")
-    assert (found["num_changed"], found["mcnemar_p"]) == (0, 1)
-
-
 def test_other_images_are_not_compared(made: Path, run: Path, tmp_path: Path, capsys):
     shutil.copytree(made / "data" / "train", tmp_path / "less" / "train")
     make_images(tmp_path / "less", per_class=2)
@@ -129,6 +122,7 @@ def test_temperature(run: Path, capsys):
     assert open_model(run / "checkpoints" / "step-00000010").temperature == fit["temperature"]
 
 
+@pytest.mark.slow
 def test_calibrated_probabilities_are_the_same_everywhere(run: Path, made: Path, capsys):
     assert run_here("validate", run, "--temperature", "fit") == 0
     assert run_here("validate", run, "--predictions", "answers.jsonl") == 0
@@ -142,6 +136,23 @@ def test_calibrated_probabilities_are_the_same_everywhere(run: Path, made: Path,
         [answer] = json.loads(Path(f"{name}.json").read_text())
         first = answer["predictions"][0]
         assert first == {"class": wanted.predicted, "probability": pytest.approx(wanted.probability, abs=1e-4)}
+    found = validate(load_recipe(ckpt_path=run, data_dir=made / "data"), compare_with="exported")
+    assert (found["num_changed"], found["mcnemar_p"]) == (0, 1)
+
+
+def test_any_number_of_classes(run: Path):
+    keys = ["--task", "multilabel", "--use_ema", "True"]
+    assert run_here("validate", run, *keys, "--predictions", "answers.jsonl", "--json", "found.json") == 0
+    rows = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
+    assert len(rows) == 120
+    for row in rows:
+        assert row["classes"] == [row["path"].split("/")[0]]
+        assert row["predicted"] == [name for name in CLASSES if row[f"probability.{name}"] >= 0.5]
+    found = numbers("found.json")
+    assert [found["classes"][name]["f1"] for name in CLASSES] == pytest.approx(
+        [found[f"f1.{name}"] for name in CLASSES]
+    )
+    assert run_here("validate", run, *keys, "--temperature", "fit") == 2
 
 
 @pytest.mark.parametrize(
