@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from tests.support.commands import options, run_here
-from vitcli.commands.preview import _denormalized, _first_batches, _label
 from vitcli.data.contact_sheet import Cell, contact_sheet, displayed
 from vitcli.distributed import World
 from vitcli.engine.build import build_training
+from vitcli.engine.first_batch import denormalized, first_batches, label
 from vitcli.engine.opened_data import open_data
 from vitcli.log import Reporter
 from vitcli.recipe.load import load_recipe
@@ -29,7 +29,7 @@ def test_the_first_draw_is_what_training_begins_with(tmp_path: Path, task: dict)
     training = build_training(recipe, ALONE, tmp_path / "no run", splits, Reporter(enabled=False), fresh=True)
     first = next(iter(training.batches(start_step=0)))
     expected = training.task.prepare(first, recipe.system.seed)
-    draws = list(_first_batches(training, splits, 2))
+    draws = list(first_batches(training.recipe, ALONE, splits, training.plan, training.task, 2))
     assert torch.equal(draws[0].indices, expected.indices)
     assert torch.equal(draws[0].targets, expected.targets)
     for view, other in zip(draws[0].views, expected.views, strict=True):
@@ -44,7 +44,7 @@ def test_pixels_come_back_from_normalization():
     recipe = load_recipe(None)
     pixels = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (recipe.augmentation.mean, recipe.augmentation.std))
-    picture = _denormalized((pixels / 255 - mean) / std, recipe)
+    picture = denormalized((pixels / 255 - mean) / std, recipe)
     assert np.array_equal(np.asarray(picture), pixels.permute(1, 2, 0).numpy())
 
 
@@ -56,10 +56,10 @@ def test_pictures_of_any_number_of_channels():
 
 
 def test_labels_say_the_shares():
-    assert _label(torch.tensor(1), ["cat", "dog"]) == "dog"
-    assert _label(torch.tensor([0.3, 0.7, 0.0]), ["cat", "dog", "emu"]) == "dog 0.70 / cat 0.30"
-    assert _label(torch.tensor([0.0, 1.0]), ["cat", "dog"]) == "dog"
-    assert _label(None, []) == "no label"
+    assert label(torch.tensor(1), ["cat", "dog"]) == "dog"
+    assert label(torch.tensor([0.3, 0.7, 0.0]), ["cat", "dog", "emu"]) == "dog 0.70 / cat 0.30"
+    assert label(torch.tensor([0.0, 1.0]), ["cat", "dog"]) == "dog"
+    assert label(None, []) == "no label"
 
 
 def test_a_page_shows_each_pixel_and_survives_any_name():
