@@ -1,0 +1,96 @@
+"""The part of a report about the training: its loss, its rate, its speed and what each evaluation found, over epochs."""
+
+from collections.abc import Iterable, Sequence
+
+from vitcli.report.markup import Html
+from vitcli.report.metrics_file import Line as LogLine
+from vitcli.report.page import Section, figure, grid
+from vitcli.report.run_record import RunRecord, number
+from vitcli.report.svg import Line, line_chart, short_number
+
+#: keys of a line that are no measurement
+_PLACES = ("kind", "step", "epoch", "time", "seconds")
+#: key -> title, unit; others are shown under their names
+_TITLES = {
+    "loss": ("Training loss", ""),
+    "lr": ("Learning rate", ""),
+    "images_per_second": ("Training speed", "images per second"),
+    "data_wait_ratio": ("Waiting for data", "% of the time"),
+    "top1": ("Top-1", "%, validation"),
+    "top5": ("Top-5", "%, validation"),
+    "nll": ("Validation loss", "negative log-likelihood, nats"),
+    "mAP": ("Mean average precision", "%, validation"),
+    "f1_micro": ("F1, micro", "%, validation"),
+    "f1_macro": ("F1, macro", "%, validation"),
+    "knn_top1": ("kNN top-1", "%, validation"),
+    "probe_top1": ("Linear probe top-1", "%"),
+    "z_std": ("Spread of the projections", "standard deviation"),
+    "loss_scale": ("Loss scale", "fp16"),
+}
+_FROM_ZERO = ("lr", "images_per_second", "data_wait_ratio")
+#: top5 is a distraction where it is near 100
+_LAST = ("lr", "images_per_second", "data_wait_ratio")
+
+
+def training_section(records: Sequence[RunRecord], labels: Sequence[str] = ("",)) -> Section:
+    """One small chart for each number that was logged; the runs over each other, with their `labels` at the ends."""
+    section = Section("Training")
+    names = _names(records)
+    charts = [chart for name in names if (chart := _chart(name, records, labels)) is not None]
+    if not charts:
+        section.lead = "Nothing was logged: metrics.jsonl is missing or empty."
+        return section
+    section.lead = "Thin lines are the values of the log, thick ones their moving average; the last value is written out."
+    if len(records) > 1:
+        section.lead = "Letters are those of the table of runs."
+    section.parts.append(grid(charts))
+    return section
+
+
+def _names(records: Sequence[RunRecord]) -> list[str]:
+    """What was logged: the loss, then what evaluations found, then other numbers of the training, then the machine."""
+    train = _keys(line for record in records for line in record.train_lines)
+    val = _keys(line for record in records for line in record.val_lines)
+    primary = [record.metric for record in records if record.metric in val]
+    first = ["loss", *primary, *val, *train]
+    return [name for name in dict.fromkeys(first) if name not in _LAST] + [name for name in _LAST if name in train]
+
+
+def _keys(lines: Iterable[LogLine]) -> list[str]:
+    """Names of numbers, in the order in which they appear; a name that has a class in it is left to the table."""
+    found = dict.fromkeys(name for line in lines for name in line if number(line[name]) is not None)
+    return [name for name in found if name not in _PLACES and "." not in name]
+
+
+def _chart(name: str, records: Sequence[RunRecord], labels: Sequence[str]) -> Html | None:
+    """A number over epochs: of the training if it was logged there, else of the evaluations."""
+    factor = 100.0 if name == "data_wait_ratio" else 1.0
+    lines = []
+    for color, (record, label) in enumerate(zip(records, labels, strict=True)):
+        of_training = any(name in line for line in record.train_lines)
+        xs, ys = _points(record.train_lines if of_training else record.val_lines, name, factor)
+        if xs:
+            lines.append(Line(xs, ys, label, color, smooth=of_training and name != "lr" and len(records) == 1))
+    if not lines or all(set(line.ys) == {0.0} for line in lines):
+        return None
+    title, unit = _TITLES.get(name, (name, ""))
+    said = "; ".join(_in_words(line) for line in lines)
+    chart = line_chart(lines, description=f"{title}: {said}", from_zero=name in _FROM_ZERO)
+    return figure(chart, title, unit)
+
+
+def _points(lines: Sequence[LogLine], name: str, factor: float) -> tuple[list[float], list[float]]:
+    """Epochs and values; where a line has no epoch, its step."""
+    xs, ys = [], []
+    for line in lines:
+        value, place = number(line.get(name)), number(line.get("epoch"))
+        if value is not None:
+            xs.append(float(line["step"] if place is None else place))
+            ys.append(factor * value)
+    return xs, ys
+
+
+def _in_words(line: Line) -> str:
+    ends = f"from {short_number(line.ys[0])} to {short_number(line.ys[-1])}"
+    between = f", lowest {short_number(min(line.ys))}, highest {short_number(max(line.ys))}"
+    return (f"{line.label} " if line.label else "") + ends + between
