@@ -65,6 +65,11 @@ def test_nothing_that_speaks_for_a_class_is_zeros():
     assert heat_maps(ByHand(), -torch.ones(2, 1, 2, 2), torch.tensor([0, 0])).tolist() == [[[0.0] * 2] * 2] * 2
 
 
+@pytest.mark.parametrize("shape", [(2, 1, 1), (2, 3, 3)])
+def test_a_map_without_differences_is_zeros_and_not_its_rounding(shape: tuple[int, ...]):
+    assert not enlarged(torch.full(shape, 0.3), torch.Size((33, 50))).any()
+
+
 def scaled(maps: Tensor, size: torch.Size) -> np.ndarray:
     """(B, h, w) -> (B, H, W), 0..1"""
     large = F.interpolate(maps[:, None], size=tuple(size), mode="bilinear")[:, 0].detach()

@@ -125,6 +125,7 @@ def _score(model: nn.Module, images: Tensor, classes: Tensor | None) -> Tensor:
 
 def enlarged(maps: Tensor, size: torch.Size) -> Tensor:
     """(B, h, w) -> (B, H, W), each from 0 to 1; a map without differences becomes zeros."""
+    maps = maps - maps.amin((1, 2), keepdim=True)  # interpolation rounds, but not zeros
     maps = F.interpolate(maps[:, None], size=tuple(size), mode="bilinear", align_corners=False)[:, 0]
     maps = maps - maps.amin((1, 2), keepdim=True)
     return maps / maps.amax((1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
