@@ -11,6 +11,7 @@ from vitcli.cli.deployment import deployment_app
 from vitcli.cli.doctor import doctor_app
 from vitcli.cli.models import models_app
 from vitcli.cli.recipes import recipes_app
+from vitcli.cli.report import report_app
 from vitcli.cli.runs import runs_app
 from vitcli.cli.training import training_app
 from vitcli.cli.weights import weights_app
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(training_app)
 app.add_typer(deployment_app)
+app.add_typer(report_app)
 app.add_typer(doctor_app)
 app.add_typer(data_app, name="data")
 app.add_typer(recipes_app, name="recipes")

@@ -5,16 +5,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch.distributed as dist
+
 from vitcli.deploy.predictions import check_writable
 from vitcli.disk import write_whole
 from vitcli.distributed import World, joined
 from vitcli.errors import DataError, DiskError, UsageError, VitcliError
-from vitcli.log import Reporter
-from vitcli.recipe.load import Recipe
+from vitcli.log import Reporter, relative
+from vitcli.recipe.load import Recipe, load_recipe
 from vitcli.report.evaluation import Evaluation, evaluated
 from vitcli.report.one_run import report_of_one
 from vitcli.report.run_record import RunRecord
 from vitcli.report.several_runs import report_of_several
+
+#: in the folder of a run
+REPORT = Path("report") / "report.html"
 
 
 def report(runs: Sequence[Path], out: Path, *, recipe: Recipe, num_images: int | None = None) -> None:
@@ -42,20 +47,22 @@ def report(runs: Sequence[Path], out: Path, *, recipe: Recipe, num_images: int |
             evaluations = [one and replace(one, network=None) for one in evaluations]
             text = report_of_several(records, evaluations)
     write_page(out, text)
-    reporter.say(f"wrote {out}: {_in_words(records)}, {len(text.encode()) / 1e6:.1f} MB")
+    reporter.say(f"wrote {relative(out)}: {_in_words(records)}, {len(text.encode()) / 1e6:.1f} MB")
 
 
 def report_at_the_end(run: Path, recipe: Recipe) -> None:
-    """RUN/report/report.html of a run that has just ended; whatever fails is a note and changes nothing else."""
-    out = run / "report" / "report.html"
-    reporter = Reporter(enabled=True)
+    """RUN/report/report.html of a run that is complete; whatever goes wrong is a note and changes nothing else."""
+    same = {name: recipe.get(name) for name in ("device", "num_parallel_workers", "max_image_pixels")}
+    out = run / REPORT
     try:
+        if dist.is_initialized():  # of a caller, in whose collective operations the other ranks would take no part
+            raise UsageError("the process group of the training still exists")
         out.parent.mkdir(exist_ok=True)
-        report([run], out, recipe=recipe)
-    except VitcliError as error:
-        reporter.note(f"no report was written: {error.message}")
-    except Exception as error:
-        reporter.note(f"no report was written: {type(error).__name__}: {error}")
+        report([run], out, recipe=load_recipe(None, **same))
+    except (Exception, KeyboardInterrupt) as error:
+        what = error.message if isinstance(error, VitcliError) else f"{type(error).__name__}: {error}"
+        words = f"the run is complete, but no report was written: {what}; later: vitcli report {relative(run)}"
+        Reporter(enabled=True).note(words)
 
 
 def write_page(out: Path, text: str) -> None:

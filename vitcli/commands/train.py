@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vitcli.commands.report import report_at_the_end
 from vitcli.data.datasets import Splits
 from vitcli.data.fingerprint import Extent, fingerprint_of
 from vitcli.data.split_list import rows_of, split_list
@@ -65,11 +66,14 @@ def train(recipe: Recipe) -> TrainResult:
         reporter = Reporter(enabled=world.is_main)
         try:
             reporter.notes(recipe.notes, launch_notes, check_device(recipe, world.device), damaged)
-            return _train(recipe, world, folder, point, reporter)
+            result = _train(recipe, world, folder, point, reporter)
         finally:
             reporter.close()
             if world.is_main:
                 run_dir.leave(folder)
+    if recipe.evaluation.report and world.is_main:
+        report_at_the_end(folder, recipe)
+    return result
 
 
 def _train(recipe: Recipe, world: World, folder: Path, point: ResumePoint | None, reporter: Reporter) -> TrainResult:

@@ -1,4 +1,4 @@
-"""The first training batch as pictures: the images as evaluation sees them, and as several epochs would augment them."""
+"""The first training batch as pictures: images as evaluation sees them, and as several epochs would augment them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields

@@ -2,7 +2,6 @@
 
 from vitcli.evaluators.answers import ImageAnswers
 from vitcli.evaluators.statistics import NUM_BINS, brier, expected_calibration_error, reliability_bins
-from vitcli.report.markup import tag
 from vitcli.report.page import Section, facts, figure, grid
 from vitcli.report.svg import reliability_chart
 
@@ -36,7 +35,7 @@ def calibration_section(answers: ImageAnswers, temperature: float | None) -> Sec
         rows.append(("stored temperature", f"{temperature:.3f}; with it, ECE is {100 * scaled:.2f} %"))
     note = "accuracy in %, over the mean probability of the images in a bin; areas are numbers of images"
     section.parts.append(
-        grid([figure(chart, "Reliability", note), tag("div", facts(rows, caption="Calibration"))], "charts")
+        grid([figure(chart, "Reliability", note, kind="square"), facts(rows, caption="Calibration")], "beside")
     )
     return section
 

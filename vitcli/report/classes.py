@@ -6,7 +6,7 @@ import numpy as np
 
 from vitcli.evaluators.answers import ClassResult, ImageAnswers
 from vitcli.report.markup import Html, many, tag
-from vitcli.report.page import Column, Section, scrolling, table
+from vitcli.report.page import Column, Section, grid, numbers, scrolling, table
 from vitcli.report.svg import bar, interval
 
 #: classes that are shown one by one, and in a matrix; of more, this many of each end, and this many confusions
@@ -42,15 +42,20 @@ def classes_section(results: Sequence[ClassResult]) -> Section:
 
 def _class_table(results: Sequence[ClassResult], caption: str) -> Html:
     columns = [
-        Column("class"), Column("images", "number"), Column("recall", "strip"), Column("%", "number"),
-        Column("precision", "strip"), Column("%", "number"),
+        Column("class"), Column("images", "number"), Column("recall", "strip"), Column("%, interval", "number"),
+        Column("precision", "strip"), Column("%, interval", "number"),
     ]  # fmt: skip
     return table(columns, [_class_row(one) for one in results], caption=caption)
 
 
 def _class_row(one: ClassResult) -> list[str | Html]:
     recall, precision = one.recall or 0.0, one.precision
-    cells: list[str | Html] = [one.name, f"{one.num_images:,}", _strip(one.recall95, recall, 0), _with_interval(recall, one.recall95)]
+    cells: list[str | Html] = [
+        one.name,
+        f"{one.num_images:,}",
+        _strip(one.recall95, recall, 0),
+        _with_interval(recall, one.recall95),
+    ]
     if precision is None:
         return [*cells, "", tag("span", "never predicted", class_="quiet")]
     return [*cells, _strip(one.precision95, precision, 2), _with_interval(precision, one.precision95)]
@@ -78,11 +83,12 @@ def confusion_section(answers: ImageAnswers) -> Section:
             "Rows are true classes, columns are predicted ones; numbers are images. The shade is the share of the row: "
             "blue where the answer is right, orange where it is wrong, each from nothing to its largest share."
         )
-        section.parts.append(_matrix_table(matrix, answers.class_names))
     most = NUM_CONFUSIONS if len(matrix) > MOST_CLASSES else 10
     pairs = frequent_confusions(matrix, most)
     title = f"The {len(pairs)} most frequent confusions"
-    section.parts += [tag("h3", title), _pair_table(pairs, matrix, answers.class_names, title)]
+    pair_table = tag("div", tag("h3", title), _pair_table(pairs, matrix, answers.class_names, title))
+    shown = [_matrix_table(matrix, answers.class_names)] if len(matrix) <= MOST_CLASSES else []
+    section.parts.append(grid([*shown, pair_table], "beside"))
     return section
 
 
@@ -100,8 +106,10 @@ def frequent_confusions(matrix: np.ndarray, most: int) -> list[tuple[int, int, i
 def _pair_table(pairs: Sequence[tuple[int, int, int]], matrix: np.ndarray, names: Sequence[str], title: str) -> Html:
     totals = matrix.sum(1)
     largest = max(count / totals[true] for true, _, count in pairs)
-    columns = [Column("true class"), Column("predicted", "name"), Column("images", "number"), Column("share of the class", "strip"),
-               Column("%", "number")]  # fmt: skip
+    columns = [
+        Column("true class"), Column("predicted", "name"), *numbers("images"), Column("share of the class", "strip"),
+        *numbers("%"),
+    ]  # fmt: skip
     rows = [
         (names[true], names[predicted], f"{count:,} of {totals[true]:,}", bar(count / totals[true] / largest, 1),
          f"{100 * count / totals[true]:.1f}")
@@ -134,6 +142,6 @@ def _matrix_table(matrix: np.ndarray, names: Sequence[str]) -> Html:
 def _matrix_cell(row: int, column: int, count: int, shade: float, names: Sequence[str]) -> Html:
     if not count:
         return tag("td", "0", class_="none")
-    kind = ("right" if row == column else "wrong") + " deep" * (shade > 0.6)
+    kind = "right" if row == column else "wrong"
     said = f"{names[row]} → {names[column]}: {count:,}"
     return tag("td", f"{count}", class_=kind, style=f"--share:{shade:.2f}", title=said)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +62,16 @@ class Evaluation:
         return Pictured(*over_picture(pixels.numpy(), None if heat is None else heat.numpy()))
 
     def _heat(self, pixels: Tensor) -> Tensor | None:
-        """(C, H, W) uint8 -> (H, W) in 0..1; None where the network has no map."""
+        """(C, H, W) uint8 -> (H, W) in 0..1; None where there is no map, or nothing in it."""
         if self.network is None:
             return None
         aug, device = self.recipe.augmentation, next(self.network.parameters(), torch.empty(0)).device
         normalize = Normalizer(aug.mean, aug.std, self.recipe.model.in_channels)
         try:
-            return heat_maps(self.network, normalize(pixels[None].to(device)))[0].cpu()
+            heat = heat_maps(self.network, normalize(pixels[None].to(device)))[0].cpu()
         except (UsageError, RuntimeError):  # an export has no gradients
             return None
+        return heat if heat.any() else None  # the last map of a small image may be one pixel
 
 
 def evaluated(

@@ -8,7 +8,7 @@ from vitcli.evaluators.answers import ImageAnswers
 from vitcli.evaluators.statistics import expected_calibration_error, wilson
 from vitcli.report.classes import frequent_confusions
 from vitcli.report.evaluation import Evaluation
-from vitcli.report.markup import Content, Html, many, tag
+from vitcli.report.markup import Html, many, tag, unbroken
 from vitcli.report.run_record import RunRecord
 
 #: number of an evaluator -> what it is called
@@ -40,7 +40,7 @@ def headline_of(record: RunRecord | None, evaluation: Evaluation | None) -> Head
     if evaluation and "mAP" in evaluation.numbers:
         numbers = evaluation.numbers
         over = f"{numbers['num_classes']:.0f} classes, {numbers['num_images']:,.0f} validation images"
-        said = f"Mean average precision over {over}; F1 micro {numbers['f1_micro']:.2f} %, macro {numbers['f1_macro']:.2f} %."
+        said = f"Mean average precision over {over}; F1 {numbers['f1_micro']:.2f} % (micro)."
         return Headline(f"{numbers['mAP']:.2f} % mAP", said, True)
     if record and record.best is not None and record.metric:
         name = METRIC_NAMES.get(record.metric, record.metric)
@@ -59,9 +59,9 @@ def head(record: RunRecord | None, evaluation: Evaluation | None, name: str) -> 
     return many([
         tag("p", kicker, class_="kicker"),
         tag("h1", headline.result),
-        tag("p", headline.sentence, class_="subject"),
+        tag("p", unbroken(headline.sentence), class_="subject"),
         tag("dl", *(tag("div", tag("dt", what), tag("dd", value)) for what, value in facts), class_="key"),
-        tag("ul", *(tag("li", finding) for finding in findings), class_="findings") if findings else None,
+        tag("ul", *(tag("li", unbroken(finding)) for finding in findings), class_="findings") if findings else None,
     ])  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def _facts(record: RunRecord | None, evaluation: Evaluation | None) -> Iterator[
         yield "validation loss", f"{evaluation.answers.losses.mean():.3f}"
 
 
-def _findings(record: RunRecord | None, evaluation: Evaluation | None, headline: Headline) -> Iterator[Content]:
+def _findings(record: RunRecord | None, evaluation: Evaluation | None, headline: Headline) -> Iterator[str]:
     if evaluation and isinstance(evaluation.answers, ImageAnswers):
         yield from _about_classes(evaluation.answers)
         yield _about_calibration(evaluation.answers)
@@ -110,26 +110,29 @@ def _about_classes(answers: ImageAnswers) -> Iterator[str]:
     worst = min(seen, key=lambda one: one.recall or 0.0)
     low, high = worst.recall95
     yield (
-        f"{worst.name} is found least often: {worst.num_hits:,} of {worst.num_images:,} images, "
+        f"Class {worst.name} is found least often: {worst.num_hits:,} of {worst.num_images:,} images, "
         f"{100 * (worst.recall or 0):.1f} % (95 % interval {100 * low:.0f} – {100 * high:.0f} %)."
     )
     matrix = answers.confusion()
     for true, predicted, count in frequent_confusions(matrix, 1):
         share = 100 * count / matrix[true].sum()
         names = answers.class_names
-        yield f"The most frequent confusion: {count:,} images of {names[true]} ({share:.1f} %) are taken for {names[predicted]}."
+        what = f"{count:,} images of {names[true]} ({share:.1f} %) are taken for {names[predicted]}"
+        yield f"The most frequent confusion: {what}."
 
 
 def _about_calibration(answers: ImageAnswers) -> str:
     ece = 100 * expected_calibration_error(answers.confidence, answers.correct)
     gap = 100 * (float(answers.confidence.mean()) - float(answers.correct.mean()))
     tendency = "too sure" if gap > 0 else "not sure enough"
-    return f"Probabilities are off by {ece:.1f} points on average (ECE); overall the network is {tendency} by {abs(gap):.1f}."
+    overall = f"overall the network is {tendency} by {abs(gap):.1f}"
+    return f"Probabilities are off by {ece:.1f} points on average (ECE); {overall}."
 
 
 def _about_run(record: RunRecord, evaluation: Evaluation | None) -> Iterator[str]:
     if record.best is not None and record.last is not None and record.best - record.last > _ROUNDING:
-        yield f"The last epoch reached {record.last:.2f} %, {record.best - record.last:.2f} points less than the best one."
+        below = f"{record.best - record.last:.2f} points less than the best one"
+        yield f"The last epoch reached {record.last:.2f} %, {below}."
     if len(record.values) > 1:
         yield "The best epoch was chosen on these same images, so its result is somewhat too good for new ones."
     now = evaluation.numbers.get(record.metric or "") if evaluation else None

@@ -18,7 +18,7 @@ Content = Html | str | int | float | None
 _VOID = ("meta", "link", "img", "br", "hr")
 
 
-def tag(name: str, *content: Content, **attributes: Any) -> Html:
+def tag(name: str, /, *content: Content, **attributes: Any) -> Html:
     """<name …>content</name>. All text, and the values of attributes, are escaped.
 
     Attributes are spelled as in Python: `class_`, `aria_label`, `stroke_width`; those that are None or False are left
@@ -45,6 +45,11 @@ def escaped(content: Content) -> str:
     if content is None:
         return ""
     return content if isinstance(content, Html) else html.escape(readable(str(content)))
+
+
+def unbroken(text: str) -> str:
+    """A sentence whose numbers stay on one line with their unit."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%").replace(" – ", "\N{NO-BREAK SPACE}–\N{NO-BREAK SPACE}")
 
 
 def readable(text: str) -> str:

@@ -5,24 +5,24 @@ from collections.abc import Mapping
 from vitcli.evaluators.answers import ClassResult, MultiLabelAnswers
 from vitcli.report.classes import MOST_CLASSES, NUM_ENDS
 from vitcli.report.markup import Html, many, tag
-from vitcli.report.page import Column, Section, table
+from vitcli.report.page import Column, Section, numbers, table
 from vitcli.report.svg import bar, interval
 
 Row = tuple[ClassResult, float, float]  #: with its average precision in percent and its threshold
 
 
-def label_section(answers: MultiLabelAnswers, numbers: Mapping[str, float]) -> Section:
+def label_section(answers: MultiLabelAnswers, values: Mapping[str, float]) -> Section:
     """Average precision of each class, and F1 with its interval at the threshold of the network, lowest first."""
     exact = 100 * float(answers.correct.mean())
     section = Section("Classes")
     section.lead = (
-        "Average precision (AP) needs no threshold; F1 is that of the answers at the threshold of the class, with a 95 % "
-        f"interval. All classes of an image are right for {exact:.1f} % of the images."
+        "Average precision (AP) needs no threshold; F1 is that of the answers at the threshold of the class, with a "
+        f"95 % interval. All classes of an image are right for {exact:.1f} % of the images."
     )
     rows = [
-        (one, numbers[f"ap.{one.name}"], numbers[f"threshold.{one.name}"])
+        (one, values[f"ap.{one.name}"], values[f"threshold.{one.name}"])
         for one in answers.per_class()
-        if f"ap.{one.name}" in numbers
+        if f"ap.{one.name}" in values
     ]
     rows.sort(key=lambda row: row[1])
     if hidden := len(answers.class_names) - len(rows):
@@ -30,13 +30,15 @@ def label_section(answers: MultiLabelAnswers, numbers: Mapping[str, float]) -> S
     if len(rows) <= MOST_CLASSES:
         return _with_table(section, rows, "Average precision and F1 of each class, lowest first")
     _with_table(section, rows[:NUM_ENDS], f"The {NUM_ENDS} classes with the lowest average precision")
-    return _with_table(section, rows[: -NUM_ENDS - 1 : -1], f"The {NUM_ENDS} classes with the highest average precision")
+    return _with_table(
+        section, rows[: -NUM_ENDS - 1 : -1], f"The {NUM_ENDS} classes with the highest average precision"
+    )
 
 
 def _with_table(section: Section, rows: list[Row], title: str) -> Section:
     columns = [
-        Column("class"), Column("images", "number"), Column("AP", "strip"), Column("%", "number"), Column("F1", "strip"),
-        Column("%", "number"), Column("recall, precision %", "number"), Column("threshold", "number"),
+        Column("class"), *numbers("images"), Column("AP", "strip"), *numbers("%"), Column("F1", "strip"),
+        *numbers("%, interval", "recall, precision %", "threshold"),
     ]  # fmt: skip
     section.parts += [tag("h3", title), table(columns, [_row(*row) for row in rows], caption=title)]
     return section

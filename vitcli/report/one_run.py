@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 
-from vitcli import __version__
+import vitcli
 from vitcli.distributed import World
 from vitcli.errors import VitcliError
 from vitcli.evaluators.answers import ImageAnswers, MultiLabelAnswers
@@ -40,7 +40,7 @@ def report_of_one(record: RunRecord | None, evaluation: Evaluation | None, world
 
 def foot() -> str:
     """Who made the page, and when."""
-    return f"Written by vitcli {__version__} on {time.strftime('%Y-%m-%d %H:%M')}. This file needs nothing else."
+    return f"Written by vitcli {vitcli.__version__} on {time.strftime('%Y-%m-%d %H:%M')}. This file needs nothing else."
 
 
 def _of_answers(evaluation: Evaluation) -> Iterator[Section]:
@@ -73,4 +73,3 @@ def _training_images(evaluation: Evaluation, world: World, num_pictures: int) ->
 
 def _num_pictures(sections: list[Section]) -> int:
     return sum(part.count("<img ") for section in sections for part in section.parts)
-

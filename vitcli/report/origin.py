@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vitcli.recipe.schema import SECTION_OF
 from vitcli.recipe.write import yaml_value
 from vitcli.report.markup import Content, Html, tag
-from vitcli.report.page import Column, Section, commands, details, facts, table
+from vitcli.report.page import Column, Section, commands, details, facts, numbers, table
 from vitcli.report.run_record import PLACES, RunRecord, number
 from vitcli.report.svg import bar
 
@@ -27,9 +26,7 @@ def recipe_section(record: RunRecord) -> Section:
     shipped = record.shipped
     differing = record.differs_from_shipped()
     against = f"the shipped recipe {shipped}" if shipped else "the defaults"
-    section.lead = (
-        f"{len(differing)} keys differ from {against}." if differing else f"All keys are those of {against}."
-    )
+    section.lead = f"{len(differing)} keys differ from {against}." if differing else f"All keys are those of {against}."
     if differing:
         columns = [Column("key"), Column("this run", "name"), Column(shipped or "default", "name")]
         rows = [(_code(name), _value(now), _quiet(before)) for name, (before, now) in differing.items()]
@@ -58,8 +55,8 @@ def data_section(record: RunRecord, notes: Sequence[str]) -> Section:
 
 
 def _split_table(known: Mapping[str, Mapping[str, Any]]) -> Html:
-    columns = [Column("split"), Column("images", "number"), Column("classes", "number"), Column("smallest class", "number"),
-               Column("largest class", "number"), Column("largest / smallest", "number")]  # fmt: skip
+    headings = ("images", "classes", "smallest class", "largest class", "largest / smallest")
+    columns = [Column("split"), *numbers(*headings)]
     rows = []
     for name, found in known.items():
         counts = [count for count in _class_counts(found).values() if count]
@@ -86,13 +83,17 @@ def _class_counts_table(counts: Mapping[str, Mapping[str, int]]) -> list[Html]:
         ordered = [*ordered[:_NUM_ENDS], *ordered[-_NUM_ENDS:]]
     largest = max(max(first.values()), 1)
     names = {"train": "training", "val": "validation"}
-    columns = [Column("class"), *(Column(names[split], "number") for split in counts), Column("share of the largest", "strip")]
+    columns = [
+        Column("class"),
+        Column("share of the largest", "strip"),
+        *(Column(names[split], "number") for split in counts),
+    ]
     rows: list[Sequence[Content]] = [
-        (name, *(f"{of_split.get(name, 0):,}" for of_split in counts.values()), bar(first[name] / largest))
+        (name, bar(first[name] / largest), *(f"{of_split.get(name, 0):,}" for of_split in counts.values()))
         for name in ordered
     ]
     if len(first) > _MOST_CLASSES:
-        between = (tag("span", f"… {hidden:,} classes between these", class_="quiet"), *("" for _ in counts), "")
+        between = (tag("span", f"… {hidden:,} classes between these", class_="quiet"), "", *("" for _ in counts))
         rows.insert(_NUM_ENDS, between)
     title = "Images of each class"
     return [tag("h3", title), table(columns, rows, caption=title)]
@@ -101,7 +102,8 @@ def _class_counts_table(counts: Mapping[str, Mapping[str, int]]) -> list[Html]:
 def environment_section(record: RunRecord) -> Section:
     """Versions and machine, as env.json has them."""
     section = Section("Environment")
-    rows = [(name.replace("_", " "), _value(value)) for name, value in record.env.items() if name != "command"]
+    known = {name: value for name, value in record.env.items() if name != "command" and value is not None}
+    rows: list[tuple[str, Content]] = [(name.replace("_", " "), _value(value)) for name, value in known.items()]
     command = record.env.get("command")
     if isinstance(command, list) and command:
         rows.append(("command", _code(shlex.join(["vitcli", *map(str, command[1:])]))))
@@ -131,12 +133,6 @@ def commands_section(run: Path, *, has_classes: bool) -> Section:
     else:
         lines.append(("write features of images", f"vitcli embed {path} IMAGES -o features.npz"))
     return Section("Commands", [commands([*lines, ("make this report again", f"vitcli report {path} -o report.html")])])
-
-
-def key_sections(names: Sequence[str]) -> list[str]:
-    """Keys in the order of the schema; those that it does not know come last."""
-    order = {name: place for place, name in enumerate(SECTION_OF)}
-    return sorted(names, key=lambda name: order.get(name, len(order)))
 
 
 def shown_value(value: Any) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from vitcli.report.markup import Content, Html, many, tag, trusted
+from vitcli.report.markup import Content, Html, many, tag, trusted, unbroken
 
 #: of a picture, in px; and how many pictures a page has at most
 LONGEST_SIDE, MOST_PICTURES = 160, 60
@@ -59,7 +59,7 @@ def page(title: str, head: Html, sections: Sequence[Section], foot: str) -> str:
 
 
 def _section(section: Section) -> Html:
-    lead = tag("p", section.lead, class_="lead") if section.lead else None
+    lead = tag("p", unbroken(section.lead), class_="lead") if section.lead else None
     return tag("section", tag("h2", section.title), lead, *section.parts, id=section.anchor)
 
 
@@ -69,6 +69,11 @@ class Column:
 
     heading: Content
     kind: str = ""  #: number: to the right, in figures of equal width; strip: a drawing; name: may be broken anywhere
+
+
+def numbers(*headings: Content) -> list[Column]:
+    """Columns of numbers."""
+    return [Column(heading, "number") for heading in headings]
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[Content]], *, caption: str, head: bool = True) -> Html:
@@ -113,11 +118,13 @@ def details(summary: str, *parts: Html) -> Html:
 
 def commands(lines: Iterable[tuple[str, str]]) -> Html:
     """What to type for what: a definition list of (purpose, command)."""
-    return tag("dl", *(many([tag("dt", what), tag("dd", tag("code", line))]) for what, line in lines), class_="commands")
+    return tag(
+        "dl", *(many([tag("dt", what), tag("dd", tag("code", line))]) for what, line in lines), class_="commands"
+    )
 
 
 def picture(image: Image.Image, description: str) -> Html:
-    """The image in the page: made smaller, and encoded anew from its pixels, so that nothing of its file comes along."""
+    """The image in the page: made smaller, and encoded anew from its pixels, without anything else of its file."""
     shown = image.convert("RGB")
     shown.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
     is_small = max(shown.size) < _FEW_PIXELS
@@ -126,5 +133,10 @@ def picture(image: Image.Image, description: str) -> Html:
     clean.save(stream, "JPEG", quality=_QUALITY, subsampling=0 if is_small else -1, optimize=True)
     source = "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
     return tag(
-        "img", src=source, alt=description, width=shown.width, height=shown.height, class_="pixels" if is_small else None
+        "img",
+        src=source,
+        alt=description,
+        width=shown.width,
+        height=shown.height,
+        class_="pixels" if is_small else None,
     )

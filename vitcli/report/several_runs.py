@@ -1,6 +1,7 @@
 """The report of several runs: what differs between them, what it is worth, and whether the difference is chance."""
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -14,7 +15,7 @@ from vitcli.evaluators.statistics import mcnemar, wilson
 from vitcli.report.curves import training_section
 from vitcli.report.evaluation import Evaluation
 from vitcli.report.headline import METRIC_NAMES, duration, headline_of
-from vitcli.report.markup import Content, Html, many, tag
+from vitcli.report.markup import Content, Html, many, tag, unbroken
 from vitcli.report.one_run import foot
 from vitcli.report.origin import shown_value
 from vitcli.report.page import Column, Section, commands, page, table
@@ -105,7 +106,7 @@ def _head(runs: Sequence[Run], best: Run | None) -> Html:
     return many([
         tag("p", f"vitcli report · {len(runs)} runs", class_="kicker"),
         tag("h1", title),
-        tag("p", sentence, class_="subject"),
+        tag("p", unbroken(sentence), class_="subject"),
     ])  # fmt: skip
 
 
@@ -137,7 +138,7 @@ def _run_row(run: Run, is_best: bool, scale: tuple[float, float]) -> list[Conten
     if answers := run.answers:
         low, high = wilson(int(answers.correct.sum()), len(answers))
         places = [(value - scale[0]) / (scale[1] - scale[0]) for value in (low, float(answers.correct.mean()), high)]
-        strip, said = interval(*places, run.color), f"{100 * low:.2f} – {100 * high:.2f}"
+        strip, said = interval(*places, color=run.color), f"{100 * low:.2f} – {100 * high:.2f}"
     epoch = "" if run.record.best_epoch is None else f"{run.record.best_epoch} of {run.record.num_epochs or '?'}"
     status = "" if run.record.status == "done" else f" ({run.record.status})"
     cells = [run.mark, f"{run.record.name}{status}", tag("span", result, class_="best") if is_best else result]
@@ -149,7 +150,9 @@ def _differences_section(runs: Sequence[Run]) -> Section:
     names = differing_keys([run.record.recipe for run in runs])
     section = Section("Differences")
     section.lead = (
-        f"{len(names)} keys of the recipes differ; all others are equal." if names else "The recipes are equal in every key."
+        f"{len(names)} keys of the recipes differ; all others are equal."
+        if names
+        else "The recipes are equal in every key."
     )
     columns = [Column("key"), *(Column(run.mark) for run in runs)]
     results = ["result, %", *("" if run.result is None else f"{run.result:.2f}" for run in runs)]
@@ -186,9 +189,9 @@ def _chance_section(runs: Sequence[Run]) -> Section:
         section.lead = "The runs cannot be tested against each other: they did not answer the same images and classes."
         return section
     section.lead = (
-        "McNemar's exact test on the images that only one run of a pair gets right. p is the probability of a difference "
-        f"at least this large if both were equally good; below {_SIGNIFICANT} it is called a difference. It speaks of "
-        "these two networks, not of their recipes: another seed may turn it around."
+        "McNemar's exact test on the images that only one run of a pair gets right. p is the probability of a "
+        f"difference at least this large if both were equally good; below {_SIGNIFICANT} it is called a difference. It "
+        "speaks of these two networks, not of their recipes: another seed may turn it around."
     )
     if len(comparable) > 1:
         section.lead += f" With {len(comparable)} tests, about one in 20 falls below {_SIGNIFICANT} by chance alone."
@@ -214,7 +217,9 @@ def _same_images(first: Run, second: Run) -> bool:
     one, other = first.answers, second.answers
     assert one is not None
     assert other is not None
-    return one.class_names == other.class_names and one.names == other.names and np.array_equal(one.targets, other.targets)
+    return (
+        one.class_names == other.class_names and one.names == other.names and np.array_equal(one.targets, other.targets)
+    )
 
 
 def _pair_row(first: Run, second: Run) -> list[Content]:
@@ -246,8 +251,8 @@ def _seeds_section(runs: Sequence[Run]) -> Section:
     if not groups:
         return section
     section.lead = (
-        "Runs of the same recipe with other seeds: the mean, and the standard deviation of one run. A smaller difference "
-        "between two recipes is within what a new seed changes."
+        "Runs of the same recipe with other seeds: the mean, and the standard deviation of one run. A smaller "
+        "difference between two recipes is within what a new seed changes."
     )
     columns = [Column("runs"), Column("number", "number"), Column("mean ± standard deviation", "number"),
                Column("from – to", "number"), Column("seeds", "name")]  # fmt: skip
@@ -290,8 +295,9 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _commands_section(paths: Sequence[Path]) -> Section:
-    import shlex
-
     words = " ".join(shlex.quote(str(path)) for path in paths)
-    each = [(f"the report of {path.name} alone", f"vitcli report {shlex.quote(str(path))} -o report.html") for path in paths[:3]]
+    each = [
+        (f"the report of {path.name} alone", f"vitcli report {shlex.quote(str(path))} -o report.html")
+        for path in paths[:3]
+    ]
     return Section("Commands", [commands([("make this report again", f"vitcli report {words} -o report.html"), *each])])

@@ -16,6 +16,8 @@ WIDTH, HEIGHT = 360, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 46, 12, 26
 #: points of a line that are drawn; more cannot be seen
 _MOST_POINTS = 240
+#: points from which on a moving average says more than the points
+LEAST_SMOOTHED = 24
 #: classes series-1 … in report.css
 NUM_COLORS = 8
 #: between the labels of two lines
@@ -53,7 +55,8 @@ def line_chart(lines: Sequence[Line], *, description: str, from_zero: bool = Fal
         return tag("p", "No values.", class_="quiet")
     all_x, all_y = ([value for line in lines for value in values(line)] for values in (_xs, _ys))
     y_ticks = ticks(0.0 if from_zero else min(all_y), max(all_y))
-    x_axis = Axis(min(0.0, *all_x), max(*all_x, min(all_x) + 1e-9), _LEFT, WIDTH - _RIGHT)
+    first, last = min(0.0, *all_x), max(all_x)
+    x_axis = Axis(first, last if last - first > 1e-9 else first + 1, _LEFT, WIDTH - _RIGHT)
     y_axis = Axis(y_ticks[0], y_ticks[-1], HEIGHT - _BOTTOM, _TOP)
     parts = [
         *_y_grid(y_ticks, y_axis, unit),
@@ -71,23 +74,24 @@ def drawing(width: int, height: int, description: str, parts: Sequence[Html]) ->
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
     """2 to `most` round numbers with equal steps, from at most `low` to at least `high`."""
-    if not high > low:
-        spread = abs(low) * 0.05 or 1.0
+    largest = max(abs(low), abs(high))
+    if high - low <= 1e-6 * largest or largest < 1e-30:  # nothing that could be told apart
+        spread = 1.0 if largest < 1e-30 else 0.05 * largest
         low, high = (max(0.0, low - spread) if low >= 0 else low - spread), high + spread
     step = 10.0 ** math.floor(math.log10((high - low) / (most - 1)))
     for factor in (1, 2, 2.5, 5, 10, 20):
         first, last = math.floor(low / (step * factor) + 1e-9), math.ceil(high / (step * factor) - 1e-9)
         if last - first < most:
-            return [round(number * step * factor, 12) for number in range(first, last + 1)]
+            return [float(f"{number * step * factor:.12g}") for number in range(first, last + 1)]
     raise AssertionError("a step of 20 is larger than the span")
 
 
 def short_number(value: float) -> str:
-    """1,500 / 12.5 / 0.03 / 2e-05: as many digits as an axis needs."""
+    """1,500 / 12k / 12.5 / 0.03 / 2e-5: as many digits as an axis needs."""
     if value == 0 or 1e-3 <= abs(value) < 1e4:
         return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    if abs(value) < 1e6 and value == round(value):
-        return f"{value / 1000:g}k"
+    if 1e4 <= abs(value) < 1e6:
+        return f"{value / 1000:.4g}k"
     mantissa, _, exponent = f"{value:.1e}".partition("e")
     return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
 
@@ -130,7 +134,7 @@ def _curve(line: Line, x_axis: Axis, y_axis: Axis) -> Html:
     xs, ys = thinned(np.asarray(line.xs, float), np.asarray(line.ys, float))
     if len(xs) == 1:
         return tag("circle", cx=x_axis.at(xs[0]), cy=y_axis.at(ys[0]), r=3, class_=f"dot {color}")
-    if not line.smooth or len(xs) < 24:
+    if not line.smooth or len(xs) < LEAST_SMOOTHED:
         dots = [tag("circle", cx=x_axis.at(x), cy=y_axis.at(y), r=2.2, class_=f"dot {color}")
                 for x, y in zip(xs, ys, strict=True)] if len(xs) <= 12 else []  # fmt: skip
         return many([_path(xs, ys, x_axis, y_axis, f"line {color}"), *dots])

@@ -117,3 +117,6 @@ class Evaluation(Section):
     probe_epochs: int = key(100, "Epochs of the linear probe.", ge=1, free=True)
     probe_lr: float = key(0.3, "Learning rate of the linear probe for 256 images.", gt=0, free=True)
     probe_batch_size: int = key(256, "Features per step of the linear probe.", ge=1, free=True)
+    report: bool = key(
+        False, "At the end of the training, write RUN/report/report.html, a page about the best checkpoint.", free=True
+    )
