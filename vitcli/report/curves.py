@@ -34,6 +34,8 @@ _TITLES = {
     "loss_scale": ("Loss scale", "fp16"),
 }
 _FROM_ZERO = ("lr", "images_per_second", "data_wait_ratio")
+#: among these lines every number of the training appears
+_FIRST_LINES = 50
 #: of the machine, not of the network
 _LAST = ("lr", "images_per_second", "data_wait_ratio")
 
@@ -72,7 +74,10 @@ def _names(records: Sequence[RunRecord]) -> list[str]:
 
 def _keys(lines: Iterable[LogLine]) -> list[str]:
     """Names of numbers, in the order in which they appear; a name that has a class in it is left to the table."""
-    found = dict.fromkeys(name for line in lines for name in line if number(line[name]) is not None)
+    found: dict[str, None] = {}
+    for line in lines:  # thousands, nearly all of which have the same names
+        if not line.keys() <= found.keys():
+            found |= dict.fromkeys(name for name in line if number(line[name]) is not None)
     return [name for name in found if name not in _PLACES and "." not in name]
 
 
@@ -81,7 +86,7 @@ def _lines(name: str, records: Sequence[RunRecord], labels: Sequence[str]) -> li
     factor = 100.0 if name == "data_wait_ratio" else 1.0
     lines = []
     for color, (record, label) in enumerate(zip(records, labels, strict=True)):
-        of_training = any(name in line for line in record.train_lines)
+        of_training = any(name in line for line in record.train_lines[:_FIRST_LINES])
         xs, ys = _points(record.train_lines if of_training else record.val_lines, name, factor)
         if xs:
             lines.append(Line(xs, ys, label, color, smooth=of_training and name != "lr" and len(records) == 1))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ from vitcli.engine.preflight import check_device
 from vitcli.errors import DataError, UsageError, VitcliError
 from vitcli.evaluators.answers import Collector, ImageAnswers, MultiLabelAnswers
 from vitcli.evaluators.evaluator import Evaluator, Setting
+from vitcli.layers.cpu import use_cpu_kernels
 from vitcli.log import Reporter
 from vitcli.networks.classes import numbered
 from vitcli.networks.heat_maps import heat_maps
@@ -49,29 +51,32 @@ class Evaluation:
 
     def look(self, indices: Sequence[int]) -> list[Pictured | None]:
         """The images as the network sees them, with heat maps of its answers where it can have them."""
-        return [self._look(index) for index in indices]
+        pixels = [self._pixels(index) for index in indices]
+        readable = [one for one in pixels if one is not None]
+        heat = iter(self._heat(torch.stack(readable)) if readable else ())
+        return [one if one is None else Pictured(*over_picture(one.numpy(), next(heat))) for one in pixels]
 
-    def _look(self, index: int) -> Pictured | None:
+    def _pixels(self, index: int) -> Tensor | None:
+        """(C, H, W) uint8; None: the image cannot be read any more."""
         assert self.images is not None
-        aug, channels = self.recipe.augmentation, self.recipe.model.in_channels
+        transform = build_eval_transform(self.recipe.augmentation, in_channels=self.recipe.model.in_channels)
         try:
-            pixels = to_uint8_tensor(build_eval_transform(aug, in_channels=channels)(self.images.load(index)))
+            return to_uint8_tensor(transform(self.images.load(index)))
         except BadImage:
             return None
-        heat = self._heat(pixels)
-        return Pictured(*over_picture(pixels.numpy(), None if heat is None else heat.numpy()))
 
-    def _heat(self, pixels: Tensor) -> Tensor | None:
-        """(C, H, W) uint8 -> (H, W) in 0..1; None where there is no map, or nothing in it."""
+    def _heat(self, pixels: Tensor) -> list[np.ndarray | None]:
+        """(N, C, H, W) uint8 -> N times (H, W) in 0..1; None where there is no map, or nothing in it."""
+        nothing: list[np.ndarray | None] = [None] * len(pixels)
         if self.network is None:
-            return None
+            return nothing
         aug, device = self.recipe.augmentation, next(self.network.parameters(), torch.empty(0)).device
         normalize = Normalizer(aug.mean, aug.std, self.recipe.model.in_channels)
         try:
-            heat = heat_maps(self.network, normalize(pixels[None].to(device)))[0].cpu()
+            maps = heat_maps(self.network, normalize(pixels.to(device))).cpu()
         except (UsageError, RuntimeError):  # an export has no gradients
-            return None
-        return heat if heat.any() else None  # the last map of a small image may be one pixel
+            return nothing
+        return [one.numpy() if one.any() else None for one in maps]  # the last map of a small image may be one pixel
 
 
 def evaluated(
@@ -95,6 +100,8 @@ def evaluated(
     """
     opened = open_network(run, recipe=recipe)
     network = opened.model.to(world.device).eval()
+    if world.device.type == "cpu":
+        use_cpu_kernels(network)
     notes = [*opened.notes, *check_device(opened.recipe, world.device)]
     found = Evaluation(
         opened.recipe,

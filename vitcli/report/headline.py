@@ -8,6 +8,7 @@ from vitcli.evaluators.answers import ImageAnswers
 from vitcli.evaluators.statistics import expected_calibration_error, wilson
 from vitcli.report.classes import frequent_confusions
 from vitcli.report.evaluation import Evaluation
+from vitcli.report.in_words import duration
 from vitcli.report.markup import Html, many, tag, unbroken
 from vitcli.report.run_record import RunRecord
 
@@ -63,16 +64,6 @@ def head(record: RunRecord | None, evaluation: Evaluation | None, name: str) -> 
         tag("dl", *(tag("div", tag("dt", what), tag("dd", value)) for what, value in facts), class_="key"),
         tag("ul", *(tag("li", unbroken(finding)) for finding in findings), class_="findings") if findings else None,
     ])  # fmt: skip
-
-
-def duration(seconds: float | None) -> str:
-    """48 s, 9.8 min, 3.2 h, 2.1 days"""
-    if seconds is None:
-        return ""
-    for size, unit in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _facts(record: RunRecord | None, evaluation: Evaluation | None) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,8 @@ from vitcli.evaluators.answers import ImageAnswers
 from vitcli.evaluators.statistics import mcnemar, wilson
 from vitcli.report.curves import training_section
 from vitcli.report.evaluation import Evaluation
-from vitcli.report.headline import METRIC_NAMES, duration, headline_of
+from vitcli.report.headline import METRIC_NAMES, headline_of
+from vitcli.report.in_words import duration
 from vitcli.report.markup import Content, Html, many, tag, unbroken
 from vitcli.report.one_run import foot
 from vitcli.report.origin import shown_value
