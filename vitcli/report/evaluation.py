@@ -109,7 +109,7 @@ def evaluated(
         num_parameters(network),
         opened.weights.source,
         opened.class_names,
-        temperature=stored_temperature(opened.findings),
+        temperature=None if opened.temperature == 1 else opened.temperature,
         notes=notes,
     )
     if not opened.class_names:
@@ -160,12 +160,6 @@ def _evaluator_of(task: type[Task]) -> str:
 def num_parameters(network: nn.Module) -> int:
     """All that are trained or could be."""
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-def stored_temperature(findings: Mapping[str, Any]) -> float | None:
-    """By which logits are to be divided, if it was fitted and stored."""
-    value = findings.get("temperature")
-    return float(value) if isinstance(value, int | float) and value > 0 else None
 
 
 def change_since(images: Source, then: Mapping[str, Any] | None) -> str | None:
