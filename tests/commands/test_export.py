@@ -1,6 +1,7 @@
 """`vitcli export` on real files: what is written, what is refused, and that a refusal leaves nothing behind."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from torch import nn
 from tests.deploy.conftest import stir
 from vitcli.cli import main
 from vitcli.commands.export import ExportPlan, export, export_fused
+from vitcli.commands.train import train
 from vitcli.deploy.artifact import open_artifact
-from vitcli.errors import DataError, UsageError, WeightsError
+from vitcli.errors import DataError, UsageError, VitcliError, WeightsError
 from vitcli.models.registry import create_model
 from vitcli.networks.opened import open_model
+from vitcli.recipe.load import load_recipe
 from vitcli.weights.read import PACKED
 
 NAMES = ["ant", "bee", "wasp"]
@@ -142,7 +145,6 @@ def test_a_standard_fused_file_is_timms(weights: Path, tmp_path: Path):
     [
         (ExportPlan("onnx", "bf16"), "the format onnx has no bf16"),
         (ExportPlan("onxx"), "there is no format 'onxx'"),
-        (ExportPlan("openvino", "int8"), "int8 needs images"),
         (ExportPlan("executorch", batch=4), "takes 1 image at a time"),
     ],
 )
@@ -151,6 +153,46 @@ def test_impossible_options_are_refused_before_any_work(plan: ExportPlan, says: 
         export(tmp_path / "no such weights", tmp_path / "out", plan)
     assert says in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_without_images(weights: Path, tmp_path: Path):
+    with pytest.raises(UsageError, match="int8 needs images"):
+        export(weights, tmp_path / "out", ExportPlan("openvino", "int8"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def run_dir(data_dir: Path, tmp_path: Path) -> Path:
+    """Of a small ViT that has seen a copy of `data_dir`, with an unreadable image, for one epoch."""
+    shutil.copytree(data_dir, tmp_path / "photos")
+    (tmp_path / "photos" / "train" / "ant" / "0.png").write_bytes(b"no image")
+    keys = {"model": "vit_ti_patch16", "depth": 1, "image_resize": 32, "epoch_size": 1, "batch_size": 5, "lr": 1e-3}
+    keys |= {"on_bad_image": "skip", "max_bad_ratio": 0.5, "num_parallel_workers": 0, "warmup_epochs": 0}
+    train(load_recipe(None, data_dir=tmp_path / "photos", run_dir=tmp_path / "run", **keys))
+    return tmp_path / "run"
+
+
+@pytest.mark.slow
+def test_a_run_knows_its_images(run_dir: Path, tmp_path: Path, capsys: Any):
+    """They are those of the gate; an unreadable one is left out as in training; no path of this machine is written."""
+    (tmp_path / "photos" / "val" / "bee" / "1.png").write_bytes(b"no image")
+    export(run_dir, tmp_path / "out", ExportPlan("onnx"))
+    said = capsys.readouterr().out
+    assert "compared on the run's own validation images" in said
+    assert "one image could not be read, and left out" in said
+    facts = open_artifact(tmp_path / "out").facts
+    assert facts["gate"]["real"]["num_images"] == 11
+    assert facts["source"]["weights"].startswith("run/checkpoints/step-")
+    for file in (tmp_path / "out").iterdir():
+        assert str(tmp_path).encode() not in file.read_bytes(), file.name
+
+    shutil.rmtree(tmp_path / "photos")
+    export(run_dir, tmp_path / "again", ExportPlan("onnx"))
+    said = capsys.readouterr().out
+    assert "note: the data of the run" in said
+    assert "compared on made-up images only" in said
+    with pytest.raises(VitcliError, match="photos"):
+        export(run_dir, tmp_path / "int8", ExportPlan("openvino", "int8"))
 
 
 def test_bad_sources(weights: Path, data_dir: Path, tmp_path: Path):

@@ -8,6 +8,7 @@ from typer import Argument, BadParameter, Context, Option, Typer
 from vitcli.cli.help import SectionedCommand
 from vitcli.cli.options import ANY_SOURCE, JsonOption, PluginOption, SourceArgument
 from vitcli.cli.recipe_keys import with_keys
+from vitcli.deploy.formats import formats
 from vitcli.errors import UsageError
 from vitcli.recipe.load import Recipe
 
@@ -34,15 +35,17 @@ def export(
     source: SourceArgument,
     to: Annotated[
         str,
-        Option(
-            metavar="FORMAT", help="onnx, openvino, aoti, executorch or torch_export; fused writes a file of weights."
-        ),
+        Option(metavar="FORMAT", help=f"{', '.join(formats())}; fused writes a file of weights."),
     ],
     out: Annotated[Path, Option("-o", "--out", help="New folder; with --to fused, a new .safetensors file.")],
     precision: Annotated[str, Option(metavar="NAME", help=_PRECISIONS)] = "fp32",
     data_dir: Annotated[
         Path | None,
-        Option("--data_dir", metavar="DIR", help="Labeled images for the comparison with the source and for int8."),
+        Option(
+            "--data_dir",
+            metavar="DIR",
+            help="Labeled images for the comparison with the source and for int8. [default: those of the run]",
+        ),
     ] = None,
     val_split: Annotated[
         str | None,

@@ -47,6 +47,9 @@ def export(source: str | Path, out: Path, plan: ExportPlan, *, recipe: Recipe | 
         if verdict.problems and not plan.accept:
             help = "nothing was written; --accept writes it anyway and records the deviation in its card"
             raise UsageError(f"the artifact is out of tolerance: {'; '.join(verdict.problems)}", help=help)
+        if images.bad:
+            many = f"{len(images.bad)} images" if len(images.bad) > 1 else "one image"
+            _console.print(f"note: {many} could not be read, and left out (on_bad_image: skip)")
         if images.calibration_split and images.calibration_split == images.val_split:
             _console.print("note: there is no training split: int8 was calibrated on images of the comparison")
         facts = job.facts() | {"gate": _gate_facts(verdict), "speed": job.speed()}
@@ -98,7 +101,7 @@ def _summary(verdict: Verdict) -> str:
             line += f"; {found.TITLE} {found.artifact_percent:.2f} %, source {found.source_percent:.2f} %"
         lines.append(f"compared {line}")
     if verdict.real is None:
-        lines.append("note: no --data_dir was given: compared on made-up images only")
+        lines.append("note: compared on made-up images only; --data_dir DIR compares on real ones")
     elif verdict.real.num_labeled < MANY:
         lines.append(f"note: with so few images, one is more than {MAX_DROP} points; losing one is always allowed")
     return "\n".join(lines)

@@ -186,7 +186,7 @@ class ExportJob:
 
     def _session(self, *, threads: int | None = None) -> Session:
         """The file opened by its own runtime, from a folder that is complete."""
-        recipe = recipe_text(self.opened.recipe) if "recipe" in self.opened.weights.meta else None
+        recipe = recipe_text(self.opened.recipe, portable=True) if self.opened.recipe_of_run else None
         artifact = self.new.write(self.facts(), self.opened.class_names, recipe)
         return open_session(artifact, threads=threads)
 

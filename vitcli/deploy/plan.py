@@ -20,7 +20,7 @@ class ExportPlan:
     input: Literal["pixels", "normalized"] = "pixels"
     batch: int | None = None  #: the only batch size that the artifact accepts; None: any
     device: Literal["cpu", "cuda"] = "cpu"  #: where the artifact is to run, if the format compiles for a device
-    data_dir: Path | None = None  #: labeled images for the comparison and for int8 calibration; None: no images
+    data_dir: Path | None = None  #: labeled images for the comparison and for int8 calibration; None: those of the run
     val_split: str | None = None  #: None: the one of the recipe
     num_images: int = 2000  #: images of the validation split in the comparison; 0: all
     num_calibration: int = 300  #: images of the training split from which int8 ranges are measured
@@ -36,9 +36,6 @@ def checked(plan: ExportPlan, form: Format) -> ExportPlan:
     if plan.precision not in form.PRECISIONS:
         help = f"--precision is one of {', '.join(form.PRECISIONS)}"
         raise UsageError(f"the format {plan.to} has no {plan.precision}", help=help)
-    if plan.precision == "int8" and plan.data_dir is None:
-        help = "give --data_dir with train/CLASS/... and val/CLASS/..., or a --precision that needs no images"
-        raise UsageError("int8 needs images: the value ranges of all layers are measured on them", help=help)
     if plan.precision.startswith("int8"):
         need(form.NEEDS["quantize"], extra="quantize", why=plan.precision)
     if plan.device == "cuda" and plan.precision == "int8":

@@ -58,6 +58,11 @@ class Opened:
         return thresholds_in(self.findings, len(self.class_names)) if self.multi_label else None
 
     @property
+    def recipe_of_run(self) -> dict[str, Any]:
+        """Key -> value, of the training that the weights come from; empty: they do not tell."""
+        return self.weights.meta.get("recipe", {})
+
+    @property
     def findings(self) -> dict[str, Any]:
         """What the evaluation in training found for the use of the network, see `Evaluator.findings`."""
         return self.weights.meta.get("findings", {})

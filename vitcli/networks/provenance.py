@@ -18,7 +18,7 @@ def source_facts(opened: Opened) -> dict[str, Any]:
     """The origin of the network: weights, their training, their data."""
     meta, source = opened.weights.meta, opened.weights.source
     file = Path(source)
-    facts: dict[str, Any] = {"weights": source, "license": meta.get("license", "not stated in the weights")}
+    facts: dict[str, Any] = {"weights": _portable(source), "license": meta.get("license", "not stated in the weights")}
     if file.is_file():
         facts["sha256"] = sha256_of(file)
     progress = meta.get("progress", {})
@@ -31,6 +31,15 @@ def source_facts(opened: Opened) -> dict[str, Any]:
             known = read_json(data)["train"]
             facts["data"] = f"{known['num_images']:,} images, fingerprint {known['sha256'][:16]}"
     return facts
+
+
+def _portable(source: str) -> str:
+    """An address as it is; of a path what others may know: the file, of a checkpoint also its run."""
+    if "://" in source or not Path(source).exists():
+        return source
+    parts = Path(source).resolve().parts
+    num_shown = len(parts) - parts.index("checkpoints") + 1 if "checkpoints" in parts else 1
+    return "/".join(parts[-num_shown:])
 
 
 def machine() -> str:

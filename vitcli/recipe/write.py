@@ -9,14 +9,23 @@ from vitcli.recipe.load import Recipe
 from vitcli.recipe.schema import SECTIONS
 
 
-def recipe_text(recipe: Recipe) -> str:
-    """A YAML file with every value, grouped by section."""
+def recipe_text(recipe: Recipe, *, portable: bool = False) -> str:
+    """A YAML file with every value, grouped by section.
+
+    portable: without absolute paths, which mean nothing on another machine and may tell names.
+    """
     lines = [f"# {recipe.name}: every value of the run; `vitcli train -c FILE` with this file repeats it"]
     flat = recipe.flat() | {"run_dir": None, "resume": None, "dry_run": False}  # a repetition is a new run
+    if portable:
+        flat = {name: None if _is_absolute(value) else value for name, value in flat.items()}
     for section, model in SECTIONS.items():
         lines += ["", f"# {section}"]
         lines += [f"{name}: {yaml_value(flat[name])}" for name in model.model_fields]
     return "\n".join(lines) + "\n"
+
+
+def _is_absolute(value: Any) -> bool:
+    return isinstance(value, str) and Path(value).is_absolute()
 
 
 def yaml_value(value: Any) -> str:

@@ -82,8 +82,8 @@ def open_format(name: str, *, to: Purpose = "run") -> Format:
     """The format `name`; UsageError if there is none, or if packages that it needs `to` do this are missing."""
     if name not in formats():
         likely = nearest(name, formats())
-        help = f"did you mean {likely}?" if likely else f"known formats: {', '.join(formats())}"
-        raise UsageError(f"there is no format {name!r}", help=help)
+        guess = f"did you mean {likely}? " if likely else ""
+        raise UsageError(f"there is no format {name!r}", help=f"{guess}The formats are {', '.join(formats())}")
     found = cast(Format, importlib.import_module(f"vitcli.deploy.formats.{name}"))
     need(found.NEEDS[to], extra=found.EXTRA, why=f"the format {name}")
     return found
