@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: a module imports from strictly lower floors, or from its own folder
 FLOORS = {
     "errors": 0, "image_size": 0,
-    "catalog": 1, "disk": 1, "output": 1, "process": 1, "rendezvous": 1, "slurm": 1,
+    "catalog": 1, "disk": 1, "output": 1, "process": 1, "rendezvous": 1, "slurm": 1, "terminal": 1,
     "recipe": 2, "layers": 2, "parallel": 2, "distributed": 2, "log": 2,
     "models": 3, "data": 3, "optim": 3, "sinks": 3,
     "tasks": 4, "evaluators": 4, "weights": 4,

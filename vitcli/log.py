@@ -3,21 +3,19 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.segment import Segment
 from rich.table import Table
-from rich.text import Text
 
 from vitcli.disk import AppendedFile, Faults, write_whole
-from vitcli.errors import paragraph, printable, printable_lines
+from vitcli.errors import paragraph, printable
 from vitcli.output import OptionalOutput
+from vitcli.terminal import Bars, SafeConsole, hide_bars, phase, show_bars
+
+__all__ = ["Reporter", "SafeConsole", "phase", "relative"]
 
 #: numbers that depend on the machine, not on the recipe; kept apart so that two runs can be compared line by line
 TIMINGS = ("images_per_second", "data_wait_ratio", "seconds", "time")
@@ -29,28 +27,6 @@ def relative(path: Path) -> str:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
-
-
-class SafeConsole(Console):
-    """The console of all commands: no name in a text gives orders to the terminal (`errors.printable`)."""
-
-    def render_str(self, text: str, **options: Any) -> Text:
-        """Before rich removes some of the characters without a trace."""
-        return super().render_str(printable_lines(text), **options)
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Of text that was not given as a string."""
-        for segment in super().render(renderable, options):
-            yield segment if segment.control else segment._replace(text=printable_lines(segment.text))
-
-
-@contextmanager
-def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on the terminal while the block runs; call what it gives with the number of things that were done."""
-    columns = title, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=SafeConsole(), transient=True, disable=not sys.stdout.isatty()) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda count: progress.advance(task, count)
 
 
 class Sink(Protocol):
@@ -67,12 +43,13 @@ class Reporter:
         self.enabled = enabled
         # the folder of the run has the numbers too
         file: Any = OptionalOutput(sys.stdout)
-        self.console = SafeConsole(file=file, highlight=False, emoji=False, soft_wrap=True, quiet=not enabled)
+        self.console = SafeConsole(file=file, highlight=False, emoji=False, quiet=not enabled)
+        self.console.soft_wrap = not self.console.is_terminal
         self.faults = Faults()  #: what the disk refused of the files below
         self.metrics: AppendedFile | None = None
         self.num_lines = 0  #: in metrics.jsonl
         self.sink: Sink | None = None
-        self.progress: Progress | None = None
+        self.bars: Bars | None = None
         self.task_id: Any = None
 
     def record_in(self, run_dir: Path, step: int, *, keep_lines: int | None = 0) -> None:
@@ -97,25 +74,20 @@ class Reporter:
             for text in group:
                 self.note(text)
 
-    def start(self, total_steps: int, done_steps: int) -> None:
-        """Begin the progress display; a terminal gets a live bar, anything else gets lines."""
-        if self.enabled and sys.stdout.isatty():
-            columns = (
-                TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f}%"),
-                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[text]}"),
-            )  # fmt: skip
-            self.progress = Progress(*columns, console=self.console, refresh_per_second=2)
-            self.task_id = self.progress.add_task("training", total=total_steps, completed=done_steps, text="")
-            self.progress.start()
+    def start(self, total_steps: int, done_steps: int, *, text: str = "") -> None:
+        """Begin the progress display; a terminal gets a live bar with `text` behind it, anything else gets lines."""
+        if self.enabled and self.console.is_terminal:
+            self.bars = show_bars(self.console, stay=True)
+            self.task_id = self.bars.begin("training", total_steps, completed=done_steps, text=text)
 
     def advance(self, step: int, epoch: int, num_epochs: int) -> None:
-        if self.progress:
-            self.progress.update(self.task_id, completed=step, description=f"epoch {epoch + 1}/{num_epochs}")
+        if self.bars:
+            self.bars.update(self.task_id, completed=step, description=f"epoch {epoch + 1}/{num_epochs}")
 
     def step(self, values: dict[str, Any], *, text: str) -> None:
         self._record("train", values)
-        if self.progress:
-            self.progress.update(self.task_id, text=text)
+        if self.bars:
+            self.bars.update(self.task_id, text=text)
         else:
             self.say(f"step {values['step']}  {text}")
 
@@ -132,9 +104,9 @@ class Reporter:
         self.console.print(table)
 
     def close(self) -> None:
-        if self.progress:
-            self.progress.stop()
-            self.progress = None
+        if self.bars:
+            hide_bars()
+            self.bars = None
 
     def leave_sink(self, exit_code: int) -> None:
         """The run has ended."""

@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 from typer import Argument, BadParameter, Context, Option, Typer
 
 from vitcli.cli.help import SectionedCommand
-from vitcli.cli.options import ANY_SOURCE, JsonOption, PluginOption, SourceArgument
+from vitcli.cli.options import ANY_SOURCE, LOADING, JsonOption, PluginOption, SourceArgument
 from vitcli.cli.recipe_keys import with_keys
 from vitcli.deploy.formats import formats
 from vitcli.errors import UsageError
 from vitcli.recipe.load import Recipe
+from vitcli.terminal import phase
 
 deployment_app = Typer()
 bench_app = Typer(no_args_is_help=True, help="Measure speed and memory on this machine.")
@@ -75,9 +76,9 @@ def export(
 
     Example: `vitcli export runs/… --to openvino --precision int8 --data_dir DIR -o exported`.
     """
-    from vitcli.commands import export as story
-    from vitcli.deploy.plan import ExportPlan
-
+    with phase(LOADING):
+        from vitcli.commands import export as story
+        from vitcli.deploy.plan import ExportPlan
     if to == "fused":
         _refuse_others(ctx, "source", "to", "out", "fold", "plugin", *recipe.origins)
         story.export_fused(source, out, fold=fold, recipe=recipe)
@@ -207,8 +208,8 @@ def bench_infer(
 
     Models given by name have random weights and are fully reparameterized. All items are compared with the first one.
     """
-    from vitcli.commands.bench import bench_infer as run
-
+    with phase(LOADING):
+        from vitcli.commands.bench import bench_infer as run
     counts = _counts(batch), _counts(threads) if threads else None
     run(items, batches=counts[0], threads=counts[1], rounds=rounds, seconds=seconds, img_size=img_size, json_file=json)
 
@@ -233,8 +234,8 @@ def bench_data(
     recipe: Recipe,
 ) -> None:
     """Measure how many training images per second one thread makes, compared with timm if it is installed."""
-    from vitcli.commands.bench_data import bench_data as run
-
+    with phase(LOADING):
+        from vitcli.commands.bench_data import bench_data as run
     counts = _counts(workers) if workers else ()
     run(data_dirs, recipe, num_images=num_images, rounds=rounds, workers=counts, json_file=json)
 

@@ -8,6 +8,8 @@ from typer import Argument, BadParameter, Option
 
 from vitcli.recipe.plugins import use_plugin
 
+#: what the terminal says while a command imports PyTorch
+LOADING = "loading PyTorch"
 #: for commands that pass unknown options on to the recipe check, which reports all mistakes at once
 COLLECT_UNKNOWN = {"allow_extra_args": True, "ignore_unknown_options": True}
 

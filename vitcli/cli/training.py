@@ -8,6 +8,7 @@ from typer import Argument, Context, Option, Typer
 from vitcli.cli.help import SectionedCommand
 from vitcli.cli.options import (
     COLLECT_UNKNOWN,
+    LOADING,
     ConfigOption,
     JsonOption,
     PluginOption,
@@ -16,6 +17,7 @@ from vitcli.cli.options import (
 from vitcli.cli.recipe_keys import TRAIN_KEYS, VALIDATE_KEYS, with_keys, with_recipe_keys
 from vitcli.errors import UsageError
 from vitcli.recipe.load import Recipe, load_recipe
+from vitcli.terminal import phase
 
 training_app = Typer()
 
@@ -49,8 +51,8 @@ def train(
     if resources and not submit:
         raise UsageError("--resources is for jobs that --submit submits", help="add --submit slurm, or leave it out")
     if recipe.system.dry_run:
-        from vitcli.commands.preflight import preflight
-
+        with phase(LOADING):
+            from vitcli.commands.preflight import preflight
         preflight(recipe)
         return
     if submit:
@@ -58,8 +60,8 @@ def train(
 
         run_later(recipe, submit, read_resources(resources or ""))
         return
-    from vitcli.commands.train import train as run
-
+    with phase(LOADING):
+        from vitcli.commands.train import train as run
     run(recipe)
 
 
@@ -131,9 +133,9 @@ def validate(
     """
     chosen = sources or []
     recipe = load_recipe(config, recipe_keys | dict(zip(["ckpt_path"], chosen, strict=False)))
-    from vitcli.commands.validate import validate as run
-    from vitcli.data.crops import Crops, read_scales
-
+    with phase(LOADING):
+        from vitcli.commands.validate import validate as run
+        from vitcli.data.crops import Crops, read_scales
     scales = None if crop_scales is None else read_scales(crop_scales)
     crops = None if eval_crops == "1" and scales is None else Crops(eval_crops, scales, crop_average)
     other = chosen[1] if len(chosen) > 1 else None
@@ -170,6 +172,6 @@ def embed(
 
     `vitcli embed runs/… photos -o features.npz`; each row is the output of the network before its classifier.
     """
-    from vitcli.commands.embed import embed as run
-
+    with phase(LOADING):
+        from vitcli.commands.embed import embed as run
     run(source, folder, out, batch_size=batch_size, device=device, recipe=recipe)

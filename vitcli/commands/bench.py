@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.progress import Progress
 from rich.table import Table
 
 import vitcli
@@ -19,7 +18,7 @@ from vitcli.deploy.measure_worker import Candidate
 from vitcli.deploy.predictions import check_writable
 from vitcli.engine.run_dir import write_result
 from vitcli.errors import UsageError
-from vitcli.log import SafeConsole
+from vitcli.log import SafeConsole, phase
 from vitcli.networks.provenance import machine, versions
 from vitcli.recipe.plugins import plugin_files
 
@@ -45,11 +44,10 @@ def bench_infer(
     settings = [(batch, number) for batch in batches for number in threads or sorted({1, num_cores()})]
     plugins = tuple(map(str, plugin_files()))
     rows: list[Row] = []
-    with Progress(console=SafeConsole(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task("measuring", total=len(settings) * rounds * len(items))
+    with phase("measuring", len(settings) * rounds * len(items)) as advance:
         for batch, number in settings:
             candidates = [Candidate(item, batch, number, img_size, plugins) for item in items]
-            rows += measure(candidates, rounds=rounds, seconds=seconds, advance=lambda: progress.advance(task))
+            rows += measure(candidates, rounds=rounds, seconds=seconds, advance=lambda: advance(1))
     packages = dict.fromkeys(name for row in rows for name in row.packages)
     facts = {
         "machine": f"{machine()}, {platform.system()} {platform.release()}",

@@ -33,7 +33,7 @@ from vitcli.deploy.predictions import check_writable
 from vitcli.engine.run_dir import write_result
 from vitcli.errors import UsageError
 from vitcli.layers.cpu.memory import keep_freed_memory
-from vitcli.log import SafeConsole
+from vitcli.log import SafeConsole, phase
 from vitcli.networks.provenance import machine, versions
 from vitcli.recipe.load import Recipe
 
@@ -82,9 +82,11 @@ def bench_data(
     first = next(iter(sources.values()))
     if first.file(0) is not None:
         makes = {DECODING: partial(_decoded, first)} | _timms(first, recipe) | makes
-    rows = _in_one_thread(makes, min(map(len, sources.values())), rounds)
+    with phase("measuring one thread", 1 + rounds) as advance:
+        rows = _in_one_thread(makes, min(map(len, sources.values())), rounds, advance)
     for name, source in sources.items():
-        rows += _by_workers(name, source, recipe, workers, rounds)
+        with phase("measuring the loader"):
+            rows += _by_workers(name, source, recipe, workers, rounds)
     packages = ["torch", "pillow", "simplejpeg", "numpy", *(["timm"] if TIMM in makes else [])]
     facts = {
         "machine": f"{machine()}, {platform.system()} {platform.release()}",
@@ -137,9 +139,12 @@ def _timms(source: Source, recipe: Recipe) -> dict[str, Make]:
     return {TIMM: make}
 
 
-def _in_one_thread(makes: dict[str, Make], num_images: int, rounds: int) -> list[DataRow]:
+def _in_one_thread(
+    makes: dict[str, Make], num_images: int, rounds: int, advance: Callable[[int], None]
+) -> list[DataRow]:
     rng, rates = random.Random(0), {name: [] for name in makes}
     for number in range(-1, rounds):  # the first round is not counted
+        advance(1)
         seconds = dict.fromkeys(makes, 0.0)
         for index in rng.sample(range(num_images), num_images):
             for name in rng.sample(list(makes), len(makes)):

@@ -11,7 +11,7 @@ from vitcli.data.datasets import build_parts
 from vitcli.data.source import Source
 from vitcli.data.survey import Survey, same_images, similar_images, survey
 from vitcli.deploy.predictions import check_writable
-from vitcli.log import Reporter, progress_bar
+from vitcli.log import Reporter, phase
 from vitcli.recipe.load import Recipe
 
 #: lines of a list on the terminal; the JSON file has all of them
@@ -30,7 +30,8 @@ def show(recipe: Recipe, json_file: Path | None = None) -> dict[str, Any]:
     """
     check_writable(json_file)
     reporter = Reporter(enabled=True)
-    sources = build_parts(recipe.dataset, recipe.system.seed)
+    with phase("listing images"):
+        sources = build_parts(recipe.dataset, recipe.system.seed)
     if "val" not in sources:
         sources = {"images": sources["train"]}
     reporter.notes(*(source.notes for source in sources.values()))
@@ -39,8 +40,9 @@ def show(recipe: Recipe, json_file: Path | None = None) -> dict[str, Any]:
     for name in found:
         _say_split(reporter, name, facts[name])
     if "val" in found:
-        facts["leaks"] = _duplicates(found["train"], found["val"])
-        facts["similar"] = _similar(found["train"], found["val"])
+        with phase("comparing the splits"):
+            facts["leaks"] = _duplicates(found["train"], found["val"])
+            facts["similar"] = _similar(found["train"], found["val"])
         num_leaks = len({pair["images"][1] for pair in facts["leaks"]})
         total = len(found["val"].indices)
         reporter.say(f"{num_leaks:,} of {total:,} validation images are in training too, with equal pixels")
@@ -67,7 +69,7 @@ def _say_split(reporter: Reporter, name: str, facts: dict[str, Any]) -> None:
 
 
 def _read(name: str, source: Source) -> Survey:
-    with progress_bar(f"reading {name}", len(source)) as advance:
+    with phase(f"reading {name}", len(source)) as advance:
         return survey(source, lambda: advance(1))
 
 

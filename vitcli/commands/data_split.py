@@ -13,7 +13,7 @@ from vitcli.data.source import MissingSplit, Source
 from vitcli.data.sources.folder import FolderImages
 from vitcli.data.split_list import write_split_list
 from vitcli.errors import DataError, DiskError, UsageError, is_disk_full
-from vitcli.log import Reporter
+from vitcli.log import Reporter, phase
 from vitcli.recipe.load import Recipe
 from vitcli.recipe.schema import Dataset
 
@@ -30,12 +30,14 @@ def split(recipe: Recipe, out: Path, test_ratio: float | None = None) -> Path:
     section = recipe.dataset
     _check(section, out)
     reporter = Reporter(enabled=True)
-    parts = _parts(section, test_ratio)
+    with phase("listing images"):
+        parts = _parts(section, test_ratio)
     for part in parts.values():
         reporter.notes(part.notes)
     unfinished = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        num_files = _write(parts, unfinished)
+        with phase("writing the data set"):
+            num_files = _write(parts, unfinished)
         unfinished.rename(out)
     except OSError as error:
         if is_disk_full(error):

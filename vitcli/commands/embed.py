@@ -2,12 +2,10 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import Progress
 
 from vitcli.data.class_names import class_name, valid_text
 from vitcli.data.find_images import find_images
@@ -19,7 +17,7 @@ from vitcli.engine.precision import build_autocast
 from vitcli.errors import UsageError
 from vitcli.evaluators.evaluator import Setting
 from vitcli.evaluators.images import EvalImages, all_features
-from vitcli.log import Reporter
+from vitcli.log import Reporter, phase
 from vitcli.networks.opened import Opened, open_features
 from vitcli.networks.precedence import preprocessing
 from vitcli.networks.provenance import source_facts, versions
@@ -46,18 +44,18 @@ def embed(
     """
     _check_out(out)
     reporter = Reporter(enabled=True)
-    opened = open_features(source, recipe=recipe)
+    with phase("loading the network"):
+        opened = open_features(source, recipe=recipe)
     reporter.notes(opened.notes)
-    images, labeled = _images(folder, opened.recipe.dataset.max_image_pixels)
-    quiet = not sys.stderr.isatty()
+    with phase("listing images"):
+        images, labeled = _images(folder, opened.recipe.dataset.max_image_pixels)
     recipe = opened.recipe.changed(batch_size=batch_size, val_batch_size=None)
-    with joined(device, distributed=False) as world, Progress(transient=True, disable=quiet) as progress:
-        task = progress.add_task("images", total=len(images))
-        evaluated = EvalImages(Setting(recipe, images, world, build_autocast(recipe, world.device)), images)
+    with joined(device, distributed=False) as world:
+        setting = Setting(recipe, images, world, build_autocast(recipe, world.device))
+        evaluated = EvalImages(setting, images, title="embedding")
         with memory_in_words("lower --batch_size"):
             network = opened.model.to(world.device)
-            found = all_features(evaluated, network, answers=lambda batch, _: progress.advance(task, len(batch)))
-            features = found.cpu().numpy()
+            features = all_features(evaluated, network).cpu().numpy()
     names = [valid_text(images.name(index)) for index in range(len(images))]
     arrays: dict[str, Any] = {"features": features, "names": np.array(names)}
     classes = images.class_names or []

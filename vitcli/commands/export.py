@@ -13,7 +13,7 @@ from vitcli.deploy.job import ExportJob
 from vitcli.deploy.plan import ExportPlan, checked
 from vitcli.errors import UsageError
 from vitcli.layers.reparam import reparameterize
-from vitcli.log import SafeConsole
+from vitcli.log import SafeConsole, phase
 from vitcli.networks.opened import open_model
 from vitcli.recipe.load import Recipe
 from vitcli.weights.convert import check_out, convert_weights
@@ -37,11 +37,14 @@ def export(source: str | Path, out: Path, plan: ExportPlan, *, recipe: Recipe | 
     form = open_format(plan.to, to="export")
     plan = checked(plan, form)
     with NewArtifact(out) as new:
-        opened = open_model(source, recipe=recipe)
-        images = ComparisonImages(opened, plan)
+        with phase("loading the network"):
+            opened = open_model(source, recipe=recipe)
+        with phase("listing images"):
+            images = ComparisonImages(opened, plan)
         for note in dict.fromkeys([*opened.notes, *images.notes]):
             _console.print(f"note: {note}")
-        job = ExportJob(opened, form, images, new, plan)
+        with phase("reparameterizing"):
+            job = ExportJob(opened, form, images, new, plan)
         verdict, quantization = job.write_and_compare(say=_console.print)
         _console.print(_summary(verdict))
         if verdict.problems and not plan.accept:
@@ -52,7 +55,8 @@ def export(source: str | Path, out: Path, plan: ExportPlan, *, recipe: Recipe | 
             _console.print(f"note: {many} could not be read, and left out (on_bad_image: skip)")
         if images.calibration_split and images.calibration_split == images.val_split:
             _console.print("note: there is no training split: int8 was calibrated on images of the comparison")
-        facts = job.facts() | {"gate": _gate_facts(verdict), "speed": job.speed()}
+        with phase("measuring latency"):
+            facts = job.facts() | {"gate": _gate_facts(verdict), "speed": job.speed()}
         if quantization:
             facts["quantization"] = quantization
         artifact = new.finish(facts, model_card(facts, opened.class_names))

@@ -8,7 +8,7 @@ from vitcli.data.decode import BadImage
 from vitcli.data.pack import Packed, Packing, pack
 from vitcli.data.source import Source
 from vitcli.errors import DiskError, UsageError, is_disk_full
-from vitcli.log import Reporter, progress_bar
+from vitcli.log import Reporter, phase
 from vitcli.recipe.load import Recipe
 
 #: unreadable images that are named on the terminal
@@ -41,7 +41,7 @@ def pack_splits(
 
 
 def _packed(name: str, source: Source, folder: Path, packing: Packing, *, skips: bool) -> Packed:
-    with progress_bar(f"packing {name}", len(source)) as advance:
+    with phase(f"packing {name}", len(source)) as advance:
         try:
             return pack(source, folder, packing, skips=skips, advance=advance)
         except OSError as error:

@@ -27,7 +27,7 @@ from vitcli.deploy.pictures import check_folders, heat_folder, overlay_folder, p
 from vitcli.deploy.predictions import Answer, Write, check_writable, csv_file, json_file, text_of
 from vitcli.deploy.summary import Summary
 from vitcli.errors import DataError, DiskError, UsageError, is_disk_full, printable
-from vitcli.log import SafeConsole
+from vitcli.log import SafeConsole, phase
 from vitcli.recipe.load import Recipe, load_recipe
 
 #: classes that are shown if each image has exactly one and the user does not say how many
@@ -116,10 +116,11 @@ def _open_classifier(
             raise fixed_by_export(others, help="remove it, or export the network again with it")
         artifact = open_artifact(source, class_names=recipe.dataset.class_names)
         return Classifier(artifact, threads=threads, device=device)
-    from vitcli.deploy.bridges import ModelClassifier
-    from vitcli.networks.opened import open_model
+    with phase("loading the network"):
+        from vitcli.deploy.bridges import ModelClassifier
+        from vitcli.networks.opened import open_model
 
-    opened = open_model(source, recipe=recipe)
+        opened = open_model(source, recipe=recipe)
     for note in opened.notes:
         messages.print(f"note: {note}")
     return ModelClassifier(opened, threads=threads, device=device or "auto")

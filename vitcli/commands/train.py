@@ -27,7 +27,7 @@ from vitcli.engine.state import restore
 from vitcli.engine.training import Training
 from vitcli.errors import DiskError, DivergedError, Interrupted, LostContact, UsageError, VitcliError
 from vitcli.image_size import in_words
-from vitcli.log import Reporter, relative
+from vitcli.log import Reporter, phase, relative
 from vitcli.networks.precedence import adopt_of_run
 from vitcli.recipe.load import Recipe
 from vitcli.recipe.plugins import plugin_words
@@ -80,16 +80,19 @@ def _train(recipe: Recipe, world: World, folder: Path, point: ResumePoint | None
     """The run as a table of contents."""
     earlier = decided_on_main(partial(earlier_sessions, folder))
     recipe, splits = open_data(recipe, reporter, folder)
-    data_facts = decided_on_main(partial(_data_facts, splits, recipe.dataset.data_fingerprint))
+    with phase("fingerprint of the images"):
+        data_facts = decided_on_main(partial(_data_facts, splits, recipe.dataset.data_fingerprint))
     if point:
         recipe = adopt_of_run(recipe, point.state["recipe"])
         reporter.notes(check_resume(recipe, folder, point, data_facts))
-    training = build_training(recipe, world, folder, splits, reporter, fresh=point is None)
+    with phase("building the model"):
+        training = build_training(recipe, world, folder, splits, reporter, fresh=point is None)
     training.facts["data"] = data_facts
     check_early_stopping(training)
     if point:
         check_global_batch(point, training.plan.global_batch)
-        restore(training, point)
+        with phase("restoring the checkpoint"):
+            restore(training, point)
         # unreadable validation images may have been fixed
         decided_on_main(lambda: run_dir.write_json(folder / "data.json", training.facts["data"]))
         reporter.say(f"continuing at step {training.progress.step}")

@@ -28,6 +28,7 @@ from vitcli.networks.opened import Opened
 from vitcli.networks.precedence import preprocessing
 from vitcli.networks.provenance import machine, source_facts, versions
 from vitcli.recipe.write import recipe_text
+from vitcli.terminal import phase
 
 #: images on which the layers are compared with each other for int8
 NUM_SENSITIVITY = 100
@@ -77,10 +78,12 @@ class ExportJob:
     def _fall_back(self, say: Callable[[str], Any]) -> tuple[gate.Verdict, dict[str, Any]]:
         """Write in int8; while that costs more than the gate allows, keep more of the worst layers in float."""
         assert self.images.calibration_set is not None
-        calibration = self._calibration(self.images.calibration_set)
+        with phase("reading images for calibration", len(self.images.calibration_set)) as advance:
+            calibration = self._calibration(self.images.calibration_set, advance)
         kept = always_float(self.order.network, float_layers(self.opened.model))
         sample = calibration[: -(-NUM_SENSITIVITY // len(calibration[0]))]
-        errors = layer_errors(self.order.network, sample, kept=kept)
+        with phase("finding the layers that int8 costs most"):
+            errors = layer_errors(self.order.network, sample, kept=kept)
         if not errors:
             problem = "int8: there is no layer to quantize between the first and the last"
             raise UsageError(problem, help="use bf16 or fp16")
@@ -107,7 +110,8 @@ class ExportJob:
     def _write(self) -> None:
         """Write the network's file; an error of its exporter becomes one line."""
         try:
-            self.form.export(self.order)
+            with phase(f"writing {self.plan.to} in {self.plan.precision}"):
+                self.form.export(self.order)
         except VitcliError:
             raise
         except Exception as error:  # each exporter has its own kinds
@@ -121,21 +125,25 @@ class ExportJob:
 
     def _compare(self) -> gate.Verdict:
         """Compare the file as it is now with the source."""
-        session = self._session()
+        with phase(f"opening it with the runtime of {self.plan.to}"):
+            session = self._session()
         pixels = gate.made_up_pixels(self.aug.image_resize, self.in_channels)
         together = [(pixels, self._source(pixels), None)]
         alone = [(one, self._source(one), None) for one in pixels.split(1)]  # a single image may be a special case
         how = {"gives_probabilities": self.plan.takes_pixels, "thresholds": self.thresholds}
-        made_up = gate.compare(session, [*together, *alone], self._to_input, **how)
+        with phase("comparing on made-up images"):
+            made_up = gate.compare(session, [*together, *alone], self._to_input, **how)
         real = gate.compare(session, self._real(val), self._to_input, **how) if (val := self.images.val) else None
         return gate.judge(self.plan.precision, made_up, real)
 
     def _real(self, images: Source) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Pixels, the source's logits, targets; the logits are computed once for all attempts."""
-        for number, (pixels, targets) in enumerate(self.images.batches(images)):
-            if number == len(self.logits):
-                self.logits.append(self._source(pixels))
-            yield pixels, self.logits[number], targets
+        with phase("comparing on real images", len(images)) as advance:
+            for number, (pixels, targets) in enumerate(self.images.batches(images)):
+                if number == len(self.logits):
+                    self.logits.append(self._source(pixels))
+                yield pixels, self.logits[number], targets
+                advance(len(pixels))
 
     def speed(self) -> dict[str, Any]:
         """Latency and size next to the reparameterized source in PyTorch, measured in turns."""
@@ -201,9 +209,12 @@ class ExportJob:
     def _to_input(self, pixels: Tensor) -> np.ndarray:
         return self._inputs(pixels).numpy()
 
-    def _calibration(self, images: Source) -> list[Tensor]:
+    def _calibration(self, images: Source, advance: Callable[[int], None]) -> list[Tensor]:
         """Inputs in batches that the network accepts; with a fixed batch size, the last one is filled by repetition."""
-        batches = [self._inputs(pixels) for pixels, _ in self.images.batches(images)]
+        batches = []
+        for pixels, _ in self.images.batches(images):
+            batches.append(self._inputs(pixels))
+            advance(len(pixels))
         if self.plan.batch is None:
             return batches
         inputs = torch.cat(batches)

@@ -23,6 +23,7 @@ from vitcli.networks.precedence import DATA, overlaid
 from vitcli.recipe.check import COMMAND_LINE
 from vitcli.recipe.flat_yaml import read_flat_yaml
 from vitcli.recipe.load import Recipe
+from vitcli.terminal import phase
 from vitcli.weights.checkpoint_folders import has_both
 
 Fold = Literal["none", "standard", "full"]
@@ -61,7 +62,8 @@ def open_subject(recipe: Recipe, fold: Fold, device: torch.device, temperature: 
     """The network that `recipe.model.ckpt_path` names: of a run, a checkpoint or a file of weights; or exported."""
     assert recipe.model.ckpt_path is not None
     exported = is_artifact(recipe.model.ckpt_path)
-    return _artifact(recipe) if exported else _checkpoint(recipe, fold, device, temperature)
+    with phase("loading the network"):
+        return _artifact(recipe) if exported else _checkpoint(recipe, fold, device, temperature)
 
 
 def check_artifact_options(recipe: Recipe, others: Mapping[str, bool]) -> None:

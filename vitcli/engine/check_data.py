@@ -11,6 +11,7 @@ from vitcli.data.survey import survey
 from vitcli.distributed import World, gathered
 from vitcli.errors import DataError
 from vitcli.recipe.load import Recipe
+from vitcli.terminal import phase
 
 #: images of each split that `quick` reads, evenly spread over it
 NUM_QUICK = 200
@@ -35,7 +36,9 @@ def check_splits(splits: Splits, extent: Literal["quick", "full"], world: World)
 
 
 def _checked(source: Source, world: World) -> CheckedSplit:
-    found = survey(source.select(np.arange(world.rank, len(source), world.size)))
+    own = source.select(np.arange(world.rank, len(source), world.size))
+    with phase("reading images", len(own)) as advance:
+        found = survey(own, lambda: advance(1))
     unreadable = [f"{found.source.name(index)}: {reason}" for index, reason in found.unreadable]
     digests = list(zip(found.names(np.arange(len(found.indices))), found.digests, strict=True))
     parts = gathered((unreadable, digests))

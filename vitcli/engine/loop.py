@@ -27,7 +27,8 @@ def fit(training: Training, stop: StopFlag) -> None:
             step is in a checkpoint.
         DiskError: the disk refuses a file of the run.
     """
-    training.reporter.start(training.total_steps, training.progress.step)
+    text = "compiling: the first steps take longer" if training.recipe.system.compile else "the first steps"
+    training.reporter.start(training.total_steps, training.progress.step, text=text)
     with last_step_saved(training):
         try:
             _fit(training, stop)

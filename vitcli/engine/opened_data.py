@@ -15,7 +15,7 @@ from vitcli.data.listings import listings_in
 from vitcli.data.source import Source
 from vitcli.distributed import decided_on_main, gathered
 from vitcli.errors import DataError
-from vitcli.log import Reporter
+from vitcli.log import Reporter, phase
 from vitcli.networks.classes import check_num_classes
 from vitcli.recipe.load import Recipe
 from vitcli.tasks.task import Task
@@ -60,7 +60,8 @@ def found_on_main(find: Callable[[], Found]) -> Found:
     Raises:
         DataError: a rank has other images. VitcliError: as `find`.
     """
-    sources = decided_on_main(find)
+    with phase("listing images"):
+        sources = decided_on_main(find)
     mine = [_sample_digest(source) for source in sources if source is not None]
     ranks = gathered((platform.node(), mine))
     for rank, (host, digests) in enumerate(ranks):

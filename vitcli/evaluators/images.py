@@ -20,6 +20,7 @@ from vitcli.data.source import Source
 from vitcli.distributed import all_rows, any_rank, gathered
 from vitcli.errors import DivergedError
 from vitcli.evaluators.evaluator import Answers, Setting, ShouldStop, Stopped, UnreadableImages, never
+from vitcli.terminal import phase
 
 
 class EvalImages:
@@ -27,13 +28,18 @@ class EvalImages:
 
     crops: also that many crops of each image; the batches then have one view (B, 1 + crops, C, H, W), and hold fewer
     images, so that the network sees about as many at a time.
+    title: what the terminal says while they are visited.
     """
 
-    def __init__(self, setting: Setting, source: Source, *, crops: Crops | None = None) -> None:
+    def __init__(
+        self, setting: Setting, source: Source, *, crops: Crops | None = None, title: str = "evaluating"
+    ) -> None:
         recipe, world = setting.recipe, setting.world
         augmentation, in_channels = recipe.augmentation, recipe.model.in_channels
         self.device, self.autocast = world.device, setting.autocast
         self.num_images, self.num_classes = len(source), len(source.class_names or ())
+        self.num_own = -(-len(source) // world.size)  #: of this rank, or one more
+        self.title = title
         self.batch_size = recipe.dataset.val_batch_size or recipe.dataset.batch_size
         self.normalize = Normalizer(augmentation.mean, augmentation.std, in_channels)
         if crops:
@@ -67,13 +73,15 @@ class EvalImages:
         seen, stopped = 0, False
         bad: list[BadSample] = []
         try:
-            for batch in self.batches:
-                if stopped := should_stop():
-                    break
-                bad += batch.bad
-                if not bad:
-                    visit(batch)
-                seen += len(batch)
+            with phase(self.title, self.num_own) as advance:
+                for batch in self.batches:
+                    if stopped := should_stop():
+                        break
+                    bad += batch.bad
+                    if not bad:
+                        visit(batch)
+                    seen += len(batch)
+                    advance(len(batch))
         finally:
             for module, training in modes:
                 module.training = training
