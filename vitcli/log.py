@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.markup import escape
 from rich.table import Table
@@ -16,6 +16,9 @@ from vitcli.output import OptionalOutput
 from vitcli.terminal import Bars, SafeConsole, hide_bars, phase, show_bars
 
 __all__ = ["Reporter", "SafeConsole", "phase", "relative"]
+
+if TYPE_CHECKING:
+    import numpy as np
 
 #: numbers that depend on the machine, not on the recipe; kept apart so that two runs can be compared line by line
 TIMINGS = ("images_per_second", "data_wait_ratio", "seconds", "time")
@@ -33,6 +36,7 @@ class Sink(Protocol):
     """Where numbers go besides the folder of the run; see `sinks/sink.py`."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None: ...
+    def picture(self, step: int, name: str, pixels: "np.ndarray") -> None: ...
     def close(self, exit_code: int) -> None: ...
 
 

@@ -44,7 +44,7 @@ def test_two_ranks_name_all_and_the_repaired_run_is_the_same(tmp_path: Path, ima
     assert resumed.returncode == 0, resumed.stderr
     assert "the validation images changed since the last evaluation could not read 3 of them" in resumed.stdout
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
-    assert final_bytes(tmp_path / "run", 6) == final_bytes(tmp_path / "whole", 6)
+    assert final_bytes(tmp_path / "run") == final_bytes(tmp_path / "whole")
     assert not (tmp_path / "run" / "bad_images.jsonl").read_text()
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from tests.support.images import encoded, photo
 from vitcli.data.decode import decode_image
-from vitcli.engine.resume import check_resume, claim_run_dir
+from vitcli.engine.resume import _new_run, check_resume, claim_run_dir
 from vitcli.engine.state import upgraded
 from vitcli.engine.training import Progress
 from vitcli.errors import VitcliError
@@ -156,6 +156,11 @@ def fuzz(kind: str, count: int, tmp_path: Path, checkpoint: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_damaged_files_are_read_or_refused(kind: str, tmp_path: Path, checkpoint: Path):
     fuzz(kind, {"recipe": 25, "image": 150, "manifest": 80, "checkpoint": 60}[kind], tmp_path, checkpoint)
+
+
+def test_a_number_that_is_none_in_the_message(checkpoint: Path):
+    """Found by the test below: the help compares epochs, and a damaged state may have anything there."""
+    assert "--epoch_size 90" in _new_run(checkpoint, [("epoch_size", {"a": None}, 90)])
 
 
 @pytest.mark.soak

@@ -29,7 +29,7 @@ def test_resumes_exactly_and_with_the_same_optimizer_only(tmp_path: Path, vitcli
     again = vitcli("train", "--resume", run)
     assert again.returncode == 0, again.stderr
     assert "continuing at step 2" in again.stdout
-    assert final_bytes(run, 4) == final_bytes(whole, 4)
+    assert final_bytes(run) == final_bytes(whole)
     assert metrics(run)[-1] == metrics(whole)[-1]
 
 

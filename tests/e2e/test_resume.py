@@ -10,15 +10,18 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import SMALL, environment, options, python_m
+from vitcli.weights.checkpoint_folders import checkpoints, step_of
 from vitcli.weights.manifest import write_manifest
 
 HARNESS = Path(__file__).with_name("kill_harness.py")
 RUN = ["train", "-c", "quickstart", *options(SMALL)]
+TENSORS = ("model", "ema", "optimizer")
 
 
-def final_bytes(run: Path, step: int = 16) -> dict[str, bytes]:
-    folder = run / "checkpoints" / f"step-{step:08d}"
-    return {name: (folder / f"{name}.safetensors").read_bytes() for name in ("model", "ema", "optimizer")}
+def final_bytes(run: Path) -> dict[str, bytes]:
+    """Of the last checkpoint, whose step is in the names."""
+    folder = max(checkpoints(run), key=step_of)
+    return {f"{folder.name}/{name}": (folder / f"{name}.safetensors").read_bytes() for name in TENSORS}
 
 
 def metrics(run: Path) -> list[dict]:

@@ -37,7 +37,7 @@ def test_resumes_exactly_and_keeps_what_is_frozen(tmp_path: Path, vitcli):
     shutil.rmtree(run / "checkpoints" / "step-00000008")
     again = vitcli("train", "--resume", run, "--num_parallel_workers", 1)
     assert again.returncode == 0, again.stderr
-    assert final_bytes(run, 8) == final_bytes(whole, 8)
+    assert final_bytes(run) == final_bytes(whole)
     assert metrics(run)[-1] == metrics(whole)[-1]
 
 

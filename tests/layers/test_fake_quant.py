@@ -176,7 +176,7 @@ def test_resumes_to_the_last_bit_and_validates_as_trained(tmp_path: Path):
     run = shutil.copytree(tmp_path / "whole", tmp_path / "run", symlinks=True)
     shutil.rmtree(run / "checkpoints" / "step-00000004")
     train(load_recipe(run / "recipe.yaml", resume=str(run), run_dir=None))
-    assert final_bytes(run, 4) == final_bytes(tmp_path / "whole", 4)
+    assert final_bytes(run) == final_bytes(tmp_path / "whole")
 
 
 def test_mistakes_are_explained():

@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vitcli import catalog
+from vitcli.commands.train import train
 from vitcli.disk import Faults
 from vitcli.errors import UsageError
+from vitcli.recipe.load import load_recipe
 from vitcli.sinks.sink import NAMES, Sinks, check_sinks
 
 PIXELS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
@@ -148,3 +151,25 @@ def test_what_is_not_installed(monkeypatch: pytest.MonkeyPatch):
     check_sinks(["tensorboard"], chosen=False)
     with pytest.raises(UsageError, match="`sinks: wandb` needs the package wandb"):
         check_sinks(["wandb"], chosen=True)
+
+
+def test_a_run_and_its_pictures(tmp_path: Path):
+    """The sinks that a user chooses get a picture of the first batch, and training is the same as without them."""
+    keys = {
+        "dataset": "synthetic",
+        "num_samples": 32,
+        "image_resize": 32,
+        "batch_size": 16,
+        "epoch_size": 1,
+        "lr": 0.01,
+    }
+    keys |= {"model": "vit_ti_patch16", "depth": 1, "num_parallel_workers": 0, "mixup": 0.2, "warmup_epochs": 0}
+    for name, sinks in (("with", {"sinks": ["tensorboard"]}), ("without", {})):
+        train(load_recipe(None, run_dir=tmp_path / name, **keys, **sinks))
+    shown, hidden = (EventAccumulator(str(tmp_path / name)).Reload() for name in ("with", "without"))
+    assert shown.Tags()["images"] == ["train/batch"]
+    assert hidden.Tags()["images"] == []
+    assert shown.Tags()["scalars"] == hidden.Tags()["scalars"]
+    files = [tmp_path / name / "checkpoints/step-00000002/model.safetensors" for name in ("with", "without")]
+    one, other = map(load_file, files)
+    assert all(value.equal(other[key]) for key, value in one.items())

@@ -5,6 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vitcli.commands.report import report_at_the_end
 from vitcli.data.datasets import Splits
 from vitcli.data.fingerprint import Extent, fingerprint_of
@@ -15,6 +17,7 @@ from vitcli.engine.build import build_training
 from vitcli.engine.check_data import check_data
 from vitcli.engine.early_stopping import check_early_stopping, why_stopped
 from vitcli.engine.failures import failures_in_words
+from vitcli.engine.first_batch import first_page
 from vitcli.engine.loop import fit
 from vitcli.engine.nonfinite import NONFINITE
 from vitcli.engine.opened_data import open_data
@@ -101,16 +104,22 @@ def _train(recipe: Recipe, world: World, folder: Path, point: ResumePoint | None
         decided_on_main(lambda: run_dir.begin(folder, _run_files(training, splits)))
         reporter.record_in(folder, step=0)
     _announce(training, splits)
-    _open_sinks(training)
+    if world.is_main:
+        _open_sinks(training, splits)
     return _fit(training, earlier)
 
 
-def _open_sinks(training: Training) -> None:
-    """On rank 0: they get what is recorded from here on."""
-    reporter, recipe = training.reporter, training.recipe
-    if training.world.is_main:
-        where = training.run_dir, {key: yaml_value(value) for key, value in recipe.flat().items()}
-        reporter.sink = Sinks(recipe.system.sinks, *where, training.progress.step, reporter.faults, reporter.note)
+def _open_sinks(training: Training, splits: Splits) -> None:
+    """They get what is recorded from here on; those that the user chose begin with pictures of the first batch."""
+    reporter, recipe, step = training.reporter, training.recipe, training.progress.step
+    where = training.run_dir, {key: yaml_value(value) for key, value in recipe.flat().items()}
+    reporter.sink = Sinks(recipe.system.sinks, *where, step, reporter.faults, reporter.note)
+    if step == 0 and "sinks" in recipe.origins:
+        try:
+            page = first_page(recipe, training.world.device, splits, training.task)
+            reporter.sink.picture(step, "train/batch", np.asarray(page))
+        except VitcliError as error:  # an unreadable image, which the training will report or replace
+            reporter.note(f"the sinks get no picture of the first batch: {error.message}")
 
 
 def _data_facts(splits: Splits, extent: Extent) -> dict[str, Any]:

@@ -69,8 +69,8 @@ class ComparisonImages:
         self.notes = images.notes
         val = images.subset(plan.num_images or len(images))
         if plan.precision == "int8":
-            is_folder = section.dataset == "imagefolder" and plan.data_dir
-            has_train = not is_folder or (plan.data_dir / section.train_split).is_dir()
+            given = plan.data_dir if section.dataset == "imagefolder" else None
+            has_train = given is None or (given / section.train_split).is_dir()
             split = "train" if has_train else "val"
             self.calibration_split = section.train_split if split == "train" else section.val_split
             self.calibration_set = build_split(section, split, multi_label=None).subset(plan.num_calibration)

@@ -4,20 +4,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from vitcli.data.batch import Batch
-from vitcli.data.contact_sheet import Cell, displayed
+from vitcli.data.contact_sheet import Cell, contact_sheet, displayed
 from vitcli.data.datasets import Splits
 from vitcli.data.eval_transform import build_eval_transform
 from vitcli.data.sampler import BatchPlan
 from vitcli.data.source import Source
 from vitcli.data.transforms import to_uint8_tensor
 from vitcli.distributed import World
-from vitcli.engine.build import build_batches
+from vitcli.engine.build import build_batches, build_plan
 from vitcli.recipe.load import Recipe
 from vitcli.tasks.task import Task
+
+#: of `first_rows`: more would only be loaded to be mixed with those that are shown
+_MOST_LOADED = 32
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,30 @@ def first_batches(
         step = epoch * plan.steps_per_epoch
         batch = next(iter(load(start_step=step, total_steps=step + 1)))
         yield task.prepare(batch.to(world.device), recipe.system.seed)
+
+
+def first_page(recipe: Recipe, device: torch.device, splits: Splits, task: Task) -> Image.Image:
+    """`first_rows` on one page. Raises as it does."""
+    num_rows, num_draws = 6, 3
+    rows = first_rows(recipe, device, splits, task, num_rows, num_draws)
+    headings = ["evaluation", *(f"training, epoch {number + 1}" for number in range(num_draws))]
+    return contact_sheet(recipe.name, "the first images of the first batch", headings, rows)
+
+
+def first_rows(
+    recipe: Recipe, device: torch.device, splits: Splits, task: Task, num_rows: int, num_draws: int
+) -> list[list[Cell]]:
+    """Some images of the first batch, a row for each; of a large batch only 32 are loaded, and mixed with each other.
+
+    Raises:
+        VitcliError: they cannot be read.
+    """
+    few = {"batch_size": min(recipe.dataset.batch_size, _MOST_LOADED), "num_parallel_workers": 0, "cache": "none"}
+    recipe = recipe.changed(**few, global_batch_size=None, gradient_accumulation_steps=1)
+    alone = World(0, 1, 0, 1, device)
+    plan = build_plan(recipe, alone, splits.train)
+    draws = list(first_batches(recipe, alone, splits, plan, task, num_draws))
+    return [row_of(recipe, splits, draws, number) for number in range(min(num_rows, len(draws[0])))]
 
 
 def row_of(recipe: Recipe, splits: Splits, draws: list[Batch], number: int) -> list[Cell]:

@@ -169,9 +169,9 @@ def _repaired(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> str 
 def _new_run(folder: Path, differences: list[tuple[str, Any, Any]]) -> str:
     """The command that continues from the weights of a run with other values; more epochs are only those to come."""
     changed = {name: now for name, _, now in differences}
-    epochs = next(((before, now) for name, before, now in differences if name == "epoch_size"), (0, 0))
-    if epochs[1] > epochs[0]:
-        changed |= {"epoch_size": epochs[1] - epochs[0], "warmup_epochs": 0}
+    before, now = next(((before, now) for name, before, now in differences if name == "epoch_size"), (0, 0))
+    if isinstance(before, int) and now > before:  # in a damaged checkpoint it may be anything
+        changed |= {"epoch_size": now - before, "warmup_epochs": 0}
     text = {name: value if isinstance(value, str) else yaml_value(value) for name, value in changed.items()}
     words = [word for name in text for word in (f"--{name}", text[name])]
     return shlex.join(["vitcli", "train", "-c", f"{folder}/recipe.yaml", "--ckpt_path", str(folder), *words])

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from vitcli.data.contact_sheet import Cell
 from vitcli.distributed import World
-from vitcli.engine.build import build_plan, build_task
-from vitcli.engine.first_batch import first_batches, row_of
+from vitcli.engine.build import build_task
+from vitcli.engine.first_batch import first_rows
 from vitcli.engine.opened_data import open_data
 from vitcli.log import Reporter
 from vitcli.recipe.load import Recipe
@@ -14,23 +14,17 @@ from vitcli.report.page import Section, picture, scrolling
 
 #: images, and epochs in which each is shown
 NUM_ROWS, NUM_DRAWS = 4, 4
-#: more would only be loaded to be mixed with those that are shown
-_MOST_LOADED = 32
 
 
 def batch_section(recipe: Recipe, world: World, num_pictures: int) -> Section:
     """The first training images, as evaluation sees them and as the first epochs augment and mix them.
-
-    Of a batch of more than 32 images only these are loaded, and mixed with each other.
 
     num_pictures: that may be shown.
 
     Raises:
         VitcliError: the training images cannot be found or read.
     """
-    few = {"batch_size": min(recipe.dataset.batch_size, _MOST_LOADED), "num_parallel_workers": 0, "cache": "none"}
-    alone = {"global_batch_size": None, "gradient_accumulation_steps": 1}
-    rows = _rows(recipe.changed(**few, **alone), world)
+    rows = _rows(recipe, world)
     per_row = sum(len(cell.pictures) for cell in rows[0])
     rows = rows[: max(1, num_pictures // per_row)]
     lead = (
@@ -42,11 +36,9 @@ def batch_section(recipe: Recipe, world: World, num_pictures: int) -> Section:
 
 def _rows(recipe: Recipe, world: World) -> list[list[Cell]]:
     silent = Reporter(enabled=False)
-    recipe, splits = open_data(recipe, silent)
-    plan = build_plan(recipe, world, splits.train)
+    recipe, splits = open_data(recipe.changed(cache="none"), silent)
     task = build_task(recipe, splits.class_names, world.device, silent)
-    draws = list(first_batches(recipe, world, splits, plan, task, NUM_DRAWS))
-    return [row_of(recipe, splits, draws, number) for number in range(min(NUM_ROWS, len(draws[0])))]
+    return first_rows(recipe, world.device, splits, task, NUM_ROWS, NUM_DRAWS)
 
 
 def _table(rows: Sequence[Sequence[Cell]]) -> Html:

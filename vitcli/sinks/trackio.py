@@ -1,5 +1,6 @@
 """Trackio, through its own client: a database on this machine, in TRACKIO_DIR. `trackio show` displays it."""
 
+import importlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -17,11 +18,9 @@ class Trackio(Sink):
     def __init__(self, facts: RunFacts) -> None:
         os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-        import trackio
-
-        self._trackio: Any = trackio
+        self._trackio: Any = importlib.import_module("trackio")
         self.name = facts.known_as or facts.run_dir.name
-        self._run: Any = trackio.init(
+        self._run: Any = self._trackio.init(
             project=os.environ.get("TRACKIO_PROJECT", "vitcli"),
             name=self.name,
             config=dict(facts.recipe),

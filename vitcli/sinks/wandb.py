@@ -25,7 +25,7 @@ class Wandb(Sink):
 
         self._wandb: Any = wandb
         self.name = facts.known_as or secrets.token_hex(4)
-        mode = os.environ.get("WANDB_MODE") or ("online" if has_account() else "offline")
+        mode: Any = os.environ.get("WANDB_MODE") or ("online" if has_account() else "offline")
         self._run: Any = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "vitcli"),
             id=self.name,
