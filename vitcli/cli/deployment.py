@@ -76,6 +76,7 @@ def export(
 
     Example: `vitcli export runs/… --to openvino --precision int8 --data_dir DIR -o exported`.
     """
+    _refuse_early(source, to, out)
     with phase(LOADING):
         from vitcli.commands import export as story
         from vitcli.deploy.plan import ExportPlan
@@ -97,6 +98,18 @@ def export(
         accept=accept,
     )
     story.export(source, out, plan, recipe=recipe)
+
+
+def _refuse_early(source: str, to: str, out: Path) -> None:
+    """What can be refused before PyTorch is imported, which takes seconds."""
+    from vitcli.deploy.artifact import check_is_new
+    from vitcli.deploy.formats import check_format_name
+    from vitcli.weights.fetch import check_there
+
+    if to != "fused":
+        check_format_name(to)
+        check_is_new(out)
+    check_there(source)
 
 
 def _refuse_others(ctx: Context, *allowed: str) -> None:

@@ -50,6 +50,8 @@ def train(
     recipe = _recipe(config, recipe_keys)
     if resources and not submit:
         raise UsageError("--resources is for jobs that --submit submits", help="add --submit slurm, or leave it out")
+    if recipe.checkpoint.resume is None:
+        _check_there(recipe.model.ckpt_path)
     if recipe.system.dry_run:
         with phase(LOADING):
             from vitcli.commands.preflight import preflight
@@ -63,6 +65,14 @@ def train(
     with phase(LOADING):
         from vitcli.commands.train import train as run
     run(recipe)
+
+
+def _check_there(*sources: str | None) -> None:
+    """Refuse a wrong path before PyTorch is imported, which takes seconds."""
+    from vitcli.weights.fetch import check_there
+
+    for source in filter(None, sources):
+        check_there(source)
 
 
 def read_resources(text: str) -> dict[str, int | str]:
@@ -133,6 +143,7 @@ def validate(
     """
     chosen = sources or []
     recipe = load_recipe(config, recipe_keys | dict(zip(["ckpt_path"], chosen, strict=False)))
+    _check_there(recipe.model.ckpt_path, *chosen)
     with phase(LOADING):
         from vitcli.commands.validate import validate as run
         from vitcli.data.crops import Crops, read_scales

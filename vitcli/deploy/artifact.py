@@ -163,12 +163,17 @@ def _thresholds_of(found: _Facts, num_classes: int) -> np.ndarray | None:
     return None if found.thresholds is None else np.array(found.thresholds)
 
 
+def check_is_new(out: Path) -> None:
+    """UsageError if there is anything at `out`."""
+    if os.path.lexists(out):
+        raise UsageError(f"{out} exists", help="give another -o, or remove it: nothing is overwritten")
+
+
 class NewArtifact:
     """A temporary folder next to `out`, later renamed to `out` or removed. UsageError if `out` cannot be created."""
 
     def __init__(self, out: Path) -> None:
-        if os.path.lexists(out):
-            raise UsageError(f"{out} exists", help="give another -o, or remove it: nothing is overwritten")
+        check_is_new(out)
         self.out = out
         try:
             out.parent.mkdir(parents=True, exist_ok=True)

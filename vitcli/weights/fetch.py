@@ -40,6 +40,13 @@ def is_remote(source: str | Path) -> bool:
     return str(source).startswith((HUB, TIMM, *WEB))
 
 
+def check_there(source: str | Path) -> None:
+    """DataError if `source` is a path where nothing is; this takes no torch, and is asked before it is imported."""
+    if not is_remote(source) and not os.path.lexists(source):
+        help = "give a run, a checkpoint, a file of weights, an exported folder, or an address"
+        raise DataError(f"{source} does not exist", help=help)
+
+
 def fetch(source: str | Path) -> Path:
     """The file or folder that `source` names, downloaded if it is an address that was not downloaded before.
 

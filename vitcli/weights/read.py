@@ -13,7 +13,7 @@ from vitcli.errors import DataError, WeightsError
 from vitcli.models.fastvit_keys import is_apple, is_fastvit
 from vitcli.models.vit_keys import family_of
 from vitcli.weights.checkpoint_folders import STATE, check_format, problems_in
-from vitcli.weights.fetch import WEB, fetch, is_remote
+from vitcli.weights.fetch import WEB, check_there, fetch, is_remote
 from vitcli.weights.hub_folder import INDEX, files_in, is_hub_folder, read_meta, weights_in
 from vitcli.weights.json_file import parse_json, read_json
 from vitcli.weights.mindspore import is_mindspore, read_mindspore
@@ -140,10 +140,8 @@ def _kind_of(path: Path) -> str:
     try:
         with open(path, "rb") as file:
             head = file.read(1024)
-    except FileNotFoundError:
-        help = "give a run, a checkpoint, a file of weights, an exported folder, or an address"
-        raise DataError(f"{path} does not exist", help=help) from None
     except OSError as error:
+        check_there(path)
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     if not head:
         raise DataError(f"{path} is empty", help="download it again")

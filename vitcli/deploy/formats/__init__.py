@@ -80,13 +80,18 @@ def formats() -> list[str]:
 
 def open_format(name: str, *, to: Purpose = "run") -> Format:
     """The format `name`; UsageError if there is none, or if packages that it needs `to` do this are missing."""
+    check_format_name(name)
+    found = cast(Format, importlib.import_module(f"vitcli.deploy.formats.{name}"))
+    need(found.NEEDS[to], extra=found.EXTRA, why=f"the format {name}")
+    return found
+
+
+def check_format_name(name: str) -> None:
+    """UsageError if there is no format `name`; imports none."""
     if name not in formats():
         likely = nearest(name, formats())
         guess = f"did you mean {likely}? " if likely else ""
         raise UsageError(f"there is no format {name!r}", help=f"{guess}The formats are {', '.join(formats())}")
-    found = cast(Format, importlib.import_module(f"vitcli.deploy.formats.{name}"))
-    need(found.NEEDS[to], extra=found.EXTRA, why=f"the format {name}")
-    return found
 
 
 def need(packages: Iterable[str], *, extra: str, why: str) -> None:

@@ -1,0 +1,34 @@
+"""What is plainly wrong is refused before PyTorch is imported."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.commands import environment
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["validate", "/nowhere"], "/nowhere does not exist"),
+        (["train", "--ckpt_path", "/nowhere.pt", "--data_dir", "/"], "/nowhere.pt does not exist"),
+        (["export", "/nowhere", "--to", "onnx", "-o", "new"], "/nowhere does not exist"),
+        (["export", "/", "--to", "onxx", "-o", "new"], "there is no format 'onxx'"),
+        (["export", "/", "--to", "onnx", "-o", "/tmp"], "/tmp exists"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else x[0],
+)
+def test_refused_without_torch(tmp_path, words: list[str], message: str):
+    code = f"""
+import atexit, sys
+sys.argv[1:] = {words!r}
+atexit.register(lambda: print('torch' in sys.modules))
+import vitcli.__main__
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.strip().endswith("False"), "torch was imported"
+    assert done.returncode in (2, 3)
