@@ -19,7 +19,7 @@ from vitcli.evaluators.answers import ImageAnswers
 from vitcli.layers.cpu import use_cpu_kernels
 from vitcli.recipe.load import load_recipe
 from vitcli.recipe.write import recipe_text
-from vitcli.report.evaluation import Evaluation, num_parameters
+from vitcli.report.evaluated_network import EvaluatedNetwork
 from vitcli.report.one_run import report_of_one
 from vitcli.report.run_record import RunRecord
 
@@ -63,7 +63,7 @@ def write_run(path: Path, num_lines: int) -> Path:
     return path
 
 
-def made_up(num_images: int, num_classes: int) -> Evaluation:
+def made_up(num_images: int, num_classes: int) -> EvaluatedNetwork:
     """Random answers, to images of 500 x 400 pixels, of a FastViT with random weights, which makes the heat maps."""
     generator = np.random.default_rng(0)
     names = [f"n{number:08} <class & {number}>" for number in range(num_classes)]
@@ -76,7 +76,7 @@ def made_up(num_images: int, num_classes: int) -> Evaluation:
     model = create_model("fastvit_t8", num_classes=num_classes).eval()
     use_cpu_kernels(model)
     recipe = load_recipe("fastvit_t8")
-    return Evaluation(recipe, model, num_parameters(model), "made up", names, images, answers)
+    return EvaluatedNetwork(recipe, model, "made up", names, images, answers)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from vitcli.distributed import World
 from vitcli.evaluators.answers import ImageAnswers, MultiLabelAnswers
 from vitcli.recipe.load import load_recipe
 from vitcli.report.classes import classes_section, confusion_section, frequent_confusions
-from vitcli.report.evaluation import Evaluation
+from vitcli.report.evaluated_network import EvaluatedNetwork
 from vitcli.report.heat_pictures import over_picture
 from vitcli.report.mistakes import worst_images
 from vitcli.report.one_run import report_of_one
@@ -34,13 +34,15 @@ ALONE = World(0, 1, 0, 1, torch.device("cpu"))
 NAMES = ["cat", "dog", "emu", "fox", "gnu"]
 
 
-def evaluation_of(answers: ImageAnswers | MultiLabelAnswers, numbers: dict[str, float] | None = None) -> Evaluation:
+def evaluation_of(
+    answers: ImageAnswers | MultiLabelAnswers, numbers: dict[str, float] | None = None
+) -> EvaluatedNetwork:
     """Answers to images of noise, by a network that has no heat maps."""
     pixels = np.random.default_rng(0).integers(0, 256, (len(answers), 16, 16, 3), dtype=np.uint8)
     images = ArrayImages(pixels, answers.targets, answers.class_names, "noise")
     recipe = load_recipe(image_resize=16, dataset="digits", device="cpu")
     network = nn.Identity()
-    return Evaluation(recipe, network, 0, "weights", answers.class_names, images, answers, numbers or {})
+    return EvaluatedNetwork(recipe, network, "weights", answers.class_names, images, answers, numbers or {})
 
 
 def one_page(answers: ImageAnswers, run: Path | None = None) -> tuple[Page, str]:

@@ -12,17 +12,19 @@ from tests.report.pages import Page, read_page
 from tests.support.run_folders import write_run
 from vitcli.evaluators.answers import ImageAnswers
 from vitcli.recipe.load import load_recipe
-from vitcli.report.evaluation import Evaluation
+from vitcli.report.chance import shown_p
+from vitcli.report.compared_run import letter_of
+from vitcli.report.evaluated_network import EvaluatedNetwork
 from vitcli.report.run_record import RunRecord
-from vitcli.report.several_runs import letter_of, report_of_several, shown_p
+from vitcli.report.several_runs import report_of_several
 
 NAMES = ["cat", "dog", "emu"]
 
 
-def evaluation_of(answers: ImageAnswers) -> Evaluation:
+def evaluation_of(answers: ImageAnswers) -> EvaluatedNetwork:
     top1 = 100 * float(answers.correct.mean())
     recipe = load_recipe(dataset="digits")
-    return Evaluation(recipe, nn.Identity(), 0, "weights", NAMES, answers=answers, numbers={"top1": top1})
+    return EvaluatedNetwork(recipe, nn.Identity(), "weights", NAMES, answers=answers, numbers={"top1": top1})
 
 
 def pages_of(tmp_path: Path, seeds: dict[str, ImageAnswers | None], **keys: object) -> Page:

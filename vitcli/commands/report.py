@@ -7,13 +7,15 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from vitcli.deploy.evaluation import Evaluation, Measured, prepared
 from vitcli.deploy.predictions import check_writable
+from vitcli.deploy.subject import Subject, open_subject
 from vitcli.disk import write_whole
 from vitcli.distributed import World, joined
 from vitcli.errors import DataError, DiskError, UsageError, VitcliError
 from vitcli.log import Reporter, relative
 from vitcli.recipe.load import Recipe, load_recipe
-from vitcli.report.evaluation import Evaluation, evaluated
+from vitcli.report.evaluated_network import EvaluatedNetwork, change_since
 from vitcli.report.one_run import report_of_one
 from vitcli.report.run_record import RunRecord
 from vitcli.report.several_runs import report_of_several
@@ -40,14 +42,49 @@ def report(runs: Sequence[Path], out: Path, *, recipe: Recipe, num_images: int |
         _check_run(record.path)
     with joined(recipe.system.device, distributed=False) as world:
         reporter = Reporter(enabled=True)
-        evaluations = [_evaluated(record, recipe, world, reporter, num_images) for record in records]
-        if len(records) == 1:
-            text = report_of_one(records[0], evaluations[0], world)
-        else:
-            evaluations = [one and replace(one, network=None) for one in evaluations]
-            text = report_of_several(records, evaluations)
+        networks = []
+        for record in records:
+            found = _evaluated(record, recipe, world, reporter, num_images)
+            networks.append(replace(found, network=None) if found and len(records) > 1 else found)
+        write_report(out, records, networks, world, reporter)
+
+
+def write_report(
+    out: Path,
+    records: Sequence[RunRecord | None],
+    networks: Sequence[EvaluatedNetwork | None],
+    world: World,
+    reporter: Reporter,
+) -> None:
+    """The page of one, or the comparison of several, each a run, its network, or both; `world` is this process alone.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    kind = "runs" if all(records) else "networks"
+    if len(networks) == 1:
+        text = report_of_one(records[0], networks[0], world)
+        said = f"the run {records[0].name}" if records[0] else networks[0].source if networks[0] else ""
+    else:
+        text, said = report_of_several(records, networks, kind), f"{len(networks)} {kind}"
     write_page(out, text)
-    reporter.say(f"wrote {relative(out)}: {_in_words(records)}, {len(text.encode()) / 1e6:.1f} MB")
+    reporter.say(f"wrote {relative(out)}: {said}, {len(text.encode()) / 1e6:.1f} MB")
+
+
+def answered(evaluation: Evaluation, measured: Measured, record: RunRecord | None = None) -> EvaluatedNetwork:
+    """What a report shows of a network that was evaluated.
+
+    record: of its run; whether it was trained with other validation images is noted.
+    """
+    assert evaluation.val is not None
+    notes = [*evaluation.notes]
+    then = record.data.get("val") if record else None
+    if changed := change_since(evaluation.val, then if isinstance(then, dict) else None):
+        notes.append(changed)
+    if evaluation.crops:
+        notes.append(f"each image is classified by the average of {evaluation.crops.num_crops} crops")
+    found = _unanswered(evaluation.subject, notes)
+    return replace(found, images=evaluation.val, answers=measured.answers, numbers=measured.numbers)
 
 
 def report_at_the_end(run: Path, recipe: Recipe) -> None:
@@ -75,16 +112,51 @@ def write_page(out: Path, text: str) -> None:
 
 def _evaluated(
     record: RunRecord, recipe: Recipe, world: World, reporter: Reporter, num_images: int | None
-) -> Evaluation | None:
-    """None: the run has nothing that can be opened; a note says why."""
-    then = record.data.get("val")
+) -> EvaluatedNetwork | None:
+    """The best checkpoint of a run, evaluated on the validation images of its recipe; without answers if they are gone.
+
+    None: the run has nothing that can be opened; a note says why.
+    """
     try:
-        return evaluated(
-            record.path, recipe, world, reporter, num_images=num_images, then=then if isinstance(then, dict) else None
-        )
+        subject = open_subject(recipe.changed(ckpt_path=str(record.path)), "none", world.device)
     except VitcliError as error:
         reporter.note(f"{record.path} is shown as its files tell: {error.message}")
         return None
+    if not subject.class_names:
+        return _unanswered(subject)
+    try:
+        evaluation = prepared(subject, None, world)
+        part = _part(evaluation, num_images)
+        assert part.val is not None
+        reporter.say(f"evaluating {len(part.val):,} images with {subject.source}")
+        found = answered(evaluation, part.run(), record)
+    except VitcliError as error:
+        said = f"the validation images were not evaluated: {error.message.splitlines()[0]}"
+        reporter.note(said)
+        return _unanswered(subject, [said])
+    if part is evaluation:
+        return found
+    said = f"{len(part.val):,} of the {len(evaluation.val or ()):,} validation images were evaluated, evenly spread"
+    return replace(found, images=part.val, notes=[*found.notes, said])
+
+
+def _part(evaluation: Evaluation, num_images: int | None) -> Evaluation:
+    """The same evaluation of so many images, evenly spread; None, or more than there are: of all."""
+    val = evaluation.val
+    return (
+        replace(evaluation, val=val.subset(num_images)) if val and num_images and num_images < len(val) else evaluation
+    )
+
+
+def _unanswered(subject: Subject, notes: Sequence[str] = ()) -> EvaluatedNetwork:
+    return EvaluatedNetwork(
+        subject.recipe,
+        subject.network,
+        subject.source,
+        subject.class_names,
+        temperature=subject.temperature,
+        notes=[*subject.notes, *notes],
+    )
 
 
 def _distinct(runs: Sequence[Path]) -> list[Path]:
@@ -97,7 +169,3 @@ def _check_run(path: Path) -> None:
     what = "is no run: it has no recipe.yaml" if path.is_dir() else "does not exist"
     help = "give the folder of a run; for a file of weights: vitcli validate FILE --data_dir DIR --report report.html"
     raise DataError(f"{os.fspath(path)} {what}", help=help)
-
-
-def _in_words(records: Sequence[RunRecord]) -> str:
-    return f"{len(records)} runs" if len(records) > 1 else f"the run {records[0].name}"

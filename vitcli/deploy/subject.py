@@ -13,6 +13,7 @@ from vitcli.deploy.bridges import ExportedNetwork, seen_by
 from vitcli.distributed import num_launched
 from vitcli.engine.preflight import check_device
 from vitcli.errors import UsageError
+from vitcli.layers.cpu import use_cpu_kernels
 from vitcli.layers.fake_quant import simulate_int8
 from vitcli.layers.reparam import reparameterize
 from vitcli.networks.build import float_layers
@@ -53,6 +54,11 @@ class Subject:
     opened: Opened | None = None  #: None: it is exported
 
     @property
+    def temperature(self) -> float:
+        """By which it divides its logits; an export does not tell."""
+        return self.opened.temperature if self.opened else 1.0
+
+    @property
     def is_average(self) -> bool:
         """Whether its weights are an average, and the raw ones are next to it."""
         return self.opened is not None and has_both(self.opened.weights.source)
@@ -87,6 +93,8 @@ def _checkpoint(recipe: Recipe, fold: Fold, device: torch.device, temperature: T
     if recipe.model.quantize == "int8_qat":
         said = simulate_int8(network, keep_float=float_layers(network))
         rows.append(("int8", said.removeprefix("int8").strip()))
+    if device.type == "cpu":
+        use_cpu_kernels(network)
     if opened.temperature != 1:
         rows.append(("temperature", f"{opened.temperature:.4f}, as stored; --temperature none leaves it out"))
     calibrate(network, opened.temperature)

@@ -6,10 +6,10 @@ from vitcli.report.page import Section, facts, figure, grid
 from vitcli.report.svg import reliability_chart
 
 
-def calibration_section(answers: ImageAnswers, temperature: float | None) -> Section:
+def calibration_section(answers: ImageAnswers, temperature: float = 1.0) -> Section:
     """The reliability of the probabilities, and the numbers that sum it up.
 
-    temperature: that is stored with the network; None: there is none.
+    temperature: by which the logits of the answers were divided.
     """
     bins = reliability_bins(answers.confidence, answers.correct)
     ece = expected_calibration_error(answers.confidence, answers.correct)
@@ -29,10 +29,10 @@ def calibration_section(answers: ImageAnswers, temperature: float | None) -> Sec
         ("negative log-likelihood", f"{float(answers.losses.mean()):.4f} nats"),
         ("Brier score", f"{brier(answers.probabilities, answers.targets):.4f}, from 0 to 2"),
     ]
-    if temperature is not None:
-        after = answers.with_temperature(temperature)
-        scaled = expected_calibration_error(after.confidence, after.correct)
-        rows.append(("stored temperature", f"{temperature:.3f}; with it, ECE is {100 * scaled:.2f} %"))
+    if temperature != 1:
+        before = answers.with_temperature(1 / temperature)
+        of_before = expected_calibration_error(before.confidence, before.correct)
+        rows.append(("temperature", f"{temperature:.3f}, as stored; without it, ECE is {100 * of_before:.2f} %"))
     note = "accuracy in %, over the mean probability of the images in a bin; areas are numbers of images"
     section.parts.append(
         grid([figure(chart, "Reliability", note, kind="square"), facts(rows, caption="Calibration")], "beside")

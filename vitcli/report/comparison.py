@@ -34,11 +34,20 @@ class Comparison:
         return np.flatnonzero(~self.first.correct & self.second.correct)
 
     @cached_property
+    def both_correct(self) -> int:
+        """Images that both answer correctly."""
+        return int((self.first.correct & self.second.correct).sum())
+
+    @property
+    def both_wrong(self) -> int:
+        return len(self.first) - self.both_correct - len(self.only_first) - len(self.only_second)
+
+    @cached_property
     def changed(self) -> np.ndarray:
         """Indices of the images that get another answer, right or wrong."""
         return np.flatnonzero(self.first.predicted != self.second.predicted)
 
-    @property
+    @cached_property
     def p(self) -> float:
         """See `mcnemar`."""
         return mcnemar(len(self.only_first), len(self.only_second))
@@ -82,15 +91,19 @@ class Comparison:
         return f"{said}  (it is {names[self.first.targets[index]]!r})"
 
 
-def compared(first: ImageAnswers, second: ImageAnswers) -> Comparison:
-    """The comparison; the classes of the second network are brought into the order of the first by name."""
-    column = {name: number for number, name in enumerate(second.class_names)}
-    order = np.array([column[name] for name in first.class_names])
-    place = np.argsort(order)
-    second = ImageAnswers(second.names, first.class_names, place[second.targets], second.logits[:, order])
-    assert first.names == second.names
-    assert (first.targets == second.targets).all()
-    return Comparison(first, second)
+def compared(first: ImageAnswers, second: ImageAnswers) -> Comparison | None:
+    """The comparison; the classes of the second network are brought into the order of the first by name.
+
+    None: they are not answers to the same images, or the networks have other classes.
+    """
+    if first.names != second.names or {*first.class_names} != {*second.class_names}:
+        return None
+    if first.class_names != second.class_names:
+        column = {name: number for number, name in enumerate(second.class_names)}
+        order = np.array([column[name] for name in first.class_names])
+        targets, logits = np.argsort(order)[second.targets], second.logits[:, order]
+        second = ImageAnswers(second.names, first.class_names, targets, logits)
+    return Comparison(first, second) if np.array_equal(first.targets, second.targets) else None
 
 
 def check_comparable(first: Source, second: Source) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from vitcli.evaluators.answers import ImageAnswers
 from vitcli.evaluators.statistics import expected_calibration_error, wilson
 from vitcli.report.classes import frequent_confusions
-from vitcli.report.evaluation import Evaluation
+from vitcli.report.evaluated_network import EvaluatedNetwork
 from vitcli.report.in_words import duration
 from vitcli.report.markup import Html, many, tag, unbroken
 from vitcli.report.run_record import RunRecord
@@ -30,7 +30,7 @@ class Headline:
     is_measured: bool  #: now, image by image; otherwise it is what the log says
 
 
-def headline_of(record: RunRecord | None, evaluation: Evaluation | None) -> Headline:
+def headline_of(record: RunRecord | None, evaluation: EvaluatedNetwork | None) -> Headline:
     """What was measured now; else the best value of the log; else that there is none."""
     if evaluation and isinstance(evaluation.answers, ImageAnswers):
         answers = evaluation.answers
@@ -50,7 +50,7 @@ def headline_of(record: RunRecord | None, evaluation: Evaluation | None) -> Head
     return Headline("No result", "Nothing was evaluated.", False)
 
 
-def head(record: RunRecord | None, evaluation: Evaluation | None, name: str) -> Html:
+def head(record: RunRecord | None, evaluation: EvaluatedNetwork | None, name: str) -> Html:
     """The result as the title of the page, the facts, and sentences about what stands out."""
     headline = headline_of(record, evaluation)
     when = time.strftime("%d %B %Y", time.localtime(record.last_seen)).lstrip("0") if record else ""
@@ -66,10 +66,10 @@ def head(record: RunRecord | None, evaluation: Evaluation | None, name: str) -> 
     ])  # fmt: skip
 
 
-def _facts(record: RunRecord | None, evaluation: Evaluation | None) -> Iterator[tuple[str, str]]:
+def _facts(record: RunRecord | None, evaluation: EvaluatedNetwork | None) -> Iterator[tuple[str, str]]:
     recipe = evaluation.recipe.flat() if evaluation else record.recipe if record else {}
     yield "model", str(recipe.get("model", ""))
-    if evaluation:
+    if evaluation and evaluation.num_parameters:
         yield "parameters", f"{evaluation.num_parameters / 1e6:.2f} million"
     size = recipe.get("image_resize")
     yield "image size", f"{size} px" if isinstance(size, int) else " × ".join(map(str, size or [])) + " px" * bool(size)
@@ -84,7 +84,7 @@ def _facts(record: RunRecord | None, evaluation: Evaluation | None) -> Iterator[
         yield "validation loss", f"{evaluation.answers.losses.mean():.3f}"
 
 
-def _findings(record: RunRecord | None, evaluation: Evaluation | None, headline: Headline) -> Iterator[str]:
+def _findings(record: RunRecord | None, evaluation: EvaluatedNetwork | None, headline: Headline) -> Iterator[str]:
     if evaluation and isinstance(evaluation.answers, ImageAnswers):
         yield from _about_classes(evaluation.answers)
         yield _about_calibration(evaluation.answers)
@@ -120,7 +120,7 @@ def _about_calibration(answers: ImageAnswers) -> str:
     return f"Probabilities are off by {ece:.1f} points on average (ECE); {overall}."
 
 
-def _about_run(record: RunRecord, evaluation: Evaluation | None) -> Iterator[str]:
+def _about_run(record: RunRecord, evaluation: EvaluatedNetwork | None) -> Iterator[str]:
     if record.best is not None and record.last is not None and record.best - record.last > _ROUNDING:
         below = f"{record.best - record.last:.2f} points less than the best one"
         yield f"The last epoch reached {record.last:.2f} %, {below}."

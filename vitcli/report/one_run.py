@@ -10,18 +10,24 @@ from vitcli.evaluators.answers import ImageAnswers, MultiLabelAnswers
 from vitcli.report.calibration import calibration_section
 from vitcli.report.classes import classes_section, confusion_section
 from vitcli.report.curves import training_section
-from vitcli.report.evaluation import Evaluation
+from vitcli.report.evaluated_network import EvaluatedNetwork
 from vitcli.report.first_batch import batch_section
 from vitcli.report.headline import head, headline_of
 from vitcli.report.markup import tag
 from vitcli.report.mistakes import mistakes_section
 from vitcli.report.multilabel import label_section
-from vitcli.report.origin import commands_section, data_section, environment_section, recipe_section
+from vitcli.report.origin import (
+    commands_section,
+    data_section,
+    environment_section,
+    network_section,
+    recipe_section,
+)
 from vitcli.report.page import MOST_PICTURES, Section, page
 from vitcli.report.run_record import RunRecord
 
 
-def report_of_one(record: RunRecord | None, evaluation: Evaluation | None, world: World) -> str:
+def report_of_one(record: RunRecord | None, evaluation: EvaluatedNetwork | None, world: World) -> str:
     """The page as text. At least one of the two is given.
 
     record: what the folder of the run tells. evaluation: its network, with its answers if the images are there.
@@ -34,6 +40,8 @@ def report_of_one(record: RunRecord | None, evaluation: Evaluation | None, world
         sections += _of_answers(evaluation)
     if record:
         sections += _of_run(record, evaluation, world, MOST_PICTURES - _num_pictures(sections))
+    elif evaluation:
+        sections.append(network_section(evaluation))
     title = f"{headline_of(record, evaluation).result} · {name}"
     return page(title, head(record, evaluation, name), sections, foot())
 
@@ -43,7 +51,7 @@ def foot() -> str:
     return f"Written by vitcli {vitcli.__version__} on {time.strftime('%Y-%m-%d %H:%M')}. This file needs nothing else."
 
 
-def _of_answers(evaluation: Evaluation) -> Iterator[Section]:
+def _of_answers(evaluation: EvaluatedNetwork) -> Iterator[Section]:
     answers = evaluation.answers
     if isinstance(answers, MultiLabelAnswers):
         yield label_section(answers, evaluation.numbers)
@@ -54,7 +62,9 @@ def _of_answers(evaluation: Evaluation) -> Iterator[Section]:
         yield calibration_section(answers, evaluation.temperature)
 
 
-def _of_run(record: RunRecord, evaluation: Evaluation | None, world: World, num_pictures: int) -> Iterator[Section]:
+def _of_run(
+    record: RunRecord, evaluation: EvaluatedNetwork | None, world: World, num_pictures: int
+) -> Iterator[Section]:
     yield data_section(record, evaluation.notes if evaluation else [])
     if evaluation:
         yield _training_images(evaluation, world, num_pictures)
@@ -63,7 +73,7 @@ def _of_run(record: RunRecord, evaluation: Evaluation | None, world: World, num_
     yield commands_section(record.path, has_classes=bool(evaluation is None or evaluation.class_names))
 
 
-def _training_images(evaluation: Evaluation, world: World, num_pictures: int) -> Section:
+def _training_images(evaluation: EvaluatedNetwork, world: World, num_pictures: int) -> Section:
     try:
         return batch_section(evaluation.recipe, world, num_pictures)
     except VitcliError as error:

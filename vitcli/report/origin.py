@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vitcli.recipe.write import yaml_value
+from vitcli.report.evaluated_network import EvaluatedNetwork
 from vitcli.report.markup import Content, Html, tag
 from vitcli.report.page import Column, Section, commands, details, facts, numbers, table
 from vitcli.report.run_record import PLACES, RunRecord, number
@@ -15,6 +16,8 @@ from vitcli.report.svg import bar
 _MOST_CLASSES, _NUM_ENDS = 50, 12
 #: characters of a value; lists of a thousand weights say nothing
 _MOST_SHOWN = 160
+#: keys that say how an image becomes the input of a network
+_PREPROCESSING = ("image_resize", "crop_pct", "interpolation", "mean", "std", "in_channels")
 
 
 def recipe_section(record: RunRecord) -> Section:
@@ -97,6 +100,17 @@ def _class_counts_table(counts: Mapping[str, Mapping[str, int]]) -> list[Html]:
         rows.insert(_NUM_ENDS, between)
     title = "Images of each class"
     return [tag("h3", title), table(columns, rows, caption=title)]
+
+
+def network_section(network: EvaluatedNetwork) -> Section:
+    """Of a network that no run is known of: its weights, how images become its input, and what was noted."""
+    recipe = network.recipe
+    place = recipe.dataset.data_dir or recipe.dataset.dataset
+    rows: list[tuple[Content, Content]] = [("weights", network.source), ("images", str(place))]
+    rows += [(_code(name), _value(recipe.get(name))) for name in _PREPROCESSING]
+    section = Section("Network and data", [facts(rows, caption="Weights, images and preprocessing")])
+    section.parts += [tag("p", note, class_="note") for note in network.notes]
+    return section
 
 
 def environment_section(record: RunRecord) -> Section:
