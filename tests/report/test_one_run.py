@@ -35,14 +35,15 @@ NAMES = ["cat", "dog", "emu", "fox", "gnu"]
 
 
 def evaluation_of(
-    answers: ImageAnswers | MultiLabelAnswers, numbers: dict[str, float] | None = None
+    answers: ImageAnswers | MultiLabelAnswers, numbers: dict[str, float] | None = None, temperature: float = 1.0
 ) -> EvaluatedNetwork:
     """Answers to images of noise, by a network that has no heat maps."""
     pixels = np.random.default_rng(0).integers(0, 256, (len(answers), 16, 16, 3), dtype=np.uint8)
     images = ArrayImages(pixels, answers.targets, answers.class_names, "noise")
     recipe = load_recipe(image_resize=16, dataset="digits", device="cpu")
     network = nn.Identity()
-    return EvaluatedNetwork(recipe, network, "weights", answers.class_names, images, answers, numbers or {})
+    names, numbers = answers.class_names, numbers or {}
+    return EvaluatedNetwork(recipe, network, "weights", names, images, answers, numbers, temperature)
 
 
 def one_page(answers: ImageAnswers, run: Path | None = None) -> tuple[Page, str]:

@@ -47,7 +47,7 @@ def with_recipe_keys(*common: str) -> Callable[[Callable[..., None]], Callable[.
     """Give `command(ctx, config, recipe_keys=…, …)` one option for every key of the schema, `--plugin`, `--help_all`.
 
     `--help` shows the keys in `common` only. A command with a parameter `sources` accepts up to two words that are no
-    options, or `--ckpt_path` as often.
+    options, or `--ckpt_path` as often. Its own parameters come before keys with the same name.
     """
     return partial(_with_recipe_keys, common=common)
 
@@ -61,7 +61,8 @@ def _with_recipe_keys(command: Callable[..., None], common: tuple[str, ...]) -> 
     ]
     parameters.append(_parameter("plugin", PluginOption))
     parameters.append(_parameter("help_all", _HelpAll, default=False))
-    for name in (*common, *(name for name in SECTION_OF if name not in common)):
+    keys = [name for name in SECTION_OF if name not in own.parameters]
+    for name in (*common, *(name for name in keys if name not in common)):
         shown: dict[str, Any] = {"help": key_help(name, short=True)} if name in common else {"hidden": True}
         option = Option(
             f"--{name}", metavar=metavar(name), rich_help_panel="Common recipe keys", show_default=False, **shown
@@ -75,7 +76,7 @@ def _with_recipe_keys(command: Callable[..., None], common: tuple[str, ...]) -> 
             typed, words = _sources(words)
             arguments["sources"] = _one_way(typed, arguments["ckpt_path"] or [])
             arguments["ckpt_path"] = None
-        given = {name: text for name in SECTION_OF if (text := arguments.pop(name)) is not None}
+        given = {name: text for name in keys if (text := arguments.pop(name)) is not None}
         command(**arguments, recipe_keys=given | unknown_options(words))
 
     return _shown_as(command, run, own.replace(parameters=parameters))

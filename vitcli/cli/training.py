@@ -126,6 +126,10 @@ def validate(
             help="Also write the answer to each image to this file: .csv, .tsv, .jsonl or .parquet.",
         ),
     ] = None,
+    report: Annotated[
+        Path | None,
+        Option(metavar="FILE", help="Also write the page of `vitcli report` to this file; of two networks, compared."),
+    ] = None,
     temperature: Annotated[
         Literal["stored", "none", "fit"],
         Option(
@@ -157,6 +161,7 @@ def validate(
         crops=crops,
         json_file=json,
         predictions=predictions,
+        report=report,
         temperature=temperature,
     )
 

@@ -17,6 +17,7 @@ from vitcli.log import Reporter, relative
 from vitcli.recipe.load import Recipe, load_recipe
 from vitcli.report.evaluated_network import EvaluatedNetwork, change_since
 from vitcli.report.one_run import report_of_one
+from vitcli.report.run_folders import is_run
 from vitcli.report.run_record import RunRecord
 from vitcli.report.several_runs import report_of_several
 
@@ -71,13 +72,16 @@ def write_report(
     reporter.say(f"wrote {relative(out)}: {said}, {len(text.encode()) / 1e6:.1f} MB")
 
 
-def answered(evaluation: Evaluation, measured: Measured, record: RunRecord | None = None) -> EvaluatedNetwork:
-    """What a report shows of a network that was evaluated.
+def run_of(recipe: Recipe) -> RunRecord | None:
+    """That whose folder the recipe names as its weights; None: it names something else."""
+    path = Path(recipe.model.ckpt_path or "")
+    return RunRecord(path) if is_run(path) else None
 
-    record: of its run; whether it was trained with other validation images is noted.
-    """
+
+def answered(evaluation: Evaluation, measured: Measured) -> EvaluatedNetwork:
+    """What a report shows of a network that was evaluated; of a run, whether its validation images are others now."""
     assert evaluation.val is not None
-    notes = [*evaluation.notes]
+    notes, record = [*evaluation.notes], run_of(evaluation.subject.recipe)
     then = record.data.get("val") if record else None
     if changed := change_since(evaluation.val, then if isinstance(then, dict) else None):
         notes.append(changed)
@@ -129,7 +133,7 @@ def _evaluated(
         part = _part(evaluation, num_images)
         assert part.val is not None
         reporter.say(f"evaluating {len(part.val):,} images with {subject.source}")
-        found = answered(evaluation, part.run(), record)
+        found = answered(evaluation, part.run())
     except VitcliError as error:
         said = f"the validation images were not evaluated: {error.message.splitlines()[0]}"
         reporter.note(said)
@@ -143,9 +147,9 @@ def _evaluated(
 def _part(evaluation: Evaluation, num_images: int | None) -> Evaluation:
     """The same evaluation of so many images, evenly spread; None, or more than there are: of all."""
     val = evaluation.val
-    return (
-        replace(evaluation, val=val.subset(num_images)) if val and num_images and num_images < len(val) else evaluation
-    )
+    if val is None or num_images is None or num_images >= len(val):
+        return evaluation
+    return replace(evaluation, val=val.subset(num_images))
 
 
 def _unanswered(subject: Subject, notes: Sequence[str] = ()) -> EvaluatedNetwork:

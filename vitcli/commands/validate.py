@@ -3,9 +3,11 @@
 A checkpoint, weights of any kind or an exported network; the raw weights too where a checkpoint has their average.
 """
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from vitcli.commands.report import answered, run_of, write_report
 from vitcli.data.crops import Crops
 from vitcli.deploy.artifact import is_artifact
 from vitcli.deploy.evaluation import Evaluation, prepared
@@ -23,6 +25,16 @@ from vitcli.recipe.load import Recipe
 from vitcli.report.answers_file import check_answers_file, write_answers, write_two_answers
 from vitcli.report.answers_summary import answers_facts, answers_rows
 from vitcli.report.comparison import check_comparable, compared
+from vitcli.report.evaluated_network import EvaluatedNetwork
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What an evaluation has found."""
+
+    numbers: dict[str, float]
+    facts: dict[str, Any]  #: of the JSON file
+    networks: list[EvaluatedNetwork]  #: those of the report
 
 
 def validate(
@@ -33,6 +45,7 @@ def validate(
     crops: Crops | None = None,
     json_file: Path | None = None,
     predictions: Path | None = None,
+    report: Path | None = None,
     temperature: Temperature | Literal["fit"] = "stored",
 ) -> dict[str, float]:
     """Evaluate `recipe.model.ckpt_path`, weights of any kind or an exported folder, on the validation split.
@@ -44,6 +57,7 @@ def validate(
         crops: classify each image by the average of many crops; the result by the single crop is reported too.
         json_file: also write the result to this path.
         predictions: also write the answer to each image to this path, see `report/answers_file.py`.
+        report: also write the page of `vitcli report` to this path.
         temperature: use the one that is stored with the weights, none, or fit one and store it.
 
     Returns:
@@ -57,6 +71,7 @@ def validate(
     recipes = [recipe] if compare_with is None else [recipe, recipe.changed(ckpt_path=str(compare_with))]
     check_writable(json_file)
     check_writable(predictions)
+    check_writable(report)
     check_answers_file(predictions)
     exported = _check(recipes, fold=fold, crops=crops, temperature=temperature)
     launch_notes = check_launch(recipe)
@@ -67,18 +82,23 @@ def validate(
         evaluations = [prepared(open_subject(one, fold, world.device, kept), crops, world) for one in recipes]
         for evaluation in evaluations:
             reporter.notes(evaluation.subject.notes, evaluation.notes)
+            if report:
+                evaluation.check_answers("--report")
         if compare_with is not None:
-            numbers, facts = _compare(evaluations[0], evaluations[1], reporter, predictions)
+            found = _compare(evaluations[0], evaluations[1], reporter, predictions)
         elif temperature == "fit":
-            numbers, facts = _fit(evaluations[0], reporter, predictions)
+            found = _fit(evaluations[0], reporter, predictions)
         else:
             raw = None
             if evaluations[0].subject.is_average and recipe.model.use_ema is None:
                 raw = evaluations[0].of(open_subject(recipe.changed(use_ema=False), fold, world.device, kept))
-            numbers, facts = _measure(evaluations[0], raw, reporter, predictions)
+            found = _measure(evaluations[0], raw, reporter, predictions)
         if json_file and world.is_main:
-            write_result(json_file, facts)
-        return numbers
+            write_result(json_file, found.facts)
+    if report and world.is_main:  # alone: pictures need no other rank
+        with joined(world.device.type, distributed=False) as alone:
+            write_report(report, [run_of(one) for one in recipes], found.networks, alone, reporter)
+    return found.numbers
 
 
 def _check(recipes: list[Recipe], *, fold: Fold, crops: Crops | None, temperature: str) -> bool:
@@ -96,9 +116,7 @@ def _check(recipes: list[Recipe], *, fold: Fold, crops: Crops | None, temperatur
     return len(exported) == len(recipes)
 
 
-def _measure(
-    evaluation: Evaluation, raw: Evaluation | None, reporter: Reporter, predictions: Path | None
-) -> tuple[dict[str, float], dict[str, Any]]:
+def _measure(evaluation: Evaluation, raw: Evaluation | None, reporter: Reporter, predictions: Path | None) -> _Found:
     """One network: its numbers, what it gets wrong, and the raw weights' numbers where it is an average."""
     if predictions:
         evaluation.check_answers("--predictions")
@@ -115,12 +133,10 @@ def _measure(
     reporter.table("validation", rows)
     if answers and predictions and evaluation.world.is_main:
         write_answers(predictions, answers)
-    return found.numbers, facts
+    return _Found(found.numbers, facts, [answered(evaluation, found)] if answers else [])
 
 
-def _compare(
-    first: Evaluation, second: Evaluation, reporter: Reporter, predictions: Path | None
-) -> tuple[dict[str, float], dict[str, Any]]:
+def _compare(first: Evaluation, second: Evaluation, reporter: Reporter, predictions: Path | None) -> _Found:
     """Two networks on the same images."""
     for evaluation in (first, second):
         evaluation.check_answers("a comparison")
@@ -132,6 +148,7 @@ def _compare(
         reporter.table(which, evaluation.subject.rows + one.rows)
     answers = [one.answers for one in found if isinstance(one.answers, ImageAnswers)]
     comparison = compared(*answers)
+    assert comparison is not None
     reporter.table("comparison", comparison.rows())
     if predictions and first.world.is_main:
         write_two_answers(predictions, comparison.first, comparison.second)
@@ -140,12 +157,11 @@ def _compare(
         which: one.facts | evaluation.subject.facts | (answers_facts(one.answers) if one.answers else {})
         for which, evaluation, one in zip(("first", "second"), (first, second), found, strict=True)
     }
-    return numbers, facts | {"comparison": numbers}
+    networks = [answered(first, found[0]), answered(second, found[1])]
+    return _Found(numbers, facts | {"comparison": numbers}, networks)
 
 
-def _fit(
-    evaluation: Evaluation, reporter: Reporter, predictions: Path | None
-) -> tuple[dict[str, float], dict[str, Any]]:
+def _fit(evaluation: Evaluation, reporter: Reporter, predictions: Path | None) -> _Found:
     """Fit a temperature on one half of the images, measure it on the other, and store it if it helps there."""
     subject = evaluation.subject
     assert subject.opened is not None
@@ -172,7 +188,11 @@ def _fit(
     if predictions and evaluation.world.is_main:
         write_answers(predictions, answers)
     facts = found.facts | subject.facts | answers_facts(answers)
-    return found.numbers, facts | {"fitted_temperature": result.as_dict() | {"stored": result.helps}}
+    facts["fitted_temperature"] = result.as_dict() | {"stored": result.helps}
+    network = replace(
+        answered(evaluation, found), answers=answers, temperature=result.temperature if result.helps else 1.0
+    )
+    return _Found(found.numbers, facts, [network])
 
 
 def _fitted_on(evaluation: Evaluation, facts: dict[str, Any]) -> dict[str, Any]:
