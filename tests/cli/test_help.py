@@ -23,11 +23,14 @@ def names(text: str) -> list[str]:
 )
 def test_common_keys_and_all_keys(vitcli, words: list[str], keys: tuple[str, ...]):
     short = vitcli(*words, "--help").stdout
-    assert names(short) == list(keys)
+    own = {"report"} if words == ["validate"] else set()  # an option of the command, which hides the key
+    assert [name for name in names(short) if name not in own] == list(keys)
     assert 15 <= len(keys) <= 25
     assert "--help_all" in short
     text = vitcli(*words, "--help-all").stdout
-    assert names(text) == list(SECTION_OF), "every key, in the order of the schema"
+    assert sorted(names(text)) == sorted(SECTION_OF), "every key once"
+    wanted = [name for name in SECTION_OF if name not in own]
+    assert [name for name in names(text) if name not in own] == wanted, "in the order of the schema"
     titles = re.findall(r"^(\w.*):$", text, re.M)
     assert titles[-len(SECTIONS) :] == list(SECTIONS)
 
