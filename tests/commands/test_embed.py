@@ -74,7 +74,7 @@ def test_npz(network: torch.nn.Module, weights: Path, photos: Path, tmp_path: Pa
     assert origin["model"] == "vit_ti_patch16"
     assert origin["preprocessing"]["image_resize"] == 32
     assert origin["preprocessing"]["mean"] == [0.5] * 3
-    assert str(weights) in origin["weights"]
+    assert origin["weights"] == "model.safetensors", "no path of this machine"
     assert set(origin["versions"]) >= {"torch"}
 
 

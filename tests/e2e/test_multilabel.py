@@ -67,7 +67,7 @@ def test_from_a_table_to_another_runtime(table: Path, tmp_path: Path, vitcli: Ca
     )
     assert [row[:3] for row in ours] == [row[:3] for row in theirs]
     assert any(row[1:] == ["", "", ""] for row in ours), "an image without any color has one row"
-    vitcli_ok("validate", "exported", "--json", "exported.json")
+    vitcli_ok("validate", "exported", "--data_dir", table, "--json", "exported.json")
     exported = json.loads((tmp_path / "exported.json").read_text())
     assert exported["mAP"] == pytest.approx(numbers["mAP"], abs=0.01)
     assert exported["f1_micro"] == pytest.approx(numbers["f1_micro"], abs=0.01)

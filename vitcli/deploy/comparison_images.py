@@ -16,10 +16,9 @@ from vitcli.evaluators.evaluator import UnreadableImages
 from vitcli.networks.classes import numbered
 from vitcli.networks.opened import Opened
 from vitcli.recipe.schema import Dataset
+from vitcli.recipe.schema.dataset import WITHOUT_FOLDER
 
 BATCH_SIZE = 50
-#: data sets that are not read from a folder
-_WITHOUT_FOLDER = ("digits", "synthetic")
 
 
 class ComparisonImages:
@@ -96,5 +95,5 @@ class ComparisonImages:
 
 def _given(section: Dataset, data_dir: Path) -> Dataset:
     """The data of the run's recipe, but from another folder."""
-    name = "imagefolder" if section.dataset in _WITHOUT_FOLDER else section.dataset
+    name = "imagefolder" if section.dataset in WITHOUT_FOLDER else section.dataset
     return section.model_copy(update={"data_dir": data_dir, "dataset": name})

@@ -13,8 +13,11 @@ from vitcli.engine.step import train_step
 from vitcli.engine.training import Training
 from vitcli.engine.upcoming import Upcoming
 from vitcli.errors import DivergedError, Interrupted
-from vitcli.evaluators.evaluator import Stopped, UnreadableImages
+from vitcli.evaluators.evaluator import ShouldStop, Stopped, UnreadableImages
 from vitcli.tasks.task import Measurement
+
+#: begins the name of a number of the network itself, where the others are of its average
+RAW = "raw_"
 
 
 def fit(training: Training, stop: StopFlag) -> None:
@@ -184,7 +187,23 @@ def _measure(training: Training, stop: StopFlag) -> dict[str, float]:
             training.findings |= evaluator.findings()
             if warning := evaluator.warning(found):
                 training.reporter.note(warning)
-    return numbers
+    return numbers | (_of_the_raw_network(training, should_stop) if training.ema else {})
+
+
+def _of_the_raw_network(training: Training, should_stop: ShouldStop) -> dict[str, float]:
+    """The number that chooses the best checkpoint, of the network next to its average: whether averaging helps.
+
+    It costs a second evaluation, so not of evaluators that look at all training images.
+    """
+    parallel, primary = training.parallel, training.task.primary
+    network = parallel.in_one_piece(training.task.network)
+    for evaluator_name, measured, prefix in parallel.in_one_piece(training.task).measurements(network):
+        evaluator = training.evaluators.get(evaluator_name)
+        names = {prefix + name: name for name in evaluator.metrics} if evaluator else {}
+        if evaluator and primary in names and not evaluator.needs_train:
+            with parallel.filled(measured):
+                return {RAW + primary: evaluator(measured, should_stop=should_stop)[names[primary]]}
+    return {}
 
 
 def _note_best(training: Training, numbers: dict[str, float]) -> str:
@@ -194,6 +213,8 @@ def _note_best(training: Training, numbers: dict[str, float]) -> str:
         progress.primary[progress.step] = numbers[name]
         if progress.best is None or numbers[name] > progress.best:
             progress.best_step, progress.best = progress.step, numbers[name]
-    shown = "".join(f"  {name} {value:.4g}" for name, value in numbers.items())
-    which = " (average)" if training.ema and numbers else ""
-    return shown + which + ("  best so far" if progress.best_step == progress.step else "")
+    shown = "".join(f"  {name} {value:.4g}" for name, value in numbers.items() if not name.startswith(RAW))
+    if training.ema and numbers:
+        raw = numbers.get(RAW + name)
+        shown += " (average)" if raw is None else f" (average; raw {raw:.4g})"
+    return shown + ("  best so far" if progress.best_step == progress.step else "")

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 Fold = Annotated[str, StringConstraints(pattern=r"^[1-9]\d{0,3}/[1-9]\d{0,3}$")]
 
 
+#: sources that need no `data_dir`
+WITHOUT_FOLDER = ("digits", "synthetic")
+
+
 class Dataset(Section):
     dataset: Name = key("imagefolder", "Source of the images.", registry="sources")
     data_dir: Path | None = key(
@@ -134,6 +138,9 @@ class Dataset(Section):
             yield "`val_split` is the training split: the accuracy on it says nothing about other images"
 
     def problems(self, recipe: Recipe) -> Iterator[Finding]:
+        if self.data_dir is not None and self.dataset in WITHOUT_FOLDER:
+            message = f"`dataset: {self.dataset}` reads no folder: the images in `data_dir` would not be used"
+            yield "data_dir", message, "add --dataset imagefolder, or remove data_dir"
         names = ("num_samples", "num_samples_per_class", "num_samples_ratio")
         given = [name for name in names if getattr(self, name) is not None]
         for name in given[1:]:
