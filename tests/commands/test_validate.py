@@ -225,7 +225,7 @@ def test_calibrated_probabilities_are_the_same_everywhere(run: Path, made: Path,
         load_recipe(ckpt_path=run, data_dir=made / "data"), compare_with="exported", report=Path("two.html")
     )
     assert [row[1] for row in page_of("two.html").rows["Runs and their results"][1:]] == ["run (unknown)", "exported"]
-    assert run_here("validate", "exported", "--report", "exported.html") == 0
+    assert run_here("validate", "exported", "--data_dir", made / "data", "--report", "exported.html") == 0
     assert f"{found['top1_second']:.2f} % top-1" in page_of("exported.html").text
     assert (found["num_changed"], found["mcnemar_p"]) == (0, 1)
 
