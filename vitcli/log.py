@@ -18,7 +18,7 @@ from vitcli.terminal import Bars, SafeConsole, hide_bars, phase, show_bars
 __all__ = ["Reporter", "SafeConsole", "phase", "relative"]
 
 if TYPE_CHECKING:
-    import numpy as np
+    from PIL.Image import Image
 
 #: numbers that depend on the machine, not on the recipe; kept apart so that two runs can be compared line by line
 TIMINGS = ("images_per_second", "data_wait_ratio", "seconds", "time")
@@ -36,7 +36,7 @@ class Sink(Protocol):
     """Where numbers go besides the folder of the run; see `sinks/sink.py`."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None: ...
-    def picture(self, step: int, name: str, pixels: "np.ndarray") -> None: ...
+    def picture(self, step: int, name: str, page: "Image") -> None: ...
     def close(self, exit_code: int) -> None: ...
 
 
@@ -111,6 +111,11 @@ class Reporter:
         if self.bars:
             hide_bars()
             self.bars = None
+
+    def picture(self, step: int, name: str, page: "Image | None") -> None:
+        """For the sink; None: there is nothing to show."""
+        if self.sink and page is not None:
+            self.sink.picture(step, name, page)
 
     def leave_sink(self, exit_code: int) -> None:
         """The run has ended."""

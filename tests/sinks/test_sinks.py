@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -18,7 +19,7 @@ from vitcli.errors import UsageError
 from vitcli.recipe.load import load_recipe
 from vitcli.sinks.sink import NAMES, Sinks, check_sinks
 
-PIXELS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+PAGE = Image.new("RGB", (6, 4), "red")
 RECIPE = {"lr": "1e-3", "model": "fastvit_t8"}
 
 
@@ -29,7 +30,7 @@ def two_sessions(run_dir: Path, name: str) -> None:
         sinks = Sinks([name], run_dir, RECIPE, first - 1, Faults(), pytest.fail)
         for step in range(first, 4):
             sinks.scalars(step, {"train/loss": factor * step, "val/top1": 50 + step})
-        sinks.picture(3, "train/batch", PIXELS)
+        sinks.picture(3, "train/batch", PAGE)
         sinks.close(0)
 
 
@@ -140,7 +141,7 @@ def test_a_sink_that_fails_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     sinks = Sinks(["broken", "tensorboard"], tmp_path, RECIPE, 0, Faults(), said.append)
     for step in (1, 2, 3):
         sinks.scalars(step, {"train/loss": 1.0})
-    sinks.picture(3, "x", PIXELS)
+    sinks.picture(3, "x", PAGE)
     sinks.close(0)
     assert said == ["broken failed and gets nothing more of this run: no route to host"]
     assert len(EventAccumulator(str(tmp_path)).Reload().Scalars("train/loss")) == 3
@@ -154,7 +155,7 @@ def test_what_is_not_installed(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_run_and_its_pictures(tmp_path: Path):
-    """The sinks that a user chooses get a picture of the first batch, and training is the same as without them."""
+    """The sinks that a user chooses get the first batch and the worst images; training is the same as without them."""
     keys = {
         "dataset": "synthetic",
         "num_samples": 32,
@@ -164,10 +165,10 @@ def test_a_run_and_its_pictures(tmp_path: Path):
         "lr": 0.01,
     }
     keys |= {"model": "vit_ti_patch16", "depth": 1, "num_parallel_workers": 0, "mixup": 0.2, "warmup_epochs": 0}
-    for name, sinks in (("with", {"sinks": ["tensorboard"]}), ("without", {})):
+    for name, sinks in (("with", {"sinks": ["tensorboard"], "report": True}), ("without", {})):
         train(load_recipe(None, run_dir=tmp_path / name, **keys, **sinks))
     shown, hidden = (EventAccumulator(str(tmp_path / name)).Reload() for name in ("with", "without"))
-    assert shown.Tags()["images"] == ["train/batch"]
+    assert shown.Tags()["images"] == ["train/batch", "val/worst"]
     assert hidden.Tags()["images"] == []
     assert shown.Tags()["scalars"] == hidden.Tags()["scalars"]
     files = [tmp_path / name / "checkpoints/step-00000002/model.safetensors" for name in ("with", "without")]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch.distributed as dist
+from PIL.Image import Image
 
 from vitcli.deploy.evaluation import Evaluation, Measured, prepared
 from vitcli.deploy.predictions import check_writable
@@ -13,9 +14,11 @@ from vitcli.deploy.subject import Subject, open_subject
 from vitcli.disk import write_whole
 from vitcli.distributed import World, joined
 from vitcli.errors import DataError, DiskError, UsageError, VitcliError
+from vitcli.evaluators.answers import ImageAnswers
 from vitcli.log import Reporter, relative
 from vitcli.recipe.load import Recipe, load_recipe
 from vitcli.report.evaluated_network import EvaluatedNetwork, change_since
+from vitcli.report.mistakes import worst_page
 from vitcli.report.one_run import report_of_one
 from vitcli.report.run_folders import is_run
 from vitcli.report.run_record import RunRecord
@@ -25,8 +28,10 @@ from vitcli.report.several_runs import report_of_several
 REPORT = Path("report") / "report.html"
 
 
-def report(runs: Sequence[Path], out: Path, *, recipe: Recipe, num_images: int | None = None) -> None:
-    """Evaluate the best checkpoint of each run on its validation images, and write the page.
+def report(
+    runs: Sequence[Path], out: Path, *, recipe: Recipe, num_images: int | None = None
+) -> list[EvaluatedNetwork | None]:
+    """Evaluate the best checkpoint of each run on its validation images, write the page, and return what was found.
 
     Args:
         out: the HTML file.
@@ -48,6 +53,7 @@ def report(runs: Sequence[Path], out: Path, *, recipe: Recipe, num_images: int |
             found = _evaluated(record, recipe, world, reporter, num_images)
             networks.append(replace(found, network=None) if found and len(records) > 1 else found)
         write_report(out, records, networks, world, reporter)
+    return networks
 
 
 def write_report(
@@ -91,19 +97,25 @@ def answered(evaluation: Evaluation, measured: Measured) -> EvaluatedNetwork:
     return replace(found, images=evaluation.val, answers=measured.answers, numbers=measured.numbers)
 
 
-def report_at_the_end(run: Path, recipe: Recipe) -> None:
-    """RUN/report/report.html of a run that is complete; whatever goes wrong is a note and changes nothing else."""
+def report_at_the_end(run: Path, recipe: Recipe) -> Image | None:
+    """RUN/report/report.html of a run that is complete; whatever goes wrong is a note and changes nothing else.
+
+    Returns a page with the worst images, if it knows any.
+    """
     same = {name: recipe.get(name) for name in ("device", "num_parallel_workers", "max_image_pixels")}
     out = run / REPORT
     try:
         if dist.is_initialized():  # of a caller, in whose collective operations the other ranks would take no part
             raise UsageError("the process group of the training still exists")
         out.parent.mkdir(exist_ok=True)
-        report([run], out, recipe=load_recipe(None, **same))
+        (network,) = report([run], out, recipe=load_recipe(None, **same))
+        known = network is not None and isinstance(network.answers, ImageAnswers)
+        return worst_page(network.answers, network.look) if known else None
     except (Exception, KeyboardInterrupt) as error:
         what = error.message if isinstance(error, VitcliError) else f"{type(error).__name__}: {error}"
         words = f"the run is complete, but no report was written: {what}; later: vitcli report {relative(run)}"
         Reporter(enabled=True).note(words)
+        return None
 
 
 def write_page(out: Path, text: str) -> None:

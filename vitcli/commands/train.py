@@ -5,8 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vitcli.commands.report import report_at_the_end
 from vitcli.data.datasets import Splits
 from vitcli.data.fingerprint import Extent, fingerprint_of
@@ -75,7 +73,8 @@ def train(recipe: Recipe) -> TrainResult:
             if world.is_main:
                 run_dir.leave(folder)
     if recipe.evaluation.report and world.is_main:
-        report_at_the_end(folder, recipe)
+        reporter.picture(result.step, "val/worst", report_at_the_end(folder, recipe))
+    reporter.leave_sink(0)
     return result
 
 
@@ -116,8 +115,7 @@ def _open_sinks(training: Training, splits: Splits) -> None:
     reporter.sink = Sinks(recipe.system.sinks, *where, step, reporter.faults, reporter.note)
     if step == 0 and "sinks" in recipe.origins:
         try:
-            page = first_page(recipe, training.world.device, splits, training.task)
-            reporter.sink.picture(step, "train/batch", np.asarray(page))
+            reporter.picture(step, "train/batch", first_page(recipe, training.world.device, splits, training.task))
         except VitcliError as error:  # an unreadable image, which the training will report or replace
             reporter.note(f"the sinks get no picture of the first batch: {error.message}")
 
@@ -213,7 +211,6 @@ def _finish(training: Training, clock: Clock) -> TrainResult:
     """The table at the end, and the command that comes next."""
     progress, reporter, metric = training.progress, training.reporter, training.task.primary
     reporter.close()
-    reporter.leave_sink(0)
     seconds, num_sessions = clock.seconds, len(clock.ended)
     last = progress.primary.get(progress.step)
     run = relative(training.run_dir)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from vitcli.data.contact_sheet import Cell, contact_sheet
 from vitcli.evaluators.answers import ImageAnswers
 from vitcli.report.markup import Html, many, tag
 from vitcli.report.page import Section, grid, picture
@@ -31,6 +32,22 @@ def worst_images(answers: ImageAnswers, most: int = NUM_WORST) -> list[int]:
     wrong = np.flatnonzero(~answers.correct)
     order = np.argsort(-answers.losses[wrong], kind="stable")[:most]
     return wrong[order].tolist()
+
+
+def worst_page(answers: ImageAnswers, look: Look, most: int = 12) -> Image.Image | None:
+    """The worst images on a page of rows of four, for programs that take pictures; None: there is none to show."""
+    worst = worst_images(answers, most)
+    names = answers.class_names
+    cells = [
+        Cell((one.image,), f"{names[answers.targets[index]]}, taken for {names[answers.predicted[index]]}")
+        for index, one in zip(worst, look(worst), strict=True)
+        if one is not None
+    ]
+    width = min(len(cells), 4)
+    if not width:
+        return None
+    rows = [cells[start : start + width] for start in range(0, len(cells) - width + 1, width)]
+    return contact_sheet("worst images", "wrong answers with the largest loss", [""] * width, rows)
 
 
 def mistakes_section(answers: ImageAnswers, look: Look) -> Section:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from PIL.Image import Image
 
 from vitcli import catalog
 from vitcli.disk import Faults, write_whole
@@ -93,7 +94,8 @@ class Sinks:
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         self._tell(lambda sink: sink.scalars(step, values))
 
-    def picture(self, step: int, name: str, pixels: np.ndarray) -> None:
+    def picture(self, step: int, name: str, page: Image) -> None:
+        pixels = np.asarray(page.convert("RGB"))
         self._tell(lambda sink: sink.picture(step, name, pixels))
 
     def close(self, exit_code: int) -> None:
