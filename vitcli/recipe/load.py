@@ -142,7 +142,8 @@ def _parsed(name: str, text: Any) -> Any:
         return None
     takes_list = accepts(name, "array")
     if takes_list and schema.extra(name)["registry"]:
-        return [word.strip() for word in text.strip().removeprefix("[").removesuffix("]").split(",")]
+        words = text.strip().removeprefix("[").removesuffix("]").split(",")
+        return [word.strip() for word in words if word.strip()]
     if not takes_list and not any(accepts(name, kind) for kind in ("boolean", "integer", "number")):
         return text
     value = command_line_value(text)

@@ -107,7 +107,11 @@ class Loss(Section):
 
 class Evaluation(Section):
     evaluate: tuple[Name, ...] | None = key(
-        None, "Evaluators that measure the network. Default: those of the task.", free=True, registry="evaluators"
+        None,
+        "Evaluators that measure the network. Default: those of the task.",
+        free=True,
+        registry="evaluators",
+        min_length=1,
     )
     knn_k: int = key(20, "Neighbors that vote in the kNN evaluation.", ge=1, free=True)
     knn_temperature: float = key(0.07, "A neighbor's vote has the weight exp(cosine / this).", gt=0, free=True)
