@@ -1,6 +1,7 @@
 """The formats of artifacts: one file each, with the names that `Format` lists.
 
-A file must not import torch or its packages before one of its functions is called.
+A file must not import torch or its packages before one of its functions is called; this one imports not even numpy,
+because the command line lists the formats in its help.
 """
 
 import importlib
@@ -10,16 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
-import numpy as np
-
 from vitcli.catalog import nearest
 from vitcli.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
 
 #: an input batch of the network -> its logits or probabilities
-Session = Callable[[np.ndarray], np.ndarray]
+Session = Callable[["np.ndarray"], "np.ndarray"]
 Purpose = Literal["export", "run", "quantize"]
 
 
