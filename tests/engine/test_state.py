@@ -36,6 +36,7 @@ def test_a_checkpoint_of_the_former_format_continues(tmp_path: Path, capsys, mon
             assert torch.allclose(found[name], value, atol=1e-5), name
     expected, found = metrics(GOLDEN / "format1_after"), metrics(run)[3:]
     for line, other in zip(expected, found, strict=True):
+        other.pop("raw_top1", None)  # younger than the golden run
         assert other == {
             name: value if name == "kind" else pytest.approx(value, rel=1e-4) for name, value in line.items()
         }

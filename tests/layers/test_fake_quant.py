@@ -15,7 +15,7 @@ from tests.models.oracle import images
 from tests.support.commands import SMALL
 from tests.support.tensors import randomized
 from vitcli import train, validate
-from vitcli.engine.preflight import check_frozen
+from vitcli.engine.before_torch import check_frozen
 from vitcli.errors import RecipeError, UsageError
 from vitcli.layers import fake_quant
 from vitcli.layers.fake_quant import Int8Conv2d, Int8Linear, quantized_input, simulate_int8

@@ -50,8 +50,7 @@ def train(
     recipe = _recipe(config, recipe_keys)
     if resources and not submit:
         raise UsageError("--resources is for jobs that --submit submits", help="add --submit slurm, or leave it out")
-    if recipe.checkpoint.resume is None:
-        _check_there(recipe.model.ckpt_path)
+    _refuse_early(recipe)
     if recipe.system.dry_run:
         with phase(LOADING):
             from vitcli.commands.preflight import preflight
@@ -65,6 +64,12 @@ def train(
     with phase(LOADING):
         from vitcli.commands.train import train as run
     run(recipe)
+
+
+def _refuse_early(recipe: Recipe) -> None:
+    from vitcli.engine.before_torch import refuse_early
+
+    refuse_early(recipe)
 
 
 def _check_there(*sources: str | None) -> None:

@@ -10,12 +10,13 @@ import torch
 from vitcli.data.datasets import Splits
 from vitcli.data.loader import num_workers
 from vitcli.distributed import World, joined, num_launched
+from vitcli.engine.before_torch import check_frozen, check_weights
 from vitcli.engine.build import build_training
 from vitcli.engine.check_data import CheckedSplit, check_splits, leaks_of
 from vitcli.engine.early_stopping import check_early_stopping
 from vitcli.engine.opened_data import open_data
 from vitcli.engine.precision import chosen_amp
-from vitcli.engine.preflight import check_device, check_frozen, check_launch, check_weights
+from vitcli.engine.preflight import check_device, check_launch
 from vitcli.engine.run_dir import check_free
 from vitcli.engine.training import Training
 from vitcli.engine.trial import Trial, try_out

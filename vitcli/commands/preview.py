@@ -5,10 +5,11 @@ from pathlib import Path
 from vitcli.data.contact_sheet import contact_sheet
 from vitcli.deploy.predictions import check_writable
 from vitcli.distributed import joined
+from vitcli.engine.before_torch import check_frozen, check_weights
 from vitcli.engine.build import build_training
 from vitcli.engine.first_batch import first_batches, row_of
 from vitcli.engine.opened_data import open_data
-from vitcli.engine.preflight import check_device, check_frozen, check_launch, check_weights
+from vitcli.engine.preflight import check_device, check_launch
 from vitcli.errors import UsageError
 from vitcli.image_size import in_words
 from vitcli.log import Reporter

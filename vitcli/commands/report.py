@@ -109,8 +109,9 @@ def report_at_the_end(run: Path, recipe: Recipe) -> Image | None:
             raise UsageError("the process group of the training still exists")
         out.parent.mkdir(exist_ok=True)
         (network,) = report([run], out, recipe=load_recipe(None, **same))
-        known = network is not None and isinstance(network.answers, ImageAnswers)
-        return worst_page(network.answers, network.look) if known else None
+        if network is None or not isinstance(network.answers, ImageAnswers):
+            return None
+        return worst_page(network.answers, network.look)
     except (Exception, KeyboardInterrupt) as error:
         what = error.message if isinstance(error, VitcliError) else f"{type(error).__name__}: {error}"
         words = f"the run is complete, but no report was written: {what}; later: vitcli report {relative(run)}"

@@ -12,7 +12,8 @@ from typing import Any
 
 from vitcli.commands.train import train
 from vitcli.engine import run_dir
-from vitcli.engine.preflight import check_frozen, check_weights, with_absolute_paths
+from vitcli.engine.before_torch import check_frozen, check_weights
+from vitcli.engine.preflight import with_absolute_paths
 from vitcli.errors import Interrupted, UsageError, VitcliError, show
 from vitcli.log import SafeConsole, relative
 from vitcli.recipe.load import Recipe

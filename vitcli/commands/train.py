@@ -11,6 +11,7 @@ from vitcli.data.fingerprint import Extent, fingerprint_of
 from vitcli.data.split_list import rows_of, split_list
 from vitcli.distributed import World, decided_on_main, joined, num_launched
 from vitcli.engine import run_dir
+from vitcli.engine.before_torch import check_frozen, check_weights
 from vitcli.engine.build import build_training
 from vitcli.engine.check_data import check_data
 from vitcli.engine.early_stopping import check_early_stopping, why_stopped
@@ -20,7 +21,7 @@ from vitcli.engine.loop import fit
 from vitcli.engine.nonfinite import NONFINITE
 from vitcli.engine.opened_data import open_data
 from vitcli.engine.precision import chosen_amp
-from vitcli.engine.preflight import check_device, check_frozen, check_launch, check_weights, with_absolute_paths
+from vitcli.engine.preflight import check_device, check_launch, with_absolute_paths
 from vitcli.engine.resume import ResumePoint, check_global_batch, check_resume, claim_run_dir
 from vitcli.engine.sessions import Clock, Session, earlier_sessions
 from vitcli.engine.signals import stop_flag

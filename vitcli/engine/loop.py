@@ -215,6 +215,6 @@ def _note_best(training: Training, numbers: dict[str, float]) -> str:
             progress.best_step, progress.best = progress.step, numbers[name]
     shown = "".join(f"  {name} {value:.4g}" for name, value in numbers.items() if not name.startswith(RAW))
     if training.ema and numbers:
-        raw = numbers.get(RAW + name)
+        raw = numbers.get(f"{RAW}{name}")
         shown += " (average)" if raw is None else f" (average; raw {raw:.4g})"
     return shown + ("  best so far" if progress.best_step == progress.step else "")

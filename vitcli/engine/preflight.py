@@ -39,25 +39,6 @@ def check_device(recipe: Recipe, device: torch.device) -> list[str]:
     return []
 
 
-def check_frozen(recipe: Recipe) -> None:
-    """Refuse to freeze or to quantize weights that are random."""
-    freeze, quantize = recipe.optimizer.freeze, recipe.model.quantize
-    if recipe.model.ckpt_path is not None:
-        return
-    if isinstance(freeze, str):
-        raise UsageError(f"freeze: {freeze}, but the weights are random", help="give --ckpt_path, or remove freeze")
-    if quantize != "none":
-        help = "train without quantize first, then give that run as --ckpt_path"
-        raise UsageError(f"quantize: {quantize}, but the weights are random", help=help)
-
-
-def check_weights(recipe: Recipe) -> None:
-    """Raise UsageError if a recipe for fine-tuning is given no weights: its rates and epochs are for trained ones."""
-    if recipe.model.ckpt_path is None and not recipe.model.from_scratch:
-        message = f"the recipe {recipe.name} starts from trained weights, but there is no ckpt_path"
-        raise UsageError(message, help="add --ckpt_path SOURCE, or --from_scratch True to start from random values")
-
-
 def with_absolute_paths(recipe: Recipe) -> Recipe:
     """So that a checkpoint finds its data from wherever it is used."""
     section, ckpt_path = recipe.dataset, recipe.model.ckpt_path

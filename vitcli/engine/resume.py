@@ -10,16 +10,15 @@ from vitcli.disk import disk_errors
 from vitcli.distributed import decided_on_main
 from vitcli.engine import checkpoint, run_dir
 from vitcli.engine.bad_images import BAD_IMAGES, unreadable_in_evaluation
+from vitcli.engine.before_torch import NOTHING_CHANGED, folder_to_resume
 from vitcli.engine.run_lock import lock
 from vitcli.engine.state_fields import missing_in
 from vitcli.errors import DataError, ResumeError
 from vitcli.recipe import schema
 from vitcli.recipe.load import Recipe, load_recipe
 from vitcli.recipe.write import yaml_value
-from vitcli.weights.checkpoint_folders import STATE, check_format, checkpoints, newest_valid
+from vitcli.weights.checkpoint_folders import STATE, check_format, newest_valid
 from vitcli.weights.json_file import read_json
-
-NOTHING_CHANGED = "nothing was changed; start a new run"
 
 #: keys of data.json
 _DATA_FACTS = {"class_names", "train", "val"}
@@ -31,24 +30,6 @@ class ResumePoint:
 
     folder: Path
     state: dict[str, Any]
-
-
-def _folder_to_resume(recipe: Recipe) -> Path | None:
-    """The folder of the run that is to be continued; None where a new one begins.
-
-    Raises:
-        ResumeError: there is no such run, or it has no checkpoint.
-    """
-    wanted, folder = recipe.checkpoint.resume, recipe.checkpoint.run_dir
-    if wanted is None:
-        return None
-    if wanted == "auto":
-        assert folder is not None  # the recipe check requires it
-        return folder if run_dir.is_there(folder) or checkpoints(folder) else None
-    folder = _run_of(wanted)
-    if not checkpoints(folder):
-        raise ResumeError(f"{folder} cannot be continued: it holds no checkpoint", help=NOTHING_CHANGED)
-    return folder
 
 
 def _find_point(folder: Path) -> tuple[ResumePoint | None, list[str]]:
@@ -70,21 +51,11 @@ def _find_point(folder: Path) -> tuple[ResumePoint | None, list[str]]:
     return ResumePoint(newest, state), damaged
 
 
-def _run_of(wanted: str) -> Path:
-    folder = Path(wanted)
-    if folder.parent.name == "checkpoints":
-        help = f"--resume {folder.parents[1]} continues from its newest; a new run from this one: --ckpt_path {wanted}"
-        raise ResumeError(f"{wanted} is a checkpoint, not a run", help=help)
-    if not folder.is_dir():
-        raise ResumeError(f"there is no run {wanted}", help="give the folder of a run, as printed when it started")
-    return folder
-
-
 def claim_run_dir(recipe: Recipe) -> tuple[Path, ResumePoint | None, list[str]]:
     """The run's folder, where to continue, and what is wrong with newer checkpoints; decided on rank 0."""
 
     def claim() -> tuple[Path, ResumePoint | None, list[str]]:
-        resumed = _folder_to_resume(recipe)
+        resumed = folder_to_resume(recipe)
         folder = resumed or run_dir.new_run_dir(recipe.name, recipe.checkpoint.run_dir)
         run_dir.ensure_writable(folder)
         lock(folder)

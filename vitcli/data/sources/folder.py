@@ -98,10 +98,15 @@ def open_folder(section: Dataset, split: str, needs_labels: bool = True) -> Sour
     Raises:
         DataError, UsageError: there is no such folder, or as `open_split`.
     """
+    return open_split(section, DiskFolder(check_data_dir(section)), split, needs_labels)
+
+
+def check_data_dir(section: Dataset) -> Path:
+    """Its `data_dir`; DataError or UsageError if there is none."""
     data_dir = section.data_dir
     if data_dir is None:
         raise UsageError(f"the data set {section.dataset!r} needs a folder", help=f"give --data_dir; {LAYOUT}")
     if not data_dir.is_dir():
         what = "is not a folder" if data_dir.exists() else "does not exist"
         raise DataError(f"data_dir {os.fspath(data_dir)!r} {what}", help=f"check --data_dir; {LAYOUT}")
-    return open_split(section, DiskFolder(data_dir), split, needs_labels)
+    return data_dir
