@@ -203,6 +203,7 @@ def test_an_edit_of_the_same_size_is_refused_with_contents(tmp_path: Path, image
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu(tmp_path: Path, vitcli):
+    (tmp_path / "x").touch()
     for command in ("train", "validate"):
         words = [command, "-c", "quickstart", "--device", "cuda", "--ckpt_path", "x"]
         refused(vitcli(*words), 2, "device cuda was asked for", "--device auto")

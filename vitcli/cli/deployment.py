@@ -76,15 +76,15 @@ def export(
 
     Example: `vitcli export runs/… --to openvino --precision int8 --data_dir DIR -o exported`.
     """
+    of_fused = "source", "to", "out", "fold", "plugin", *recipe.origins
+    _refuse_others(ctx, *(of_fused if to == "fused" else (name for name in ctx.params if name != "fold")))
     _refuse_early(source, to, out)
     with phase(LOADING):
         from vitcli.commands import export as story
         from vitcli.deploy.plan import ExportPlan
     if to == "fused":
-        _refuse_others(ctx, "source", "to", "out", "fold", "plugin", *recipe.origins)
         story.export_fused(source, out, fold=fold, recipe=recipe)
         return
-    _refuse_others(ctx, *(name for name in ctx.params if name != "fold"))
     plan = ExportPlan(
         to=to,
         precision=precision,
