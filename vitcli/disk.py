@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from vitcli.errors import DiskError, errno_of
+from vitcli.errors import DiskError, UsageError, errno_of
 
 Result = TypeVar("Result")
 
@@ -74,6 +74,13 @@ class AppendedFile:
                     file.truncate(end)
                 raise
         self._waiting = b""
+
+
+def check_writable(file: Path | None) -> None:
+    """UsageError, before anything is computed, if a result cannot be written to `file`."""
+    if file and (file.is_dir() or not file.parent.is_dir()):
+        reason = "it is a folder" if file.is_dir() else f"there is no folder {file.parent}"
+        raise UsageError(f"cannot write {file}: {reason}")
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -1,4 +1,4 @@
-"""This process: it ends at once when that is asked for, and does not outlive the torchrun that started it."""
+"""This process: its cores; its end, at once when asked for, and not later than that of the torchrun that started it."""
 
 import multiprocessing
 import os
@@ -14,6 +14,11 @@ SAVE_SECONDS = 4.0
 _POLL_SECONDS = 0.1
 
 _torchrun: int | None = None  #: its process id
+
+
+def num_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def end_at_once(code: int) -> NoReturn:

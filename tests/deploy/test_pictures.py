@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vitcli.data.drawn_text import fitted
 from vitcli.data.eval_transform import build_eval_transform
+from vitcli.data.heat_colors import colors
 from vitcli.deploy.pictures import (
     LONGEST,
     check_folders,
-    colors,
     file_names,
-    fitted,
     heat_folder,
     overlay_folder,
     picture_of,
@@ -64,9 +64,9 @@ def test_a_folder_with_files_is_refused(tmp_path: Path):
 
 
 def test_text_that_the_font_lacks_is_escaped():
-    assert fitted("a cat, 90 %…", 500) == "a cat, 90 %…"
-    assert fitted("猫 \x1b[2J é\u202e", 500) == r"\u732b \x1b[2J \xe9\u202e"
-    cut = fitted("wide " * 50, 100)
+    assert fitted("a cat, 90 %…", 500, 14) == "a cat, 90 %…"
+    assert fitted("猫 \x1b[2J é\u202e", 500, 14) == r"\u732b \x1b[2J \xe9\u202e"
+    cut = fitted("wide " * 50, 100, 14)
     assert cut.endswith("…")
     assert 10 < len(cut) < 25
 

@@ -40,7 +40,7 @@ def test_rank_killed_and_restarted(tmp_path: Path, torchrun, restarts: int):
     assert process.returncode == 0, errors
     assert len(seconds) == restarts
     print(f"seconds from a kill to the next step: {', '.join(f'{value:.1f}' for value in seconds)}")
-    assert max(seconds) <= (10 if restarts == 10 else 60), "10 on a machine with nothing else to do"
+    assert max(seconds) <= 10, seconds
     for name in ("model", "ema", "optimizer"):
         folders = [tmp_path / run / f"checkpoints/step-{STEPS:08d}" for run in ("whole", "killed")]
         expected, found = (load_file(folder / f"{name}.safetensors") for folder in folders)

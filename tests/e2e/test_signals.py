@@ -94,7 +94,7 @@ def test_ranks_end_with_their_launcher(tmp_path: Path, number: int):
         ranks = children(launcher.pid)
         assert len(ranks) == 2
         launcher.send_signal(number)
-        assert seconds_until_gone(ranks) < 15, "5 on an idle machine"
+        assert seconds_until_gone(ranks) < 5
         _, errors = launcher.communicate(timeout=60)
     assert launcher.returncode == -number
     check_saved(tmp_path / "run", errors)
@@ -107,7 +107,7 @@ def test_a_rank_that_cannot_stop_in_time_ends_with_its_launcher(tmp_path: Path):
         wait_for(launcher, "paused")
         ranks = children(launcher.pid)
         launcher.kill()
-        assert seconds_until_gone(ranks) < 15, "5 on an idle machine"
+        assert seconds_until_gone(ranks) < 5
         launcher.communicate(timeout=60)
     assert checkpoints(tmp_path / "run") == []
 
@@ -139,7 +139,7 @@ def test_signal_before_the_training(tmp_path: Path, vitcli, number: int):
     ) as process:
         wait_for(process, "paused")
         process.send_signal(number)
-        assert seconds_until_gone([process.pid]) < 15, "5 on an idle machine"
+        assert seconds_until_gone([process.pid]) < 5
         _, errors = process.communicate(timeout=60)
     assert process.returncode in (-number, 128 + number)
     assert "Traceback" not in errors
@@ -158,7 +158,7 @@ def test_second_ctrl_c_ends_at_once(tmp_path: Path):
         time.sleep(1.2)
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        assert seconds_until_gone([process.pid]) < 8, "2 on an idle machine"
+        assert seconds_until_gone([process.pid]) < 2
         process.communicate(timeout=60)
     assert process.returncode == 130
     newest, damaged = newest_valid(tmp_path / "run")

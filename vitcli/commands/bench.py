@@ -1,6 +1,5 @@
 """`vitcli bench infer`: speed and memory of several networks on this machine, in a table that can be quoted."""
 
-import os
 import platform
 import shlex
 import sys
@@ -15,11 +14,12 @@ from rich.table import Table
 import vitcli
 from vitcli.deploy.measure import Row, measure
 from vitcli.deploy.measure_worker import Candidate
-from vitcli.deploy.predictions import check_writable
+from vitcli.disk import check_writable
 from vitcli.engine.run_dir import write_result
 from vitcli.errors import UsageError
 from vitcli.log import SafeConsole, phase
 from vitcli.networks.provenance import machine, versions
+from vitcli.process import num_cores
 from vitcli.recipe.plugins import plugin_files
 
 
@@ -62,11 +62,6 @@ def bench_infer(
     if failed := sum(row.failed for row in rows):
         raise UsageError(f"{failed} of {len(rows)} rows could not be measured", help="the reasons are printed above")
     return rows
-
-
-def num_cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _show(rows: Sequence[Row], facts: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ from vitcli.data.sources.packed import INDEX
 from vitcli.data.streams import stream
 from vitcli.data.transforms import to_uint8_tensor
 from vitcli.data.views import build_views
-from vitcli.deploy.predictions import check_writable
+from vitcli.disk import check_writable
 from vitcli.engine.run_dir import write_result
 from vitcli.errors import UsageError
 from vitcli.layers.cpu.memory import keep_freed_memory

@@ -10,7 +10,7 @@ import numpy as np
 from vitcli.data.datasets import build_parts
 from vitcli.data.source import Source
 from vitcli.data.survey import Survey, same_images, similar_images, survey
-from vitcli.deploy.predictions import check_writable
+from vitcli.disk import check_writable
 from vitcli.log import Reporter, phase
 from vitcli.recipe.load import Recipe
 

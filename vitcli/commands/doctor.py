@@ -7,8 +7,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from vitcli.deploy.predictions import check_writable
-from vitcli.disk import write_whole
+from vitcli.disk import check_writable, write_whole
 from vitcli.doctor.devices import find_devices
 from vitcli.doctor.finding import Finding, Level
 from vitcli.doctor.machine import find_machine

@@ -10,7 +10,7 @@ import numpy as np
 from vitcli.data.class_names import class_name, valid_text
 from vitcli.data.find_images import find_images
 from vitcli.data.sources.folder import FolderImages
-from vitcli.deploy.predictions import check_writable
+from vitcli.disk import check_writable
 from vitcli.distributed import joined
 from vitcli.engine.failures import memory_in_words
 from vitcli.engine.precision import build_autocast

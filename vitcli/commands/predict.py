@@ -24,8 +24,9 @@ from vitcli.data.pixel_format import UnfitImage
 from vitcli.deploy.artifact import fixed_by_export, is_artifact, open_artifact
 from vitcli.deploy.classify import Classifier, ImageClassifier
 from vitcli.deploy.pictures import check_folders, heat_folder, overlay_folder, picture_of
-from vitcli.deploy.predictions import Answer, Write, check_writable, csv_file, json_file, text_of
+from vitcli.deploy.predictions import Answer, Write, csv_file, json_file, text_of
 from vitcli.deploy.summary import Summary
+from vitcli.disk import check_writable
 from vitcli.errors import DataError, DiskError, UsageError, is_disk_full, printable
 from vitcli.log import SafeConsole, phase
 from vitcli.recipe.load import Recipe, load_recipe

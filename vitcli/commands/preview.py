@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from vitcli.data.contact_sheet import contact_sheet
-from vitcli.deploy.predictions import check_writable
+from vitcli.disk import check_writable
 from vitcli.distributed import joined
 from vitcli.engine.before_torch import check_frozen, check_weights
 from vitcli.engine.build import build_training

@@ -9,9 +9,8 @@ import torch.distributed as dist
 from PIL.Image import Image
 
 from vitcli.deploy.evaluation import Evaluation, Measured, prepared
-from vitcli.deploy.predictions import check_writable
 from vitcli.deploy.subject import Subject, open_subject
-from vitcli.disk import write_whole
+from vitcli.disk import check_writable, write_whole
 from vitcli.distributed import World, joined
 from vitcli.errors import DataError, DiskError, UsageError, VitcliError
 from vitcli.evaluators.answers import ImageAnswers

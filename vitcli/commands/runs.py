@@ -14,7 +14,7 @@ from vitcli.report import in_words
 from vitcli.report.run_folders import RUNS, find_run, is_surely_run, runs_below
 from vitcli.report.run_list import facts, in_order, run_columns
 from vitcli.report.run_record import RunRecord
-from vitcli.report.text_table import table_lines
+from vitcli.report.text_table import table_lines, width_of
 
 
 def ls(folder: Path | None, order: str = "age", *, reverse: bool = False, json_file: Path | None = None) -> None:
@@ -64,11 +64,6 @@ def rm(words: list[str], *, yes: bool = False) -> None:
         console.print(f"removed {escape(str(run.path))}, {in_words.size(num_bytes)}")
     if len(runs) > 1:
         console.print(f"{total} in all")
-
-
-def width_of(console: SafeConsole) -> int | None:
-    """The characters in a line of the terminal; None: it is a file or another program, which takes any."""
-    return console.width if console.is_terminal or os.environ.get("COLUMNS") else None
 
 
 def _below(path: Path, folder: Path) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 
 from rich.markup import escape
 
-from vitcli.commands.runs import width_of
 from vitcli.engine.run_dir import write_result
 from vitcli.errors import DataError, UsageError
 from vitcli.log import SafeConsole
@@ -17,7 +16,7 @@ from vitcli.report import in_words
 from vitcli.report.run_folders import find_run
 from vitcli.report.run_list import epochs, facts
 from vitcli.report.run_record import PLACES, RunRecord
-from vitcli.report.text_table import Column, fits, table_lines
+from vitcli.report.text_table import Column, fits, table_lines, width_of
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from typing import Any
 from rich.markup import escape
 
 from vitcli.catalog import names
-from vitcli.commands.runs import width_of
 from vitcli.engine.run_dir import write_result
 from vitcli.log import SafeConsole
 from vitcli.recipe.write import yaml_value
@@ -16,7 +15,7 @@ from vitcli.report import in_words
 from vitcli.report.run_folders import find_run
 from vitcli.report.run_list import epochs, facts
 from vitcli.report.run_record import RunRecord
-from vitcli.report.text_table import Column, table_lines
+from vitcli.report.text_table import Column, table_lines, width_of
 from vitcli.weights.checkpoint_folders import checkpoints, problems_in, step_of
 
 

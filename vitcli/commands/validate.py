@@ -11,8 +11,8 @@ from vitcli.commands.report import answered, run_of, write_report
 from vitcli.data.crops import Crops
 from vitcli.deploy.artifact import is_artifact
 from vitcli.deploy.evaluation import Evaluation, prepared
-from vitcli.deploy.predictions import check_writable
 from vitcli.deploy.subject import Fold, Temperature, check_artifact_options, open_subject
+from vitcli.disk import check_writable
 from vitcli.distributed import joined, num_launched
 from vitcli.engine.preflight import check_launch
 from vitcli.engine.run_dir import write_result

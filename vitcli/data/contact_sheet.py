@@ -1,12 +1,13 @@
 """Many small pictures on one page: a row for each image, a caption below each picture, headings above the columns."""
 
 import math
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from vitcli.data.drawn_text import fitted, font
 
 #: the longer side of a picture on the page is at least this, or the next multiple of its own pixels; in px
 _LEAST_SIDE, _MOST_SIDE = 144, 224
@@ -30,14 +31,14 @@ def contact_sheet(title: str, subtitle: str, headings: Sequence[str], rows: Sequ
     lefts = [_MARGIN + sum(widths[:column]) + column * _GROUP_GAP for column in range(len(columns))]
     top = _MARGIN + 3 * _LINE + 2 * _GAP
     row_height = height + _LINE + _GROUP_GAP
-    needed = max(lefts[-1] + widths[-1], *(_MARGIN + math.ceil(_font(size).getlength(text))
+    needed = max(lefts[-1] + widths[-1], *(_MARGIN + math.ceil(font(size).getlength(text))
                                            for text, size in ((title, 18), (subtitle, 13))))  # fmt: skip
     page = Image.new("RGB", (needed + _MARGIN, top + len(rows) * row_height + _MARGIN - _GROUP_GAP), _PAGE)
     draw = ImageDraw.Draw(page)
-    draw.text((_MARGIN, _MARGIN - 4), title, _INK, _font(18))
-    draw.text((_MARGIN, _MARGIN + _LINE + 2), subtitle, _FAINT, _font(13))
+    draw.text((_MARGIN, _MARGIN - 4), title, _INK, font(18))
+    draw.text((_MARGIN, _MARGIN + _LINE + 2), subtitle, _FAINT, font(13))
     for left, space, heading in zip(lefts, widths, headings, strict=True):
-        draw.text((left, top - _LINE), _fitted(heading, space), _FAINT, _font(13))
+        draw.text((left, top - _LINE), fitted(heading, space, 13), _FAINT, font(13))
     for number, row in enumerate(rows):
         for left, space, cell in zip(lefts, widths, row, strict=True):
             _draw_cell(page, cell, (left, top + number * row_height), (width, height), space)
@@ -53,7 +54,7 @@ def _draw_cell(page: Image.Image, cell: Cell, corner: tuple[int, int], size: tup
         page.paste(picture.convert("RGB").resize(size, filter), (left + number * (width + _GAP), top))
     draw = ImageDraw.Draw(page)
     draw.rectangle((left, top + height, left + space - 1, top + height + _LINE - 1), _CAPTION)
-    draw.text((left + 5, top + height + 3), _fitted(cell.caption, space - 10), _CAPTION_INK, _font(12))
+    draw.text((left + 5, top + height + 3), fitted(cell.caption, space - 10, 12), _CAPTION_INK, font(12))
 
 
 def _on_page(size: tuple[int, int]) -> tuple[int, int]:
@@ -64,21 +65,6 @@ def _on_page(size: tuple[int, int]) -> tuple[int, int]:
     else:
         factor = min(1.0, _MOST_SIDE / longest)
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
-def _fitted(text: str, space: int) -> str:
-    """`text` on one line of `space` px: without control characters, and cut where it is too long."""
-    text = "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c)[0] == "C" else c for c in text)
-    font = _font(13)
-    if font.getlength(text) <= space:
-        return text
-    while text and font.getlength(text + "…") > space:
-        text = text[:-1]
-    return text + "…"
 
 
 def displayed(pixels: np.ndarray) -> Image.Image:

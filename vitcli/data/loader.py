@@ -7,7 +7,6 @@ by the method that `multiprocessing` is set to: fork, spawn (the default on macO
 of Python 3.14). Sources and transforms are therefore picklable.
 """
 
-import os
 import signal
 import threading
 import warnings
@@ -28,6 +27,7 @@ from vitcli.data.source import Source
 from vitcli.data.views import TrainTransform
 from vitcli.data.workers import start_worker, starting_workers
 from vitcli.errors import LostWorker
+from vitcli.process import num_cores
 from vitcli.recipe.schema import Dataset as Section
 
 #: images of a piece, at least: handing one over takes time, however small it is
@@ -101,8 +101,7 @@ def num_workers(section: Section, local_world_size: int) -> int:
 
 def default_num_workers(local_world_size: int = 1) -> int:
     """Decoding processes per training process: its share of the machine's cores minus one for itself, at most 16."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(16, max(0, cores // local_world_size - 1))
+    return min(16, max(0, num_cores() // local_world_size - 1))
 
 
 class Batches:

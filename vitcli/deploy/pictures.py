@@ -1,24 +1,21 @@
-"""Pictures of what a network answers: the answer below the image, or a heat map on it. Pillow and numpy only.
-
-Colors of a heat map are matplotlib's inferno, which is perceptually uniform: equal steps of the map look like equal
-steps, also in print and for color-blind readers. What it does not know of text, Pillow's own font shows as escapes.
-"""
+"""Pictures of what a network answers: the answer below the image, or a heat map on it. Pillow and numpy only."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from vitcli.data.bands import Bands, Picture
+from vitcli.data.drawn_text import fitted, font
 from vitcli.data.eval_transform import EvalTransform
+from vitcli.data.heat_colors import colors
 from vitcli.data.pixel_format import in_8_bits
 from vitcli.deploy.predictions import Answer, Write
-from vitcli.errors import UsageError, printable
+from vitcli.errors import UsageError
 
 #: px; larger images are reduced to this longer side, and narrower ones are enlarged, so that the text can be read
 LONGEST, _NARROWEST = 1024, 360
@@ -29,13 +26,6 @@ _PADDING, _LINE, _TEXT, _SCALE = 10, 24, 14, 96
 #: brightness of what the network does not see, and share of the color of a heat map
 _UNSEEN, _COLOR = 0.45, 0.55
 _PAGE, _INK, _FAINT, _BAR, _TRACK = "#14161c", "#f2f4f8", "#a3adbd", "#3f7fd9", "#262b36"
-#: inferno at 0, 1/16, ... 1
-_INFERNO = np.array(
-    [(0, 0, 4), (11, 7, 36), (33, 12, 74), (61, 9, 101), (87, 16, 110), (113, 25, 110), (138, 34, 106), (163, 44, 97),
-     (188, 55, 84), (210, 70, 68), (228, 90, 49), (241, 115, 29), (249, 142, 9), (252, 172, 17), (249, 203, 53),
-     (242, 234, 105), (252, 255, 164)],
-    dtype=np.float32,
-)  # fmt: skip
 
 
 def picture_of(image: Picture, transform: EvalTransform) -> Image.Image:
@@ -142,7 +132,7 @@ def with_answer(picture: Image.Image, predictions: Sequence[tuple[str, float]]) 
         _label(draw, (left + 6, top + 2, right - 6), name, f"{100 * probability:.1f} %")
         top += _LINE
     if not shown:
-        draw.text((left, top + 2), "none of its classes", _FAINT, _font())
+        draw.text((left, top + 2), "none of its classes", _FAINT, font(_TEXT))
     return page
 
 
@@ -171,12 +161,6 @@ def with_heat(
     return page
 
 
-def colors(values: np.ndarray) -> np.ndarray:
-    """(...) from 0 to 1 -> (..., 3) float32 from 0 to 255, inferno."""
-    at = np.linspace(0, 1, len(_INFERNO))
-    return np.stack([np.interp(values, at, channel) for channel in _INFERNO.T], axis=-1).astype(np.float32)
-
-
 def _enlarged(picture: Image.Image) -> Image.Image:
     """A small picture by a whole number, so that every pixel is seen."""
     factor = _NARROWEST // max(picture.size)
@@ -196,35 +180,7 @@ def _page(picture: Image.Image, *, lines: int) -> tuple[Image.Image, ImageDraw.I
 def _label(draw: ImageDraw.ImageDraw, place: tuple[int, int, int], name: str, percent: str) -> None:
     """Two texts on one line from left to right, at `place` (left, top, right)."""
     left, top, right = place
-    font = _font()
-    space = right - font.getlength(percent)
-    draw.text((space, top), percent, _INK, font)
-    draw.text((left, top), fitted(name, int(space - left - 10)), _INK, font)
-
-
-def fitted(text: str, space: int) -> str:
-    """`text` on one line of `space` px: what the font lacks as escapes, and cut where it is too long."""
-    font = _font()
-    text = "".join(char if _is_drawn(char) else char.encode("unicode_escape").decode() for char in printable(text))
-    if font.getlength(text) <= space:
-        return text
-    while text and font.getlength(text + "…") > space:
-        text = text[:-1]
-    return text + "…"
-
-
-@lru_cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(_TEXT)
-
-
-@lru_cache(maxsize=4096)
-def _is_drawn(char: str) -> bool:
-    """Whether the font has `char`: of another, all are drawn like U+FFFF, which is no character."""
-    return char.isascii() or _glyph(char) != _glyph("\uffff")
-
-
-def _glyph(char: str) -> bytes:
-    image = Image.new("L", (3 * _TEXT, 3 * _TEXT))
-    ImageDraw.Draw(image).text((_TEXT, _TEXT), char, 255, _font())
-    return image.tobytes()
+    of_label = font(_TEXT)
+    space = right - of_label.getlength(percent)
+    draw.text((space, top), percent, _INK, of_label)
+    draw.text((left, top), fitted(name, int(space - left - 10), _TEXT), _INK, of_label)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from vitcli.data.spreadsheet import cell_of, is_formula
-from vitcli.errors import UsageError, printable
+from vitcli.errors import printable
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,6 @@ class Answer:
 
 
 Write = Callable[[Answer], None]
-
-
-def check_writable(file: Path | None) -> None:
-    """UsageError, before anything is computed, if a result cannot be written to `file`."""
-    if file and (file.is_dir() or not file.parent.is_dir()):
-        reason = "it is a folder" if file.is_dir() else f"there is no folder {file.parent}"
-        raise UsageError(f"cannot write {file}: {reason}")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from vitcli.doctor.finding import Finding
+from vitcli.process import num_cores
 
 GIB = 2**30
 #: decoding processes hand their batches over in shared memory
@@ -27,11 +28,6 @@ def find_machine(folder: Path, cgroup: Path = Path("/sys/fs/cgroup")) -> Iterato
     yield from limits(*(resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE)))
     yield from disk(folder)
     yield from settings(os.environ, num_cores())
-
-
-def num_cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_quota(cgroup: Path) -> float | None:

@@ -4,9 +4,8 @@ import numpy as np
 from PIL import Image
 
 from vitcli.data.contact_sheet import displayed
+from vitcli.data.heat_colors import colors
 
-#: from nothing to the most: the colors of matplotlib's "inferno", which are told apart by everybody and on gray paper
-_RAMP = np.array([(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], dtype=np.float32)
 #: the share of color where the heat is 0, and where it is 1
 _LEAST, _MOST = 0.3, 0.75
 
@@ -21,10 +20,6 @@ def over_picture(pixels: np.ndarray, heat: np.ndarray | None) -> tuple[Image.Ima
     image = displayed(pixels.astype(np.float32) / 255).convert("RGB")
     if heat is None:
         return image, None
-    place = np.clip(heat, 0, 1).astype(np.float32) * (len(_RAMP) - 1)
-    low = np.minimum(place.astype(int), len(_RAMP) - 2)
-    part = (place - low)[..., None]
-    color = (1 - part) * _RAMP[low] + part * _RAMP[low + 1]  # (H, W, 3)
     gray = np.asarray(image.convert("L"), dtype=np.float32)[..., None]
     share = (_LEAST + (_MOST - _LEAST) * np.clip(heat, 0, 1))[..., None]
-    return image, Image.fromarray(((1 - share) * gray + share * color).round().astype(np.uint8))
+    return image, Image.fromarray(((1 - share) * gray + share * colors(heat)).round().astype(np.uint8))

@@ -1,10 +1,12 @@
 """Tables as lines of text that fit a width: columns that matter less are left out, lines never wrap."""
 
+import os
 from dataclasses import dataclass
 
 from rich.cells import cell_len, chop_cells
 
 from vitcli.errors import printable
+from vitcli.terminal import SafeConsole
 
 _GAP = "  "
 #: of a column that is shortened
@@ -23,6 +25,11 @@ class Column:
     @property
     def width(self) -> int:
         return max(map(cell_len, [self.title, *map(printable, self.cells)]))
+
+
+def width_of(console: SafeConsole) -> int | None:
+    """The characters in a line of the terminal; None: it is a file or another program, which takes any."""
+    return console.width if console.is_terminal or os.environ.get("COLUMNS") else None
 
 
 def table_lines(columns: list[Column], width: int | None) -> list[str]:
