@@ -79,7 +79,7 @@ class Reporter:
                 self.note(text)
 
     def start(self, total_steps: int, done_steps: int, *, text: str = "") -> None:
-        """Begin the progress display; a terminal gets a live bar with `text` behind it, anything else gets lines."""
+        """Begin the progress display; a terminal gets a live bar followed by `text`, anything else gets lines."""
         if self.enabled and self.console.is_terminal:
             self.bars = show_bars(self.console, stay=True)
             self.task_id = self.bars.begin("training", total_steps, completed=done_steps, text=text)

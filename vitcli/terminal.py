@@ -144,7 +144,7 @@ def _spinner(task: Task, console: Console) -> RenderableType:
 
 
 def _bar(task: Task, console: Console) -> RenderableType:
-    """The text of a task stands behind its bar, or where it does not fit, in a line of its own."""
+    """The text of a task is shown after its bar or, where it does not fit, on a line of its own."""
     text = Text(task.fields["text"], no_wrap=True, overflow="ellipsis")
     done = f"{task.percentage:.0f} %" if text else f"{int(task.completed):,}/{int(task.total or 0):,}"
     left = "" if task.time_remaining is None else f"left {_clock(task.time_remaining)}"

@@ -237,7 +237,7 @@ def test_rm(said: Said, two_runs: Path, tmp_path: Path):
     outside.mkdir()
     (outside / "cat.png").touch()
     (two_runs / "own" / "data").symlink_to(outside)
-    assert said("runs", "rm", "own", code=2)[0].startswith("error: removing runs needs a yes")
+    assert said("runs", "rm", "own", code=2)[0].startswith("error: removing runs must be confirmed")
     assert said("runs", "rm", "own", "own", "--yes") == ["removed runs/own, 3.00 GB"]
     assert not (two_runs / "own").exists()
     assert (outside / "cat.png").exists()

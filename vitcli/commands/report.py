@@ -17,6 +17,7 @@ from vitcli.evaluators.answers import ImageAnswers
 from vitcli.log import Reporter, relative
 from vitcli.recipe.load import Recipe, load_recipe
 from vitcli.report.evaluated_network import EvaluatedNetwork, change_since
+from vitcli.report.in_words import size
 from vitcli.report.mistakes import worst_page
 from vitcli.report.one_run import report_of_one
 from vitcli.report.run_folders import is_run
@@ -74,7 +75,7 @@ def write_report(
     else:
         text, said = report_of_several(records, networks, kind), f"{len(networks)} {kind}"
     write_page(out, text)
-    reporter.say(f"wrote {relative(out)}: {said}, {len(text.encode()) / 1e6:.1f} MB")
+    reporter.say(f"wrote {relative(out)}: {said}, {size(len(text.encode()))}")
 
 
 def run_of(recipe: Recipe) -> RunRecord | None:
@@ -157,7 +158,7 @@ def _evaluated(
 
 
 def _part(evaluation: Evaluation, num_images: int | None) -> Evaluation:
-    """The same evaluation of so many images, evenly spread; None, or more than there are: of all."""
+    """The same evaluation, of at most `num_images` images that are evenly spread over the split; None: of all."""
     val = evaluation.val
     if val is None or num_images is None or num_images >= len(val):
         return evaluation

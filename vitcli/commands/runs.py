@@ -91,7 +91,7 @@ def _check_unused(path: Path) -> None:
 
 def _agreed(console: SafeConsole, runs: list[RunRecord], total: str) -> bool:
     if not sys.stdin.isatty():
-        raise UsageError("removing runs needs a yes, and there is no terminal to ask on", help="add --yes")
+        raise UsageError("removing runs must be confirmed, and there is no terminal to ask on", help="add --yes")
     for run in runs:
         console.print(f"{escape(str(run.path))}  {run.status}, {in_words.size(run.num_bytes)}")
     console.print(f"remove {'this run' if len(runs) == 1 else f'these {len(runs)} runs'} ({total})? [y/N] ", end="")

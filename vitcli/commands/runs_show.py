@@ -74,7 +74,8 @@ def _summary(run: RunRecord) -> list[str]:
 def _data(run: RunRecord) -> str:
     """`imagefolder DIR: 256 + 355 images, 10 classes`."""
     splits = [run.data.get(split) for split in ("train", "val")]
-    counts = [split.get("num_images", "?") if isinstance(split, dict) else 0 for split in splits]
+    found = [split.get("num_images") if isinstance(split, dict) else 0 for split in splits]
+    counts = [f"{number:,}" if isinstance(number, int) else "?" for number in found]
     classes = run.data.get("class_names")
     labels = f"{len(classes)} classes" if isinstance(classes, list) else "no labels"
     images = f"{counts[0]} + {counts[1]} images, {labels}" if run.data else "not known"

@@ -35,7 +35,7 @@ def calibration_section(answers: ImageAnswers, temperature: float = 1.0) -> Sect
         rows.append(("temperature", f"{temperature:.3f}, as stored; without it, ECE is {100 * of_before:.2f} %"))
     note = "accuracy in %, over the mean probability of the images in a bin; areas are numbers of images"
     section.parts.append(
-        grid([figure(chart, "Reliability", note, kind="square"), facts(rows, caption="Calibration")], "beside")
+        grid([figure(chart, "Reliability", note, kind="square"), facts(rows, caption="Calibration")], "columns")
     )
     return section
 

@@ -88,7 +88,7 @@ def confusion_section(answers: ImageAnswers) -> Section:
     title = f"The {len(pairs)} most frequent confusions"
     pair_table = tag("div", tag("h3", title), _pair_table(pairs, matrix, answers.class_names, title))
     shown = [_matrix_table(matrix, answers.class_names)] if len(matrix) <= MOST_CLASSES else []
-    section.parts.append(grid([*shown, pair_table], "beside"))
+    section.parts.append(grid([*shown, pair_table], "columns"))
     return section
 
 
