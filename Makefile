@@ -33,8 +33,11 @@ quickstart: $(VENV)/.installed  ## train FastViT-T8 on the embedded digits, vali
 	echo "  vitcli train -c finetune --data_dir PHOTOS --ckpt_path FILE   your photographs, from given weights" && \
 	echo "  vitcli validate --ckpt_path $$run --fold full"
 
+# one worker more than cores, four at most: the tests of whole runs wait for half of their time
+WORKERS := $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$(( cores < 4 ? cores + 1 : 4 )))
+
 test: setup  ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not soak" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not soak" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 soak: setup  ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak

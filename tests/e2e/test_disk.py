@@ -123,10 +123,12 @@ def test_deleted_in_the_middle(on_disk, policy: str):
 
 @pytest.mark.parametrize("kind", ["file", "no_folder", "long"])
 def test_where_no_run_can_be(tmp_path: Path, vitcli, kind: str):
-    """Refused before the data is read: the folder of images does not exist either."""
+    """Refused before the data is read: the folders of images are empty, too."""
+    for split in ("train", "val"):
+        (tmp_path / "empty" / split / "cat").mkdir(parents=True)
     place = {"file": tmp_path / "file" / "run", "no_folder": Path("/proc/run"), "long": tmp_path / ("x" * 300)}[kind]
     (tmp_path / "file").write_text("")
-    done = vitcli("train", *options(TINY | {"run_dir": place, "dataset": "imagefolder", "data_dir": tmp_path / "none"}))
+    done = vitcli("train", *options(TINY | {"run_dir": place, "dataset": "imagefolder", "data_dir": tmp_path / "empty"}))
     assert done.returncode == 2, done.stderr
     assert "cannot write to" in done.stderr
     assert "--run_dir" in done.stderr
