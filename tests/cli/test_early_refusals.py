@@ -24,6 +24,9 @@ from tests.support.commands import environment
         (["export", "/nowhere", "--to", "onnx", "-o", "new"], "/nowhere does not exist"),
         (["export", "/", "--to", "onxx", "-o", "new"], "there is no format 'onxx'"),
         (["export", "/", "--to", "onnx", "-o", "/tmp"], "/tmp exists"),
+        (["export", "/", "--to", "fused", "-o", "/tmp"], "/tmp exists"),
+        (["export", "/", "--to", "executorch", "--precision", "fp17", "-o", "new"], "has no fp17"),
+        (["predict", "/nowhere", "x.jpg"], "/nowhere does not exist"),
     ],
     ids=lambda x: x if isinstance(x, str) else x[0],
 )

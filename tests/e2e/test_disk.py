@@ -128,7 +128,9 @@ def test_where_no_run_can_be(tmp_path: Path, vitcli, kind: str):
         (tmp_path / "empty" / split / "cat").mkdir(parents=True)
     place = {"file": tmp_path / "file" / "run", "no_folder": Path("/proc/run"), "long": tmp_path / ("x" * 300)}[kind]
     (tmp_path / "file").write_text("")
-    done = vitcli("train", *options(TINY | {"run_dir": place, "dataset": "imagefolder", "data_dir": tmp_path / "empty"}))
+    done = vitcli(
+        "train", *options(TINY | {"run_dir": place, "dataset": "imagefolder", "data_dir": tmp_path / "empty"})
+    )
     assert done.returncode == 2, done.stderr
     assert "cannot write to" in done.stderr
     assert "--run_dir" in done.stderr

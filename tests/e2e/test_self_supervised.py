@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from tests.report.pages import read_page
 from tests.support.commands import options
 
 NETWORK = options({
@@ -63,9 +64,13 @@ def test_class_folders_measure_the_features(tmp_path: Path, image_folder: Path, 
     assert done.returncode == 0, done.stderr
     assert "best knn_top1" in done.stdout
     assert "probe_top1" in done.stdout
-    measured = vitcli("validate", "--ckpt_path", "run", "--evaluate", "knn,linear_probe", "--json", "found.json")
+    words = "--evaluate", "knn,linear_probe", "--json", "found.json", "--report", "page.html"
+    measured = vitcli("validate", "--ckpt_path", "run", *words)
     assert measured.returncode == 0, measured.stderr
     found = json.loads((tmp_path / "found.json").read_text())
+    page = read_page((tmp_path / "page.html").read_text())
+    assert f"{found['knn_top1']:.2f} % kNN top-1" in page.text
+    assert "Worst images" not in page.text, "which of them are right is not known"
     assert found["num_images"] == found["linear_num_images"] == 12
     refused(vitcli("validate", "--ckpt_path", "run", "--evaluate", "top1"), 2, "has no classifier")
     refused(vitcli("validate", "--ckpt_path", "run", "--eval_crops", 5), 2, "--eval_crops has no effect on knn")

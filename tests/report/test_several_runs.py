@@ -1,6 +1,7 @@
 """The report of several runs: its tests are scipy's, repetitions are found, other things are not compared."""
 
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import nn
 from tests.report.answers import made_up
 from tests.report.pages import Page, read_page
 from tests.support.run_folders import write_run
+from vitcli.data.datasets import build_split
 from vitcli.evaluators.answers import ImageAnswers
 from vitcli.recipe.load import load_recipe
 from vitcli.report.chance import shown_p
@@ -25,6 +27,32 @@ def evaluation_of(answers: ImageAnswers) -> EvaluatedNetwork:
     top1 = 100 * float(answers.correct.mean())
     recipe = load_recipe(dataset="digits")
     return EvaluatedNetwork(recipe, nn.Identity(), "weights", NAMES, answers=answers, numbers={"top1": top1})
+
+
+def test_images_that_only_one_gets_right():
+    """Twelve at most, the largest differences first; each with both answers and the truth."""
+    first, second = made_up(200, NAMES, 0), made_up(200, NAMES, 1)
+    images = build_split(load_recipe(dataset="digits").dataset, "val")
+    found = read_page(
+        report_of_several([None, None], [replace(evaluation_of(one), images=images) for one in (first, second)])
+    )
+    gaps = {
+        index: abs(first.target_probability[index] - second.target_probability[index])
+        for index in range(200)
+        if first.correct[index] != second.correct[index]
+    }
+    wanted = sorted(gaps, key=lambda index: -gaps[index])[:12]
+    described = [attributes["alt"] or "" for tag, attributes in found.elements if tag == "img"]
+    assert [text.partition(":")[0] for text in described] == [f"{index:05}.jpg" for index in wanted]
+    index, names = wanted[0], [NAMES[one.predicted[wanted[0]]] for one in (first, second)]
+    assert described[0].endswith(f"{NAMES[first.targets[index]]}, taken for {names[0]} and {names[1]}")
+    assert f"{len(gaps)} images are answered correctly by one of the two only" in found.text
+
+
+def test_no_images_where_three_are_compared():
+    answers = [made_up(60, NAMES, seed) for seed in range(3)]
+    found = read_page(report_of_several([None] * 3, [evaluation_of(one) for one in answers]))
+    assert "Changed images" not in found.text
 
 
 def pages_of(tmp_path: Path, seeds: dict[str, ImageAnswers | None], **keys: object) -> Page:

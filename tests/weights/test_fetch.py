@@ -16,7 +16,8 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from vitcli.errors import DataError, UsageError
-from vitcli.weights.fetch import _check_hub, cache_dir, fetch, is_remote
+from vitcli.weights.address import is_remote
+from vitcli.weights.fetch import _check_hub, cache_dir, fetch
 from vitcli.weights.read import read_weights
 
 COMMIT = "0123456789" * 4

@@ -2,41 +2,82 @@
 
 import os
 import sys
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.main import get_group
 
-from vitcli.cli.data import data_app
-from vitcli.cli.deployment import deployment_app
-from vitcli.cli.doctor import doctor_app
-from vitcli.cli.models import models_app
-from vitcli.cli.recipes import recipes_app
-from vitcli.cli.report import report_app
-from vitcli.cli.runs import runs_app
-from vitcli.cli.training import training_app
-from vitcli.cli.weights import weights_app
+from vitcli.cli.help import Commands, SectionedGroup
 from vitcli.errors import UsageError, VitcliError, show, show_brief, show_traceback
 from vitcli.output import OptionalOutput, Output
 from vitcli.process import end_at_once, end_with_torchrun
 from vitcli.slurm import torchrun_variables
 
-app = typer.Typer(
+#: each command, or group of commands: its file in this folder, and what its help begins with
+COMMANDS = {
+    "train": ("training", "Train a model, or continue a run."),
+    "validate": ("training", "Measure the accuracy of a checkpoint or an exported network on the validation split."),
+    "embed": ("training", "Write the features of every image in a folder to one file, with names and labels."),
+    "export": ("deployment", "Export a network to another runtime, and verify that it computes the same."),
+    "predict": (
+        "deployment",
+        "Print the most probable classes of images; with task multilabel those that each image has, or none.",
+    ),
+    "bench": ("deployment", "Measure speed and memory on this machine."),
+    "report": (
+        "report",
+        "Write one HTML page that says what a run is worth: result, curves, classes, mistakes, calibration, recipe.",
+    ),
+    "doctor": (
+        "doctor",
+        "Check this installation and this machine: versions, devices, memory, disk, limits, known traps.",
+    ),
+    "data": ("data", "Look at a data set before training, split it, or pack it."),
+    "recipes": ("recipes", "List, show, copy, check and compare recipes."),
+    "runs": ("runs", "List, show, compare and remove runs."),
+    "models": ("models", "List and describe architectures."),
+    "weights": ("weights", "Describe weights, and convert them for other projects."),
+}
+
+
+class _Files(Mapping[str, Any]):
+    """The commands by name. A file is imported when one of its commands is used: the schema alone takes 0.3 s."""
+
+    def __getitem__(self, name: str) -> Any:
+        file, _ = COMMANDS[name]
+        group = get_group(getattr(import_module(f"vitcli.cli.{file}"), f"{file}_app"))
+        return group.commands.get(name, group)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class _Program(SectionedGroup):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = _Files()  # pyright: ignore[reportAttributeAccessIssue]  # nobody adds to them
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def purposes(self) -> Iterator[tuple[str, str]]:
+        for name, (_, purpose) in COMMANDS.items():
+            yield name, purpose
+
+
+app = Commands(
+    cls=_Program,
     name="vitcli",
     help="Train, validate and deploy vision transformers from YAML recipes.",
     no_args_is_help=True,
-    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(training_app)
-app.add_typer(deployment_app)
-app.add_typer(report_app)
-app.add_typer(doctor_app)
-app.add_typer(data_app, name="data")
-app.add_typer(recipes_app, name="recipes")
-app.add_typer(runs_app, name="runs")
-app.add_typer(models_app, name="models")
-app.add_typer(weights_app, name="weights")
 
 
 def _show_version(wanted: bool) -> None:
@@ -61,6 +102,7 @@ def main(words: list[str] | None = None) -> None:
     sys.excepthook = show_traceback
     end_with_torchrun()
     os.environ.update(torchrun_variables(os.environ))
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for them takes 0.1 s; the schema needs none
     streams: tuple[Any, Any] = Output(sys.stdout), OptionalOutput(sys.stderr)
     sys.stdout, sys.stderr = streams
     try:

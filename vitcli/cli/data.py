@@ -3,17 +3,17 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from typer import Argument, Context, Option, Typer
+from typer import Argument, Context, Option
 
-from vitcli.cli.help import SectionedCommand
+from vitcli.cli.help import Commands
 from vitcli.cli.options import COLLECT_UNKNOWN, ConfigOption, JsonOption, PluginOption
 from vitcli.cli.recipe_keys import PREVIEW_KEYS, with_keys, with_recipe_keys
 from vitcli.recipe.load import Recipe, load_recipe
 
-data_app = Typer(no_args_is_help=True, help="Look at a data set before training, split it, or pack it.")
+data_app = Commands(no_args_is_help=True, help="Look at a data set before training, split it, or pack it.")
 
 
-@data_app.command("show", cls=SectionedCommand)
+@data_app.command("show")
 @with_keys(
     "dataset", "train_split", "val_split", "val_labels", "val_ratio", "val_fold", "split_seed", "group_by",
     "label_separator", "class_names", "class_order", "max_image_pixels",
@@ -31,7 +31,7 @@ def data_show(
     data.show(recipe.changed(data_dir=data_dir) if data_dir else recipe, json)
 
 
-@data_app.command("split", cls=SectionedCommand)
+@data_app.command("split")
 @with_keys(
     "dataset", "train_split", "val_ratio", "val_fold", "split_seed", "group_by", "class_names", "max_image_pixels",
 )  # fmt: skip
@@ -52,7 +52,7 @@ def data_split(
     data_split.split(recipe.changed(data_dir=data_dir), out, test_ratio)
 
 
-@data_app.command("pack", cls=SectionedCommand)
+@data_app.command("pack")
 @with_keys(
     "dataset", "train_split", "val_split", "val_labels", "val_ratio", "val_fold", "split_seed", "group_by",
     "label_separator", "class_names", "class_order", "max_image_pixels", "on_bad_image",
@@ -83,7 +83,7 @@ def data_pack(
     pack_splits(recipe.changed(data_dir=data_dir), out, packing, on_bad_image=recipe.dataset.on_bad_image)
 
 
-@data_app.command("preview", cls=SectionedCommand, context_settings=COLLECT_UNKNOWN)
+@data_app.command("preview", context_settings=COLLECT_UNKNOWN)
 @with_recipe_keys(*PREVIEW_KEYS)
 def data_preview(
     ctx: Context,

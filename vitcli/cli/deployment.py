@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from typer import Argument, BadParameter, Context, Option, Typer
+from typer import Argument, BadParameter, Context, Option
 
-from vitcli.cli.help import SectionedCommand
+from vitcli.cli.help import Commands
 from vitcli.cli.options import ANY_SOURCE, LOADING, JsonOption, PluginOption, SourceArgument
 from vitcli.cli.recipe_keys import with_keys
 from vitcli.deploy.formats import formats
@@ -13,8 +13,8 @@ from vitcli.errors import UsageError
 from vitcli.recipe.load import Recipe
 from vitcli.terminal import phase
 
-deployment_app = Typer()
-bench_app = Typer(no_args_is_help=True, help="Measure speed and memory on this machine.")
+deployment_app = Commands()
+bench_app = Commands(no_args_is_help=True, help="Measure speed and memory on this machine.")
 deployment_app.add_typer(bench_app, name="bench")
 
 
@@ -29,7 +29,7 @@ _DESCRIPTION = (
 _INPUTS = "pixels: uint8 (B, H, W, C) in, probabilities out. normalized: float32 (B, C, H, W) in, logits out."
 
 
-@deployment_app.command(cls=SectionedCommand)
+@deployment_app.command()
 @with_keys(*_DESCRIPTION)
 def export(
     ctx: Context,
@@ -78,13 +78,14 @@ def export(
     """
     of_fused = "source", "to", "out", "fold", "plugin", *recipe.origins
     _refuse_others(ctx, *(of_fused if to == "fused" else (name for name in ctx.params if name != "fold")))
-    _refuse_early(source, to, out)
-    with phase(LOADING):
-        from vitcli.commands import export as story
-        from vitcli.deploy.plan import ExportPlan
+    _refuse_early(source, out)
     if to == "fused":
-        story.export_fused(source, out, fold=fold, recipe=recipe)
+        with phase(LOADING):
+            from vitcli.commands.export import export_fused
+        export_fused(source, out, fold=fold, recipe=recipe)
         return
+    from vitcli.deploy.plan import ExportPlan, check_plan
+
     plan = ExportPlan(
         to=to,
         precision=precision,
@@ -97,18 +98,18 @@ def export(
         num_calibration=num_calibration,
         accept=accept,
     )
-    story.export(source, out, plan, recipe=recipe)
+    check_plan(plan)
+    with phase(LOADING):
+        from vitcli.commands.export import export as run
+    run(source, out, plan, recipe=recipe)
 
 
-def _refuse_early(source: str, to: str, out: Path) -> None:
+def _refuse_early(source: str, out: Path) -> None:
     """What can be refused before PyTorch is imported, which takes seconds."""
     from vitcli.deploy.artifact import check_is_new
-    from vitcli.deploy.formats import check_format_name
-    from vitcli.weights.fetch import check_there
+    from vitcli.weights.address import check_there
 
-    if to != "fused":
-        check_format_name(to)
-        check_is_new(out)
+    check_is_new(out)
     check_there(source)
 
 
@@ -119,7 +120,7 @@ def _refuse_others(ctx: Context, *allowed: str) -> None:
         raise UsageError(f"{', '.join(others)} has no effect with --to {ctx.params['to']}", help="remove it")
 
 
-@deployment_app.command(cls=SectionedCommand)
+@deployment_app.command()
 @with_keys(*_DESCRIPTION, "max_image_pixels")
 def predict(
     source: Annotated[str, Argument(metavar="SOURCE", help=ANY_SOURCE)],
@@ -179,6 +180,9 @@ def predict(
 
     `vitcli predict exported photo.jpg` is enough: class names and preprocessing are stored with the network.
     """
+    from vitcli.weights.address import check_there
+
+    check_there(source)
     from vitcli.commands.predict import predict as run
 
     run(
@@ -227,7 +231,7 @@ def bench_infer(
     run(items, batches=counts[0], threads=counts[1], rounds=rounds, seconds=seconds, img_size=img_size, json_file=json)
 
 
-@bench_app.command("data", cls=SectionedCommand)
+@bench_app.command("data")
 @with_keys(
     "dataset", "train_split", "image_resize", "in_channels", "train_crop", "decode", "scale", "ratio", "hflip", "vflip",
     "color_jitter", "interpolation", "auto_augment", "max_image_pixels",

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
-from typer import Option, Typer
+from typer import Option
 
+from vitcli.cli.help import Commands
 from vitcli.cli.options import JsonOption
 
-doctor_app = Typer()
+doctor_app = Commands()
 
 
 @doctor_app.command()

@@ -2,12 +2,13 @@
 
 from typing import Annotated
 
-from typer import Argument, Option, Typer
+from typer import Argument, Option
 
+from vitcli.cli.help import Commands
 from vitcli.cli.options import PluginOption
 from vitcli.commands import models
 
-models_app = Typer(no_args_is_help=True, help="List and describe architectures.")
+models_app = Commands(no_args_is_help=True, help="List and describe architectures.")
 
 
 @models_app.command("ls")

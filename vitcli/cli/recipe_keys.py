@@ -6,20 +6,36 @@ from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any
 
-from typer import Argument, Option
+from typer import Argument, Exit, Option
 
-from vitcli.cli.help import key_help, show_all
 from vitcli.cli.options import ANY_SOURCE, PluginOption, unknown_options
 from vitcli.errors import UsageError
 from vitcli.recipe.describe import help_of, metavar
 from vitcli.recipe.load import load_recipe
-from vitcli.recipe.schema import SECTION_OF
+from vitcli.recipe.schema import SECTION_OF, default
+from vitcli.recipe.write import yaml_value
+
+
+def _show_all(ctx: Any, wanted: bool) -> None:
+    """The callback of `--help_all`: every option, the recipe keys by their sections, and the end of the program."""
+    if not wanted:
+        return
+    parameters = ctx.command.params
+    for parameter in parameters:
+        if parameter.name in SECTION_OF:
+            parameter.hidden, parameter.rich_help_panel = False, SECTION_OF[parameter.name]
+            parameter.help = _key_help(parameter.name)
+    place = {name: number for number, name in enumerate(SECTION_OF, start=1)}
+    parameters.sort(key=lambda parameter: place.get(parameter.name, 0))
+    ctx.get_help()
+    raise Exit
+
 
 #: the words that belong to no option, for a command that accepts one or two
 _Words = Annotated[list[str] | None, Argument(metavar="[SOURCE] [SOURCE]", help=f"{ANY_SOURCE} Two are compared.")]
 _HelpAll = Annotated[
     bool,
-    Option("--help_all", is_eager=True, callback=show_all, help=f"Show all {len(SECTION_OF)} recipe keys and exit."),
+    Option("--help_all", is_eager=True, callback=_show_all, help=f"Show all {len(SECTION_OF)} recipe keys and exit."),
 ]
 
 
@@ -63,7 +79,7 @@ def _with_recipe_keys(command: Callable[..., None], common: tuple[str, ...]) -> 
     parameters.append(_parameter("help_all", _HelpAll, default=False))
     keys = [name for name in SECTION_OF if name not in own.parameters]
     for name in (*common, *(name for name in keys if name not in common)):
-        shown: dict[str, Any] = {"help": key_help(name, short=True)} if name in common else {"hidden": True}
+        shown: dict[str, Any] = {"help": _key_help(name, short=True)} if name in common else {"hidden": True}
         option = Option(
             f"--{name}", metavar=metavar(name), rich_help_panel="Common recipe keys", show_default=False, **shown
         )
@@ -99,6 +115,18 @@ def with_keys(*names: str) -> Callable[[Callable[..., None]], Callable[..., None
         return _shown_as(command, run, own.replace(parameters=parameters))
 
     return decorate
+
+
+def _key_help(name: str, *, short: bool = False) -> str:
+    """What `--help` says of a recipe key: its text, or the first sentence of it, and its default."""
+    value, text = default(name), help_of(name)
+    if short:
+        first, *others = text.replace(". ", ".\n").split("\n")
+        text = " ".join([first, *(sentence for sentence in others if sentence.startswith("Default:"))])
+    if value is not None:
+        shown = value if isinstance(value, str) else yaml_value(list(value) if isinstance(value, tuple) else value)
+        text += f" [default: {shown}]"
+    return text
 
 
 def _shown_as(

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Context, Typer
+from typer import Argument, Context
 
+from vitcli.cli.help import Commands
 from vitcli.cli.options import COLLECT_UNKNOWN, PluginOption, unknown_options
 from vitcli.commands import recipes
 
-recipes_app = Typer(no_args_is_help=True, help="List, show, copy, check and compare recipes.")
+recipes_app = Commands(no_args_is_help=True, help="List, show, copy, check and compare recipes.")
 _Recipe = Annotated[str, Argument(metavar="RECIPE", help="YAML file, name of a shipped recipe, or folder of a run.")]
 
 

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option, Typer
+from typer import Argument, Option
 
+from vitcli.cli.help import Commands
 from vitcli.cli.options import PluginOption
 from vitcli.cli.recipe_keys import with_keys
 from vitcli.recipe.load import Recipe
 
-report_app = Typer()
+report_app = Commands()
 
 
 @report_app.command()

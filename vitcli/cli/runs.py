@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from typer import Argument, Option, Typer
+from typer import Argument, Option
 
+from vitcli.cli.help import Commands
 from vitcli.cli.options import JsonOption, PluginOption
 
-runs_app = Typer(no_args_is_help=True, help="List, show, compare and remove runs.")
+runs_app = Commands(no_args_is_help=True, help="List, show, compare and remove runs.")
 _RUN = "Folder of a run, or its name in runs/."
 
 

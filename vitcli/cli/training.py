@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from typer import Argument, Context, Option, Typer
+from typer import Argument, Context, Option
 
-from vitcli.cli.help import SectionedCommand
+from vitcli.cli.help import Commands
 from vitcli.cli.options import (
     COLLECT_UNKNOWN,
     LOADING,
@@ -19,10 +19,10 @@ from vitcli.errors import UsageError
 from vitcli.recipe.load import Recipe, load_recipe
 from vitcli.terminal import phase
 
-training_app = Typer()
+training_app = Commands()
 
 
-@training_app.command(cls=SectionedCommand, context_settings=COLLECT_UNKNOWN)
+@training_app.command(context_settings=COLLECT_UNKNOWN)
 @with_recipe_keys(*TRAIN_KEYS)
 def train(
     ctx: Context,
@@ -74,7 +74,7 @@ def _refuse_early(recipe: Recipe) -> None:
 
 def _check_there(*sources: str | None) -> None:
     """Refuse a wrong path before PyTorch is imported, which takes seconds."""
-    from vitcli.weights.fetch import check_there
+    from vitcli.weights.address import check_there
 
     for source in filter(None, sources):
         check_there(source)
@@ -97,7 +97,7 @@ def _recipe(config: str | None, keys: dict[str, str]) -> Recipe:
     return load_recipe(config, keys)
 
 
-@training_app.command(cls=SectionedCommand, context_settings=COLLECT_UNKNOWN)
+@training_app.command(context_settings=COLLECT_UNKNOWN)
 @with_recipe_keys(*VALIDATE_KEYS)
 def validate(
     ctx: Context,
@@ -171,7 +171,7 @@ def validate(
     )
 
 
-@training_app.command(cls=SectionedCommand)
+@training_app.command()
 @with_keys("use_ema")
 def embed(
     source: SourceArgument,

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from typer import Option, Typer
+from typer import Option
 
-from vitcli.cli.help import SectionedCommand
+from vitcli.cli.help import Commands
 from vitcli.cli.options import PluginOption, SourceArgument
 from vitcli.cli.recipe_keys import with_keys
 from vitcli.recipe.load import Recipe
 
-weights_app = Typer(no_args_is_help=True, help="Describe weights, and convert them for other projects.")
+weights_app = Commands(no_args_is_help=True, help="Describe weights, and convert them for other projects.")
 
 
 @weights_app.command("show")
@@ -21,7 +21,7 @@ def weights_show(source: SourceArgument, plugin: PluginOption = None) -> None:
     weights.show(source)
 
 
-@weights_app.command("convert", cls=SectionedCommand)
+@weights_app.command("convert")
 @with_keys("use_ema")
 def weights_convert(
     source: SourceArgument,

@@ -10,7 +10,7 @@ from vitcli.deploy.comparison_images import ComparisonImages
 from vitcli.deploy.formats import open_format
 from vitcli.deploy.gate import MAX_DROP, Verdict
 from vitcli.deploy.job import ExportJob
-from vitcli.deploy.plan import ExportPlan, checked
+from vitcli.deploy.plan import ExportPlan, check_plan
 from vitcli.errors import UsageError
 from vitcli.layers.reparam import reparameterize
 from vitcli.log import SafeConsole, phase
@@ -34,8 +34,9 @@ def export(source: str | Path, out: Path, plan: ExportPlan, *, recipe: Recipe | 
             tolerance, and then nothing is written, unless `plan.accept`.
         DataError, WeightsError: as for `vitcli validate`.
     """
+    check_plan(plan)
     form = open_format(plan.to, to="export")
-    plan = checked(plan, form)
+    plan = replace(plan, batch=form.BATCH or plan.batch)
     with NewArtifact(out) as new:
         with phase("loading the network"):
             opened = open_model(source, recipe=recipe)

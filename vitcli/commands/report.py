@@ -86,10 +86,9 @@ def run_of(recipe: Recipe) -> RunRecord | None:
 
 def answered(evaluation: Evaluation, measured: Measured) -> EvaluatedNetwork:
     """What a report shows of a network that was evaluated; of a run, whether its validation images are others now."""
-    assert evaluation.val is not None
     notes, record = [*evaluation.notes], run_of(evaluation.subject.recipe)
     then = record.data.get("val") if record else None
-    if changed := change_since(evaluation.val, then if isinstance(then, dict) else None):
+    if evaluation.val and (changed := change_since(evaluation.val, then if isinstance(then, dict) else None)):
         notes.append(changed)
     if evaluation.crops:
         notes.append(f"each image is classified by the average of {evaluation.crops.num_crops} crops")

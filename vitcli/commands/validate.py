@@ -82,8 +82,6 @@ def validate(
         evaluations = [prepared(open_subject(one, fold, world.device, kept), crops, world) for one in recipes]
         for evaluation in evaluations:
             reporter.notes(evaluation.subject.notes, evaluation.notes)
-            if report:
-                evaluation.check_answers("--report")
         if compare_with is not None:
             found = _compare(evaluations[0], evaluations[1], reporter, predictions)
         elif temperature == "fit":
@@ -133,7 +131,7 @@ def _measure(evaluation: Evaluation, raw: Evaluation | None, reporter: Reporter,
     reporter.table("validation", rows)
     if answers and predictions and evaluation.world.is_main:
         write_answers(predictions, answers)
-    return _Found(found.numbers, facts, [answered(evaluation, found)] if answers else [])
+    return _Found(found.numbers, facts, [answered(evaluation, found)])
 
 
 def _compare(first: Evaluation, second: Evaluation, reporter: Reporter, predictions: Path | None) -> _Found:
@@ -149,7 +147,7 @@ def _compare(first: Evaluation, second: Evaluation, reporter: Reporter, predicti
     answers = [one.answers for one in found if isinstance(one.answers, ImageAnswers)]
     comparison = compared(*answers)
     assert comparison is not None
-    reporter.table("comparison", comparison.rows())
+    reporter.table("comparison", comparison.rows(written=predictions is not None))
     if predictions and first.world.is_main:
         write_two_answers(predictions, comparison.first, comparison.second)
     numbers = comparison.as_dict()

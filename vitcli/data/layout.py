@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from vitcli.data.class_names import class_name, in_natural_order, read_class_names
+from vitcli.data.data_dir import LAYOUT
 from vitcli.data.file_kinds import kinds_of_files
 from vitcli.data.find_images import tally
 from vitcli.data.image_formats import SUFFIXES, named_like_image
@@ -29,7 +30,6 @@ from vitcli.recipe.schema import Dataset
 
 #: class name -> paths of its images, or without labels the paths alone
 Classes = dict[str, list[str]] | list[str]
-LAYOUT = "the layout is <data_dir>/<split>/<class>/<image>, for example data/train/cat/1.jpg and data/val/cat/2.jpg"
 
 
 class Tree(ABC):

@@ -23,7 +23,7 @@ from vitcli.deploy.timing import by_turns
 from vitcli.errors import UsageError, VitcliError
 from vitcli.image_size import ImageSize, height_and_width
 from vitcli.recipe.plugins import use_plugin
-from vitcli.weights.fetch import is_remote
+from vitcli.weights.address import is_remote
 
 #: thread pools keep spinning after their last work (ONNX Runtime's for about 60 ms); after this time those of the
 #: other workers are idle

@@ -1,12 +1,10 @@
 """What an export is asked for, and what is refused before any work begins."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
-from vitcli.deploy.formats import Format, need
+from vitcli.deploy.formats import need, open_format
 from vitcli.errors import UsageError
 
 
@@ -31,8 +29,9 @@ class ExportPlan:
         return self.input == "pixels"
 
 
-def checked(plan: ExportPlan, form: Format) -> ExportPlan:
-    """The plan with what the format fixes; UsageError if the format or this machine cannot do it."""
+def check_plan(plan: ExportPlan) -> None:
+    """UsageError if there is no such format, or if the format or this machine cannot do what the plan says."""
+    form = open_format(plan.to, to="export")
     if plan.precision not in form.PRECISIONS:
         help = f"--precision is one of {', '.join(form.PRECISIONS)}"
         raise UsageError(f"the format {plan.to} has no {plan.precision}", help=help)
@@ -42,9 +41,14 @@ def checked(plan: ExportPlan, form: Format) -> ExportPlan:
         raise UsageError("static int8 is for CPUs", help="on a GPU use bf16 or fp16")
     if plan.device not in form.DEVICES:
         raise UsageError(f"{plan.to} is exported on the CPU, wherever it will run", help="remove --device")
-    if plan.device == "cuda" and not torch.cuda.is_available():
+    if plan.device == "cuda" and not _has_gpu():
         help = "export on the kind of machine that will run the network"
         raise UsageError("--device cuda: this machine has no GPU", help=help)
     if form.BATCH and plan.batch not in (None, form.BATCH):
         raise UsageError(f"the format {plan.to} takes {form.BATCH} image at a time", help="remove --batch")
-    return replace(plan, batch=form.BATCH or plan.batch)
+
+
+def _has_gpu() -> bool:
+    import torch  # not above: a wrong plan is refused before it is imported, which takes seconds
+
+    return torch.cuda.is_available()

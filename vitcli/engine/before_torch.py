@@ -3,13 +3,13 @@
 import os
 from pathlib import Path
 
+from vitcli.data.data_dir import check_data_dir
 from vitcli.data.file_kinds import kind_of_file
-from vitcli.data.sources.folder import check_data_dir
 from vitcli.engine import run_dir
 from vitcli.errors import ResumeError, UsageError
 from vitcli.recipe.load import Recipe
+from vitcli.weights.address import check_there
 from vitcli.weights.checkpoint_folders import checkpoints
-from vitcli.weights.fetch import check_there
 
 NOTHING_CHANGED = "nothing was changed; start a new run"
 

@@ -11,7 +11,7 @@ from vitcli.errors import RecipeError, UsageError
 from vitcli.recipe import check
 from vitcli.recipe.load import Recipe
 from vitcli.slurm import num_unused_tasks
-from vitcli.weights.fetch import is_remote
+from vitcli.weights.address import is_remote
 
 
 def check_launch(recipe: Recipe) -> list[str]:

@@ -26,8 +26,8 @@ from vitcli.networks.classes import NamedBy
 from vitcli.networks.precedence import settled
 from vitcli.recipe.load import Recipe, load_recipe
 from vitcli.tasks.task import Task
+from vitcli.weights.address import is_remote
 from vitcli.weights.checkpoint_folders import best_checkpoint, newest_valid
-from vitcli.weights.fetch import is_remote
 from vitcli.weights.fit import converted, fold_of
 from vitcli.weights.hub_folder import is_hub_folder
 from vitcli.weights.load import load_weights

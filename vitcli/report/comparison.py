@@ -63,8 +63,8 @@ class Comparison:
             "mcnemar_p": self.p,
         }
 
-    def rows(self) -> list[tuple[str, str]]:
-        """The rows of a table."""
+    def rows(self, *, written: bool = False) -> list[tuple[str, str]]:
+        """The rows of a table. written: all answers are written to a file."""
         fewer, more = sorted((self.first.correct.sum(), self.second.correct.sum()))
         which = "second" if self.second.correct.sum() == more else "first"
         verdict = f"the {which} is better" if self.p < SIGNIFICANT else "no difference is shown"
@@ -79,8 +79,8 @@ class Comparison:
             ("other answers", f"{len(self.changed):,} images"),
         ]
         rows += [(f"  {self.first.names[index]}", self._answers_to(index)) for index in self.changed[:NUM_SHOWN]]
-        if hidden := len(self.changed) - NUM_SHOWN:
-            rows += [("", f"… and {hidden:,} more; --predictions FILE has all")] * (hidden > 0)
+        if (hidden := len(self.changed) - NUM_SHOWN) > 0:
+            rows.append(("", f"… and {hidden:,} more" + "; --predictions FILE has all" * (not written)))
         return rows
 
     def _answers_to(self, index: int) -> str:

@@ -43,6 +43,10 @@ def headline_of(record: RunRecord | None, evaluation: EvaluatedNetwork | None) -
         over = f"{numbers['num_classes']:.0f} classes, {numbers['num_images']:,.0f} validation images"
         said = f"Mean average precision over {over}; F1 {numbers['f1_micro']:.2f} % (micro)."
         return Headline(f"{numbers['mAP']:.2f} % mAP", said, True)
+    for metric, name in METRIC_NAMES.items():
+        if evaluation and metric in evaluation.numbers:
+            said = "Measured on the validation images; which of them are right was not kept."
+            return Headline(f"{evaluation.numbers[metric]:.2f} % {name}", said, True)
     if record and record.best is not None and record.metric:
         name = METRIC_NAMES.get(record.metric, record.metric)
         epoch = f"in epoch {record.best_epoch}" if record.best_epoch is not None else ""

@@ -8,7 +8,7 @@ from PIL import Image
 
 from vitcli.data.contact_sheet import Cell, contact_sheet
 from vitcli.evaluators.answers import ImageAnswers
-from vitcli.report.markup import Html, many, tag
+from vitcli.report.markup import Content, Html, many, tag
 from vitcli.report.page import Section, grid, picture
 
 #: images of the gallery; each has two pictures where there is a heat map
@@ -25,6 +25,8 @@ class Pictured:
 
 #: image indices -> what is shown of each; None: the image cannot be read
 Look = Callable[[Sequence[int]], list[Pictured | None]]
+#: what is said, of which class, and with what probability if it has one
+Line = tuple[Content, str, float | None]
 
 
 def worst_images(answers: ImageAnswers, most: int = NUM_WORST) -> list[int]:
@@ -71,20 +73,26 @@ def mistakes_section(answers: ImageAnswers, look: Look) -> Section:
 def _card(answers: ImageAnswers, index: int, shown: Pictured | None) -> Html:
     names = answers.class_names
     predicted, true = names[answers.predicted[index]], names[answers.targets[index]]
-    rows = [
-        _line("predicted", predicted, float(answers.confidence[index])),
-        _line("true", true, float(answers.target_probability[index])),
+    lines = [
+        ("predicted", predicted, float(answers.confidence[index])),
+        ("true", true, float(answers.target_probability[index])),
     ]
-    file = answers.names[index].rpartition("/")[2]
-    said = many([tag("span", *rows, class_="said"), tag("span", file, class_="file")])
-    return tag("figure", _pictures(shown, f"{file}: {true}, taken for {predicted}"), tag("figcaption", said))
+    return card(answers.names[index], shown, lines, description=f"{true}, taken for {predicted}")
 
 
-def _line(what: str, name: str, probability: float) -> Html:
-    digits = 1 if probability >= 0.0995 or probability == 0 else 2
-    return many([
-        tag("span", what, class_="quiet"), tag("span", name), tag("span", f"{100 * probability:.{digits}f} %"),
-    ])  # fmt: skip
+def card(name: str, shown: Pictured | None, lines: Sequence[Line], description: str) -> Html:
+    """An image of a gallery, with lines below it. name: its path; description: for those who do not see it."""
+    file = name.rpartition("/")[2]
+    said = many([tag("span", *(_line(*line) for line in lines), class_="said"), tag("span", file, class_="file")])
+    return tag("figure", _pictures(shown, f"{file}: {description}"), tag("figcaption", said))
+
+
+def _line(what: Content, name: str, probability: float | None) -> Html:
+    percent = ""
+    if probability is not None:
+        digits = 1 if probability >= 0.0995 or probability == 0 else 2
+        percent = f"{100 * probability:.{digits}f} %"
+    return many([tag("span", what, class_="quiet"), tag("span", name), tag("span", percent)])
 
 
 def _pictures(shown: Pictured | None, description: str) -> Html:

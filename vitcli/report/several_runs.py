@@ -8,6 +8,7 @@ from typing import Any
 
 from vitcli.evaluators.statistics import wilson
 from vitcli.report.chance import chance_section
+from vitcli.report.changed import changed_section
 from vitcli.report.compared_run import ComparedRun, best_of, letter_of
 from vitcli.report.curves import training_section
 from vitcli.report.evaluated_network import EvaluatedNetwork
@@ -39,6 +40,7 @@ def report_of_several(
         _runs_section(runs),
         _differences_section(runs),
         chance_section(runs),
+        changed_section(runs),
         _seeds_section(runs),
         *_of_records(runs),
     ]

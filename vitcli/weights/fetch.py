@@ -25,26 +25,14 @@ from rich.progress import wrap_file
 
 from vitcli.errors import DataError, UsageError, is_disk_full
 from vitcli.log import SafeConsole
+from vitcli.weights.address import HUB, TIMM, WEB
 from vitcli.weights.hub_folder import CONFIG, INDEX, PREPROCESSOR, WEIGHTS, files_in
 from vitcli.weights.manifest import sha256_of
 from vitcli.weights.published import with_tag
 
-HUB, TIMM, WEB = "hf-hub:", "timm:", ("http://", "https://")
 TIMEOUT_SECONDS, HUB_TIMEOUT_SECONDS = 30, 4
 #: as torchvision and timm name files: name-<start of the SHA-256>.pth
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.(?:pth|pt|pth\.tar|bin|safetensors)$")
-
-
-def is_remote(source: str | Path) -> bool:
-    """Whether `source` is an address and not a path."""
-    return str(source).startswith((HUB, TIMM, *WEB))
-
-
-def check_there(source: str | Path) -> None:
-    """DataError if `source` is a path where nothing is; this takes no torch, and is asked before it is imported."""
-    if not is_remote(source) and not os.path.lexists(source):
-        help = "give a run, a checkpoint, a file of weights, an exported folder, or an address"
-        raise DataError(f"{source} does not exist", help=help)
 
 
 def fetch(source: str | Path) -> Path:

@@ -12,8 +12,9 @@ from torch import Tensor
 from vitcli.errors import DataError, WeightsError
 from vitcli.models.fastvit_keys import is_apple, is_fastvit
 from vitcli.models.vit_keys import family_of
+from vitcli.weights.address import WEB, check_there, is_remote
 from vitcli.weights.checkpoint_folders import STATE, check_format, problems_in
-from vitcli.weights.fetch import WEB, check_there, fetch, is_remote
+from vitcli.weights.fetch import fetch
 from vitcli.weights.hub_folder import INDEX, files_in, is_hub_folder, read_meta, weights_in
 from vitcli.weights.json_file import parse_json, read_json
 from vitcli.weights.mindspore import is_mindspore, read_mindspore

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from vitcli.data.bands import Picture
+from vitcli.data.data_dir import check_data_dir
 from vitcli.data.decode import lazy_image, read_file
 from vitcli.data.find_images import entries, images_below, is_image_file, is_kind, sizes_and_times
 from vitcli.data.jpeg import Jpeg
-from vitcli.data.layout import LAYOUT, Classes, Tree, in_one_row, open_split
+from vitcli.data.layout import Classes, Tree, in_one_row, open_split
 from vitcli.data.packed_names import PackedNames
 from vitcli.data.source import Source
-from vitcli.errors import DataError, UsageError
 from vitcli.recipe.schema import Dataset
 
 
@@ -99,14 +99,3 @@ def open_folder(section: Dataset, split: str, needs_labels: bool = True) -> Sour
         DataError, UsageError: there is no such folder, or as `open_split`.
     """
     return open_split(section, DiskFolder(check_data_dir(section)), split, needs_labels)
-
-
-def check_data_dir(section: Dataset) -> Path:
-    """Its `data_dir`; DataError or UsageError if there is none."""
-    data_dir = section.data_dir
-    if data_dir is None:
-        raise UsageError(f"the data set {section.dataset!r} needs a folder", help=f"give --data_dir; {LAYOUT}")
-    if not data_dir.is_dir():
-        what = "is not a folder" if data_dir.exists() else "does not exist"
-        raise DataError(f"data_dir {os.fspath(data_dir)!r} {what}", help=f"check --data_dir; {LAYOUT}")
-    return data_dir
