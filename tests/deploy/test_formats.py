@@ -20,11 +20,11 @@ Exported = Callable[..., Path]
 
 
 def test_the_folder_is_the_list():
-    assert formats() == ["aoti", "executorch", "onnx", "openvino", "torch_export"]
+    assert formats() == ["aoti", "executorch", "native", "onnx", "openvino", "torch_export"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["onnx", "openvino", "executorch", "torch_export", "aoti"])
+@pytest.mark.parametrize("name", ["native", "onnx", "openvino", "executorch", "torch_export", "aoti"])
 def test_float32_is_the_same_function(name: str, run_exported: Run, expected: np.ndarray):
     np.testing.assert_allclose(run_exported(name, "fp32"), expected, atol=2e-6)
 

@@ -63,7 +63,8 @@ def export(source: str | Path, out: Path, plan: ExportPlan, *, recipe: Recipe | 
         artifact = new.finish(facts, model_card(facts, opened.class_names))
     speed = facts["speed"]
     here, eager = speed["artifact"]["p50_ms"], speed["eager"]["p50_ms"]
-    _console.print(f"speed    {here:.2f} ms, PyTorch {eager:.2f} ms (batch {speed['batch']}, {speed['machine']})")
+    by = " by the reference implementation" if speed["is_reference"] else ""
+    _console.print(f"speed    {here:.2f} ms{by}, PyTorch {eager:.2f} ms (batch {speed['batch']}, {speed['machine']})")
     _console.print(f"wrote {out}\nnext: vitcli predict {out} IMAGES\n      vitcli validate {out} --data_dir DATA")
     return artifact
 

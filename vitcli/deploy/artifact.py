@@ -11,7 +11,6 @@
 Nothing here imports torch: a program that runs an artifact must start fast and work without it.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -29,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from vitcli.data.class_names import named_outputs
 from vitcli.data.eval_transform import border_color
+from vitcli.deploy.key_values import to_text
 from vitcli.errors import DataError, UsageError
 from vitcli.image_size import height_and_width
 from vitcli.recipe.schema import Augmentation
@@ -246,9 +246,7 @@ def _text(facts: dict[str, Any], folder: Path) -> str:
         **{name: _per_channel(before[name], before["in_channels"]) for name in ("mean", "std")},
         **{f"sha256.{path.name}": sha256_of(path) for path in sorted([folder / LABELS, *_network_files(folder)])},
     }
-    escapes = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r"})
-    lines = "".join(f"{key}={str(value).translate(escapes)}\n" for key, value in values.items())
-    return f"{lines}checksum={hashlib.sha256(lines.encode()).hexdigest()}\n"
+    return to_text(values)
 
 
 def _per_channel(values: list[float] | tuple[float, ...], channels: int) -> str:

@@ -111,10 +111,12 @@ def _proof(facts: dict[str, Any]) -> str:
 def _speed(facts: dict[str, Any]) -> str:
     speed = facts["speed"]
     here, eager = speed["artifact"], speed["eager"]
+    by = "\nThe artifact was run by the reference implementation in PyTorch; the programs in deploy/ are faster."
     return (
         "## Speed and size\n\n"
         f"{speed['machine']}. Batch {speed['batch']}, {speed['threads']} threads, alternating with the source in\n"
-        "PyTorch (reparameterized, float32).\n\n| | p50 | p95 | size |\n|---|---|---|---|\n"
+        f"PyTorch (reparameterized, float32).{by if speed.get('is_reference') else ''}\n\n"
+        "| | p50 | p95 | size |\n|---|---|---|---|\n"
         f"| PyTorch | {eager['p50_ms']:.2f} ms | {eager['p95_ms']:.2f} ms | {speed['eager_mb']:.1f} MB |\n"
         f"| this artifact | {here['p50_ms']:.2f} ms | {here['p95_ms']:.2f} ms | {speed['artifact_mb']:.1f} MB |\n"
     )

@@ -162,6 +162,7 @@ class ExportJob:
             "machine": machine(),
             "batch": batch,
             "threads": threads,
+            "is_reference": self.form.IS_REFERENCE,
             "eager": percentiles(times["eager"]),
             "artifact": percentiles(times["artifact"]),
             "eager_mb": round(sum(t.numel() * t.itemsize for t in eager.state_dict().values()) / 1e6, 3),

@@ -61,6 +61,7 @@ class Format(Protocol):
     BATCH: int | None  #: the only batch size that it offers; None: any
     DEVICES: tuple[str, ...]  #: devices that it can be exported for
     HOLDS_CODE: bool  #: whether loading the file may run code in it
+    IS_REFERENCE: bool  #: whether sessions here only show what is right: other programs run the file, and faster
     EXTRA: str  #: `pip install 'vitcli[EXTRA]'` installs its packages
     NEEDS: dict[Purpose, tuple[str, ...]]  #: packages
 

@@ -19,6 +19,7 @@ BATCH = None
 EXTRA = "quantize"
 DEVICES = ("cpu", "cuda")
 HOLDS_CODE = True
+IS_REFERENCE = False
 NEEDS = {"export": ("torch",), "run": ("torch",), "quantize": ("torchao",)}
 
 

@@ -16,6 +16,7 @@ BATCH = 1
 EXTRA = "executorch"
 DEVICES = ("cpu",)
 HOLDS_CODE = False
+IS_REFERENCE = False
 NEEDS = {"export": ("executorch", "torchao"), "run": ("executorch", "torch"), "quantize": ("torchao",)}
 
 

@@ -19,6 +19,7 @@ BATCH = None
 EXTRA = "onnx"
 DEVICES = ("cpu",)
 HOLDS_CODE = False
+IS_REFERENCE = False
 NEEDS = {"export": ("onnx", "onnxscript", "onnxruntime"), "run": ("onnxruntime",), "quantize": ("nncf",)}
 INPUT = "images"
 LARGEST_BYTES = 2**31 - 2**20  # limit of a protocol buffer, less room for what is not weights

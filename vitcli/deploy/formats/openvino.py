@@ -21,6 +21,7 @@ BATCH = None
 EXTRA = "openvino"
 DEVICES = ("cpu",)
 HOLDS_CODE = False
+IS_REFERENCE = False
 NEEDS = {"export": ("openvino", "onnx", "onnxscript"), "run": ("openvino",), "quantize": ("nncf",)}
 #: data type in which layers compute; in an int8 artifact, those that stay in float
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "bf16"}
