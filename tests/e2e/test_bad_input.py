@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ TINY = options({"image_resize": 32, "batch_size": 8, "epoch_size": 1, "num_paral
 def refused(done: subprocess.CompletedProcess, code: int, *words: str) -> None:
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stderr.startswith("error: ")
+    assert re.search(r"^error: ", done.stderr, re.M)
     for word in words:
         assert word in done.stderr
 
