@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from tests.deploy.conftest import MEAN, SIZE, STD, stir
-from vitcli.deploy.formats import Setting, formats, need, open_format
+from vitcli.deploy.formats import Setting, formats, need, open_format, use
+from vitcli.deploy.formats.web import RUNTIME
 from vitcli.errors import UsageError
 from vitcli.models.registry import create_model
 
@@ -20,7 +21,7 @@ Exported = Callable[..., Path]
 
 
 def test_the_folder_is_the_list():
-    assert formats() == ["aoti", "executorch", "native", "onnx", "openvino", "torch_export"]
+    assert formats() == ["aoti", "executorch", "native", "onnx", "openvino", "torch_export", "web"]
 
 
 @pytest.mark.slow
@@ -89,6 +90,15 @@ def test_unknown_formats_and_missing_packages_are_named():
         need(("numpy", "no_such_runtime"), extra="onnx", why="the format onnx")
     assert "needs no_such_runtime" in str(missing.value)
     assert "pip install 'vitcli[onnx]'" in str(missing.value)
+
+
+def test_a_page_is_used_in_another_way(tmp_path: Path):
+    commands = use(open_format("web"), tmp_path)
+    assert "npm install onnxruntime-web" in commands[0]
+    for name in RUNTIME:
+        (tmp_path / name).touch()
+    assert use(open_format("web"), tmp_path) == commands[1:]
+    assert use(open_format("onnx"), tmp_path) == commands[2:]
 
 
 def test_formats_load_without_torch_or_runtimes():

@@ -26,6 +26,7 @@ _DESCRIPTION = (
     "task", "class_names", "use_ema", "image_resize", "mean", "std", "interpolation", "crop_pct", "crop_mode",
     "pixel_range",
 )  # fmt: skip
+_NODE_MODULES = "With --to web: where npm has installed onnxruntime-web. [default: ./node_modules, if it is there]"
 _INPUTS = "pixels: uint8 (B, H, W, C) in, probabilities out. normalized: float32 (B, C, H, W) in, logits out."
 
 
@@ -63,6 +64,7 @@ def export(
     num_calibration: Annotated[
         int, Option("--num_calibration", min=1, metavar="N", help="Images for the calibration of int8.")
     ] = 300,
+    node_modules: Annotated[Path | None, Option("--node_modules", metavar="DIR", help=_NODE_MODULES)] = None,
     fold: Annotated[
         Literal["standard", "full"],
         Option(help="With --to fused: standard is the form that timm and Apple publish, full folds more."),
@@ -77,7 +79,8 @@ def export(
     Example: `vitcli export runs/… --to openvino --precision int8 --data_dir DIR -o exported`.
     """
     of_fused = "source", "to", "out", "fold", "plugin", *recipe.origins
-    _refuse_others(ctx, *(of_fused if to == "fused" else (name for name in ctx.params if name != "fold")))
+    of_others = {"fold"} if to == "web" else {"fold", "node_modules"}
+    _refuse_others(ctx, *(of_fused if to == "fused" else (name for name in ctx.params if name not in of_others)))
     _refuse_early(source, out)
     if to == "fused":
         with phase(LOADING):
@@ -96,6 +99,7 @@ def export(
         val_split=val_split,
         num_images=num_images,
         num_calibration=num_calibration,
+        node_modules=node_modules,
         accept=accept,
     )
     check_plan(plan)

@@ -65,7 +65,8 @@ def export(source: str | Path, out: Path, plan: ExportPlan, *, recipe: Recipe | 
     here, eager = speed["artifact"]["p50_ms"], speed["eager"]["p50_ms"]
     by = " by the reference implementation" if speed["is_reference"] else ""
     _console.print(f"speed    {here:.2f} ms{by}, PyTorch {eager:.2f} ms (batch {speed['batch']}, {speed['machine']})")
-    _console.print(f"wrote {out}\nnext: vitcli predict {out} IMAGES\n      vitcli validate {out} --data_dir DATA")
+    commands = [command.replace("THIS_FOLDER", str(out)) for command in facts["use"]]
+    _console.print("\n      ".join([f"wrote {out}\nnext: {commands[0]}", *commands[1:]]))
     return artifact
 
 

@@ -16,7 +16,7 @@ def model_card(facts: dict[str, Any], class_names: list[str]) -> str:
 
 def _use(facts: dict[str, Any]) -> str:
     return (
-        "    vitcli predict THIS_FOLDER photo.jpg\n    vitcli validate THIS_FOLDER --data_dir DATA\n\n"
+        "".join(f"    {command}\n" for command in facts["use"]) + "\n"
         f"`{facts['file']}` is the network, `labels.txt` its classes in the order of the outputs. `artifact.json` and\n"
         "`artifact.txt` describe it for programs. `MANIFEST.json` has a hash of each file; a folder that differs\n"
         "from it is not loaded.\n"

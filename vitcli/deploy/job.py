@@ -15,7 +15,7 @@ from vitcli.deploy import gate
 from vitcli.deploy.artifact import NewArtifact, size_bytes
 from vitcli.deploy.classify import open_session
 from vitcli.deploy.comparison_images import ComparisonImages
-from vitcli.deploy.formats import Format, Order, Session
+from vitcli.deploy.formats import Format, Order, Session, use
 from vitcli.deploy.network import DTYPES, Activation, Deployed, example_input, for_runtime
 from vitcli.deploy.plan import ExportPlan
 from vitcli.deploy.quantize import always_float, layer_errors
@@ -66,6 +66,7 @@ class ExportJob:
             output="probabilities" if plan.takes_pixels else "logits",
             batch=plan.batch,
             device=plan.device,
+            node_modules=plan.node_modules,
         )
 
     def write_and_compare(self, *, say: Callable[[str], Any]) -> tuple[gate.Verdict, dict[str, Any] | None]:
@@ -178,6 +179,7 @@ class ExportJob:
             "precision": plan.precision,
             "device": plan.device,
             "holds_code": self.form.HOLDS_CODE,
+            "use": use(self.form, self.new.folder),
             "model": recipe.model.model,
             "input": {
                 "dtype": "uint8" if plan.takes_pixels else "float32",

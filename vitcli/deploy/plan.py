@@ -22,6 +22,7 @@ class ExportPlan:
     val_split: str | None = None  #: None: the one of the recipe
     num_images: int = 2000  #: images of the validation split in the comparison; 0: all
     num_calibration: int = 300  #: images of the training split from which int8 ranges are measured
+    node_modules: Path | None = None  #: where npm has installed what --to web copies; None: ./node_modules
     accept: bool = False  #: write an artifact that is out of tolerance; its card records the deviation
 
     @property

@@ -45,6 +45,7 @@ class Order:
     device: str = "cpu"
     calibration: "list[Tensor]" = field(default_factory=list)  #: input batches from which static int8 takes ranges
     keep_float: tuple[str, ...] = ()  #: names of layers that are not quantized
+    node_modules: Path | None = None  #: where npm has installed what --to web copies; None: ./node_modules
 
     @property
     def dynamic_shapes(self) -> Any:
@@ -72,6 +73,16 @@ class Format(Protocol):
     def open_session(self, path: Path, setting: Setting) -> Session:
         """The network in the file `path`, run by the format's own runtime."""
         ...
+
+
+def use(form: Format, folder: Path) -> list[str]:
+    """Commands for the user of the exported `folder`, which they call THIS_FOLDER.
+
+    A format whose artifacts are used in another way has a function `use(folder)` of its own.
+    """
+    usual = ["vitcli predict THIS_FOLDER photo.jpg", "vitcli validate THIS_FOLDER --data_dir DATA"]
+    own: Callable[[Path], list[str]] | None = getattr(form, "use", None)
+    return [*(own(folder) if own else []), *usual]
 
 
 def formats() -> list[str]:
