@@ -167,3 +167,9 @@ def test_nothing_unsafe(file: Path):
         assert not hits, f"{file}: {hits}"
     for call in re.findall(r"torch\.load\([^)]*\)", text):
         assert "weights_only=True" in call
+
+
+def test_nobody_lets_cudnn_try_algorithms():
+    """`cudnn.benchmark` times every algorithm for every shape; with FastViT that took minutes."""
+    files = [*FILES, *(ROOT / "benchmarks").glob("*.py")]
+    assert not [file for file in files if "cudnn.benchmark" in file.read_text(encoding="utf-8")]

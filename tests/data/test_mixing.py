@@ -220,6 +220,7 @@ def test_box_that_never_fits_erases_nothing():
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype feature:UserWarning")
 def test_nothing_waits_for_the_gpu():
     if not torch.cuda.is_available():
         pytest.skip("no GPU")

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from tests.deploy.conftest import MEAN, SIZE, STD, stir
-from vitcli.deploy.formats import Setting, formats, need, open_format, use
+from vitcli.deploy.formats import Order, Setting, aoti, formats, need, open_format, use
 from vitcli.deploy.formats.web import RUNTIME
 from vitcli.errors import UsageError
 from vitcli.models.registry import create_model
@@ -22,6 +23,19 @@ Exported = Callable[..., Path]
 
 def test_the_folder_is_the_list():
     assert formats() == ["aoti", "executorch", "native", "onnx", "openvino", "torch_export", "web"]
+
+
+def test_the_compiler_does_not_search_for_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Not even if environment variables ask it to: that search has no limit of time."""
+    used: list[dict[str, Any]] = []
+    monkeypatch.setattr(aoti, "exported_program", lambda order, runtime: None)
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", lambda _, **how: used.append(how))
+    aoti.export(Order(nn.Identity(), torch.zeros(1), tmp_path, "fp32", "logits"))
+    config = torch._inductor.config
+    searches = ("max_autotune", "max_autotune_gemm", "max_autotune_pointwise", "coordinate_descent_tuning")
+    with config.patch(dict.fromkeys(searches, True)), config.patch(used[0]["inductor_configs"]):
+        assert not any(getattr(config, name) for name in searches)
+        assert not config.triton.autotune_pointwise
 
 
 @pytest.mark.slow

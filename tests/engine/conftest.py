@@ -21,19 +21,25 @@ BASE = {
 
 @pytest.fixture
 def make(tmp_path: Path):
-    """A `Training` of a small network, with BatchNorm if `norm`, from recipe keys."""
+    """A `Training` from recipe keys: of `network`, or of a small one, with BatchNorm if `norm`."""
 
-    def training(*, norm: bool = False, **keys: object) -> Training:
+    def training(
+        *, norm: bool = False, where: str = "cpu", network: nn.Module | None = None, **keys: object
+    ) -> Training:
         recipe = load_recipe(None, **(BASE | keys))
-        world = World(0, 1, 0, 1, torch.device("cpu"))
+        world = World(0, 1, 0, 1, torch.device(where))
         run_dir = tmp_path / "run"
         (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
         splits = build_splits(recipe.dataset)
         torch.manual_seed(0)
-        network = nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), nn.GELU(), nn.Flatten(), nn.Linear(64, 10))
-        if norm:
-            network.insert(1, nn.BatchNorm2d(4))
-        reporter = Reporter(enabled=False)
-        return build_training(recipe, world, run_dir, splits, reporter, fresh=True, network=network)
+        network = network or small_network(norm=norm)
+        return build_training(recipe, world, run_dir, splits, Reporter(enabled=False), fresh=True, network=network)
 
     return training
+
+
+def small_network(*, norm: bool) -> nn.Module:
+    network = nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), nn.GELU(), nn.Flatten(), nn.Linear(64, 10))
+    if norm:
+        network.insert(1, nn.BatchNorm2d(4))
+    return network

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.support.waiting import NothingWaits, Waited
 from vitcli.catalog import OPTIMIZERS
 from vitcli.optim import device_step
 from vitcli.optim.optimizers import FUSED_DEVICES, build_optimizer, drop_step_if
@@ -41,14 +42,29 @@ def build(section: Section, network: nn.Module, device: str) -> torch.optim.Opti
 
 @pytest.mark.parametrize("section", SECTIONS, ids=name_of)
 def test_a_step_reads_nothing_on_the_host(section: Section):
-    """Meta tensors have no values: reading one raises. The classes that replace fused kernels are included."""
+    """Meta tensors stand for those of a GPU. The classes that replace torch's fused kernels are included."""
     network = small_network().to("meta")
     optimizer = build(section, network, "meta")
     for _ in range(2):
         for p in network.parameters():
             p.grad = torch.empty_like(p)
         drop_step_if(optimizer, torch.zeros((), dtype=torch.bool, device="meta"))
-        optimizer.step()
+        with NothingWaits():
+            optimizer.step()
+
+
+def test_what_the_host_would_wait_for_is_found():
+    """By the mode that the other tests rely on: numbers that are read, sizes that depend on them, blocking copies."""
+    x, on_host = torch.empty(3, device="meta"), torch.ones(3)
+    for waits in (
+        lambda: x.sum().item(), lambda: bool((x > 0).any()), lambda: x[x > 0], lambda: x.nonzero(),
+        lambda: x.copy_(on_host), lambda: on_host.to("meta"), lambda: on_host.copy_(x),
+    ):  # fmt: skip
+        with pytest.raises((Waited, NotImplementedError)), NothingWaits():
+            waits()
+    with NothingWaits():
+        x.copy_(on_host, non_blocking=True)
+        x.masked_fill_(x > 0, 1.0).mul_(torch.tensor(2.0)).add_(torch.full((), 1.0, device="meta"))
 
 
 @pytest.mark.parametrize("device", FUSED_DEVICES)

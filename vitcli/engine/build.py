@@ -82,7 +82,9 @@ def build_training(
     if plan.smallest_batch == 1 and network is None:
         _check_single_image(recipe, plan, task.num_outputs(class_names))
     reporter.notes(task.notes(accumulation=plan.accumulation, world_size=world.size))
-    channels_last = _set_channels_last(recipe, task, world.device)
+    channels_last = lies_by_pixel(recipe, world.device)
+    if channels_last:
+        task.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     ema = _build_ema(recipe, task)
     parallel = _build_parallel(recipe, world, task, ema)
     half_step = HalfStep(task)
@@ -134,12 +136,9 @@ def _class_names(recipe: Recipe, splits: Splits) -> list[str] | None:
     return splits.class_names if learns_classes or splits.val is not None else None
 
 
-def _set_channels_last(recipe: Recipe, task: Task, device: torch.device) -> bool:
-    """Whether images and weights lie pixel by pixel."""
-    if not recipe.system.channels_last or device.type == "cpu":
-        return False
-    task.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    return True
+def lies_by_pixel(recipe: Recipe, device: torch.device) -> bool:
+    """Whether images and weights are in the layout NHWC (`channels_last`)."""
+    return recipe.system.channels_last and device.type != "cpu"
 
 
 def _facts(recipe: Recipe, task: Task, class_names: list[str] | None) -> dict[str, Any]:

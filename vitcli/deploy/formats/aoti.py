@@ -20,6 +20,16 @@ EXTRA = "quantize"
 DEVICES = ("cpu", "cuda")
 HOLDS_CODE = True
 IS_REFERENCE = False
+#: The compiler writes each kernel once. Its search for the fastest version, which environment variables can switch on,
+#: times dozens of versions of each convolution and matrix product, and has no limit of time.
+OPTIONS = {
+    "freezing": True,  # weights are constants, in the layout that the kernels prefer
+    "max_autotune": False,
+    "max_autotune_gemm": False,
+    "max_autotune_pointwise": False,
+    "coordinate_descent_tuning": False,
+    "triton.autotune_pointwise": False,  # on GPUs: one size of block instead of several
+}
 NEEDS = {"export": ("torch",), "run": ("torch",), "quantize": ("torchao",)}
 
 
@@ -32,7 +42,7 @@ def export(order: Order) -> None:
         torch._inductor.aoti_compile_and_package(
             exported_program(order, "inductor"),
             package_path=str(order.folder / FILE),
-            inductor_configs={"freezing": True},  # weights are constants, in the layout that the kernels prefer
+            inductor_configs=OPTIONS,
         )
 
 
