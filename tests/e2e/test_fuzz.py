@@ -8,7 +8,6 @@ import random
 import resource
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from safetensors.torch import save_file
 
 from tests.support.images import encoded, photo
 from vitcli.data.decode import decode_image
+from vitcli.engine import run_lock
 from vitcli.engine.resume import _new_run, check_resume, claim_run_dir
 from vitcli.engine.state import upgraded
 from vitcli.engine.training import Progress
@@ -119,12 +119,16 @@ def fuzz_checkpoint(folder: Path, rng: random.Random, checkpoint: Path) -> None:
         state = json.loads((target / "state.json").read_text())
         (target / "state.json").write_text(json.dumps(with_other_values(state, rng)))
     write_manifest(target)
-    with suppress(VitcliError):
+    try:
         recipe = load_recipe(None, resume=str(folder / "run"))
         _, point, _ = claim_run_dir(recipe)
         if point:
             check_resume(recipe, folder, point, {})
             Progress(**upgraded(point.state)["progress"])
+    except VitcliError:
+        pass
+    finally:
+        run_lock.unlock()  # otherwise held until the process ends
     read_weights(target)
 
 
