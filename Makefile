@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart setup test soak guards lint bench clean
+.PHONY: help quickstart setup test soak guards lint bench native clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,12 @@ lint: setup  ## ruff and pyright
 
 bench: setup  ## our training step compared with timm's
 	$(BIN)/python benchmarks/train_step.py
+
+native:  ## the programs that run an exported network without a framework, in build/native
+	@if command -v cmake >/dev/null && command -v c++ >/dev/null; then \
+	  cmake -S deploy/cpp -B build/native -DRUNTIME=native && cmake --build build/native && \
+	  echo "C++: build/native/classify"; \
+	else echo "C++: not built: it needs cmake and a C++ compiler (apt install cmake g++)"; fi
 
 clean:  ## remove what was made here, except runs/
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache

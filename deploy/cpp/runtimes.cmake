@@ -56,4 +56,23 @@ elseif(RUNTIME STREQUAL "executorch")
   target_compile_definitions(classify PRIVATE ${EXECUTORCH_COMPILE_DEFINITIONS})
   target_link_libraries(classify PRIVATE ${EXECUTORCH_LIBRARIES} ${EXECUTORCH_QUANTIZED_KERNELS_LIBRARY})
   set_target_properties(classify PROPERTIES BUILD_RPATH ${EXECUTORCH_RUNTIME_LIBRARY_DIR})
+
+elseif(RUNTIME STREQUAL "native")
+  # No library, only threads. Each file of kernels is compiled for its kind of processor; the program chooses at its start.
+  find_package(Threads REQUIRED)
+  add_library(native STATIC
+    native/fastvit.cpp native/kernels.cpp native/kernels_emulated.cpp native/kernels_portable.cpp native/linear.cpp
+    native/tensors.cpp native/threads.cpp native/vit.cpp)
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
+    target_sources(native PRIVATE
+      native/kernels_avx2.cpp native/kernels_avx512.cpp native/kernels_avx512_bf16.cpp)
+    set(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mfma -mprefer-vector-width=512)
+    set_source_files_properties(native/kernels_avx2.cpp PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma")
+    set_source_files_properties(native/kernels_avx512.cpp PROPERTIES COMPILE_OPTIONS "${avx512}")
+    set_source_files_properties(native/kernels_avx512_bf16.cpp PROPERTIES COMPILE_OPTIONS "${avx512};-mavx512bf16")
+  endif()
+  # the note is about vectors as arguments between files; here they stay within one
+  target_compile_options(native PRIVATE -Wno-psabi)
+  target_link_libraries(native PUBLIC vitcli Threads::Threads)
+  target_link_libraries(classify PRIVATE native)
 endif()

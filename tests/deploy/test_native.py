@@ -49,8 +49,9 @@ def vit(**options: Any) -> nn.Module:
 
 def fastvit(**options: Any) -> nn.Module:
     torch.manual_seed(0)
-    shape = {"depths": (1, 2, 1, 1), "dim": 16, "mlp_ratio": 2, "attention": True, "num_classes": 5}
-    return stir(FastViT(**shape | {"layer_scale_init": 0.5} | options))
+    shape: dict[str, Any] = {"depths": (1, 2, 1, 1), "dim": 16, "mlp_ratio": 2, "attention": True, "num_classes": 5}
+    shape |= {"layer_scale_init": 0.5} | options
+    return stir(FastViT(**shape))
 
 
 def exported(model: nn.Module, folder: Path, precision: str = "fp32", **words: Any) -> torch.Tensor:
@@ -99,7 +100,8 @@ def test_every_fastvit(options: dict[str, Any], precision: str, tmp_path: Path):
 )  # fmt: skip
 def test_parts_that_the_format_does_not_have_are_named(options: dict[str, Any], words: str, tmp_path: Path):
     torch.manual_seed(0)
-    model = create_model("vit_ti_patch16", img_size=32, depth=1, **{"num_classes": 5} | options)
+    options = {"num_classes": 5} | options
+    model = create_model("vit_ti_patch16", img_size=32, depth=1, **options)
     with pytest.raises(UsageError, match=words):
         exported(model.eval(), tmp_path)
 
