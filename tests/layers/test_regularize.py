@@ -1,11 +1,14 @@
 """Drop-path and layer scale."""
 
+import pytest
 import torch
 
 from vitcli.layers.regularize import DropPath, LayerScale
 
 
-def test_drop_path_drops_samples_and_keeps_the_mean():
+@pytest.mark.parametrize("compiling", [False, True])
+def test_drop_path_drops_samples_and_keeps_the_mean(monkeypatch: pytest.MonkeyPatch, compiling: bool):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
     torch.manual_seed(0)
     x = torch.ones(4000, 2, 3, 3)
     out = DropPath(0.25)(x)

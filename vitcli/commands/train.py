@@ -20,7 +20,7 @@ from vitcli.engine.first_batch import first_page
 from vitcli.engine.loop import fit
 from vitcli.engine.nonfinite import NONFINITE
 from vitcli.engine.opened_data import open_data
-from vitcli.engine.precision import chosen_amp
+from vitcli.engine.precision import attention_in_words, chosen_amp
 from vitcli.engine.preflight import check_device, check_launch, with_absolute_paths
 from vitcli.engine.resume import ResumePoint, check_global_batch, check_resume, claim_run_dir
 from vitcli.engine.sessions import Clock, Session, earlier_sessions
@@ -143,7 +143,7 @@ def _run_files(training: Training, splits: Splits) -> dict[str, str]:
 
 
 def _announce(training: Training, splits: Splits) -> None:
-    """What is about to happen, in four lines."""
+    """What is about to happen, in a few lines."""
     recipe, plan, world = training.recipe, training.plan, training.world
     num_parameters = sum(p.numel() for p in training.task.network.parameters())
     processes = f" on {world.size} processes" if world.size > 1 else ""
@@ -166,6 +166,8 @@ def _announce(training: Training, splits: Splits) -> None:
             [f"drop_remainder leaves out {left_out} images in each epoch, not always the same ones"]
         )
     say(f"model    {recipe.model.model}, {num_parameters:,} parameters, {where}")
+    if kernel := attention_in_words(training.task.network, recipe, world.device):
+        say(f"kernel   {kernel}")
     epochs = recipe.scheduler.epoch_size
     say(f"training {epochs} epochs x {plan.steps_per_epoch} steps of {plan.global_batch} images{split}")
 

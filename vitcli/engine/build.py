@@ -45,6 +45,7 @@ from vitcli.optim.freeze import freeze
 from vitcli.optim.optimizers import build_optimizer
 from vitcli.optim.param_groups import param_groups
 from vitcli.optim.schedule import accumulation_steps, scaled_lr
+from vitcli.parallel.parts import Compiler
 from vitcli.parallel.replicas import Replicas
 from vitcli.parallel.sharded import Shards
 from vitcli.recipe.load import Recipe
@@ -159,9 +160,10 @@ def _build_parallel(
 ) -> Replicas | Shards:
     """How the task lies on the ranks. Its parameters may become other objects, so the optimizer is built after it."""
     system = recipe.system
+    compiler = Compiler(system.compile_seconds) if system.compile else None
     if system.parallel == "fsdp" and world.size > 1:
-        return Shards(task, ema.model if ema else None, world.size, world.device, compile=system.compile)
-    return Replicas(task, world.size, world.device, compile=system.compile)
+        return Shards(task, ema.model if ema else None, world.size, world.device, compiler)
+    return Replicas(task, world.size, world.device, compiler)
 
 
 def _build_optimizer(recipe: Recipe, task: Task, device: torch.device, reporter: Reporter) -> torch.optim.Optimizer:

@@ -1,9 +1,11 @@
 """The train loop, the only one: steps, log lines, each epoch's evaluation, and a defined end for every failure."""
 
+from itertools import chain, repeat
 from typing import Any, NoReturn
 
 from vitcli.distributed import any_rank, gathered, mark_alive
 from vitcli.engine.early_stopping import why_stopped
+from vitcli.engine.first_step import first_step
 from vitcli.engine.last_step import last_step_saved
 from vitcli.engine.nonfinite import DIVERGED_HELP
 from vitcli.engine.run_dir import how_to_continue, told_to_others
@@ -30,8 +32,7 @@ def fit(training: Training, stop: StopFlag) -> None:
             step is in a checkpoint.
         DiskError: the disk refuses a file of the run.
     """
-    text = "compiling: the first steps take longer" if training.recipe.system.compile else "the first steps"
-    training.reporter.start(training.total_steps, training.progress.step, text=text)
+    training.reporter.start(training.total_steps, training.progress.step, text="the first steps")
     with last_step_saved(training):
         try:
             _fit(training, stop)
@@ -43,10 +44,11 @@ def fit(training: Training, stop: StopFlag) -> None:
 def _fit(training: Training, stop: StopFlag) -> None:
     progress, recipe, steps_per_epoch = training.progress, training.recipe, training.plan.steps_per_epoch
     _close_epoch_if_due(training, stop)  # a run may have been stopped between an epoch and its evaluation
+    take_step = chain([first_step], repeat(train_step))
     batches = Upcoming(training.bad_images.watch(training.batches(start_step=progress.step)))
     while progress.step < training.total_steps and not why_stopped(training):
         _agree_to_go_on(training, stop, batches)
-        lr = train_step(training, batches)
+        lr = next(take_step)(training, batches)
         epoch = (progress.step - 1) // steps_per_epoch
         training.reporter.advance(progress.step, epoch, recipe.scheduler.epoch_size)
         if progress.step % recipe.system.log_interval == 0 or progress.step % steps_per_epoch == 0:

@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend
 
 from vitcli.errors import UsageError
 
@@ -95,6 +96,15 @@ class Attention(nn.Module):
         return few.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2), k, v
 
 
+def attention_kernel(device: torch.device, dtype: torch.dtype, *, head_dim: int) -> str:
+    """Which kernel PyTorch takes on `device` for training with heads of this width: flash, efficient, cudnn, or math.
+
+    math is the only one that holds all scores (B, heads, N, N), and much slower.
+    """
+    q = torch.zeros(1, 2, 64, head_dim, device=device, dtype=dtype, requires_grad=True)
+    return SDPBackend(torch._fused_sdp_choice(q, q, q)).name.lower().removesuffix("_attention")
+
+
 def _all_but_self(num_queries: int, num_keys: int, mask: Tensor | None, device: torch.device) -> Tensor:
     """(.., num_queries, num_keys) bool: query i does not attend to key i, unless there is no other key."""
     self_ = torch.eye(num_queries, num_keys, dtype=torch.bool, device=device)
@@ -112,7 +122,7 @@ class Attention2d(nn.Module):
         super().__init__()
         if dim % head_dim:
             raise ValueError(f"dim={dim} cannot be split into heads of {head_dim}")
-        self.num_heads = dim // head_dim
+        self.num_heads, self.head_dim = dim // head_dim, head_dim
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.proj = nn.Linear(dim, dim)
 

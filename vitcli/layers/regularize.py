@@ -34,13 +34,18 @@ class DropPath(nn.Module):
     def __init__(self, drop_prob: float) -> None:
         super().__init__()
         self.drop_prob = drop_prob  # 0..1
+        #: an input of compiled code, which a number would be a part of: blocks with other rates could not share it
+        self.keep_prob = torch.tensor(1 - drop_prob)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.drop_prob == 0 or not self.training:
+        if not self.training:
             return x
+        each = (x.shape[0], *(1,) * (x.ndim - 1))  # (B, 1, ...)
+        if torch.compiler.is_compiling():
+            kept = (torch.rand(each, device=x.device) < self.keep_prob).to(x.dtype)
+            return x * (kept / self.keep_prob.clamp(min=1e-12))
         keep_prob = 1 - self.drop_prob
-        kept = x.new_empty(x.shape[0], *(1,) * (x.ndim - 1)).bernoulli_(keep_prob)  # (B, 1, ...) of 0 and 1
-        return x * (kept / max(keep_prob, 1e-12))
+        return x if keep_prob == 1 else x * (x.new_empty(each).bernoulli_(keep_prob) / max(keep_prob, 1e-12))
 
     def extra_repr(self) -> str:
         return f"drop_prob={self.drop_prob:.3g}"
@@ -76,8 +81,8 @@ class Residual(nn.Module):
     ) -> Tensor:
         """x (B, N, D) -> (B, N, D), or (B, num_queries, D) if the branch returns the first tokens only."""
         base, batch = x[:, :num_queries], x.shape[0]
-        num_kept = max(round(batch * (1 - self.drop_prob)), 1)
-        if not (self.skips and self.training and num_kept < batch):
+        num_kept = max(round(batch * (1 - self.drop_prob)), 1) if self.skips and self.training else batch
+        if num_kept == batch:
             return base + self.drop(branch(x, visible))
         rows = torch.randperm(batch, device=x.device)[:num_kept]
         added = branch(x[rows], None if visible is None else visible[rows])

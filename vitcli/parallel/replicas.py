@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from vitcli.parallel.parts import Compiler, compile_each, parts_of
+
 Module = TypeVar("Module", bound=nn.Module)
 
 #: DDP's option not to copy rank 0's buffers at each forward pass; renamed in torch 2.15
@@ -23,14 +25,15 @@ class Replicas:
 
     Args:
         task: on `device`, that of this process.
-        compile: by torch.compile, as a whole.
+        compiler: of its parts; None: nothing is compiled.
     """
 
     has_all = True  #: whether this process alone can save the run
 
-    def __init__(self, task: nn.Module, num_ranks: int, device: torch.device, *, compile: bool) -> None:
-        if compile:
-            task.compile()
+    def __init__(self, task: nn.Module, num_ranks: int, device: torch.device, compiler: Compiler | None = None) -> None:
+        self.compiler = compiler
+        if compiler:
+            compile_each(parts_of(task), compiler)
         self.module = task if num_ranks == 1 else _ddp(task, device)
 
     def unsynchronized(self) -> AbstractContextManager:
@@ -44,8 +47,12 @@ class Replicas:
 
     @contextmanager
     def filled(self, module: nn.Module) -> Iterator[None]:
-        """In this block, `module`, built from what `in_one_piece` returned, has its values."""
-        yield
+        """In this block, `module`, built from what `in_one_piece` returned, has its values and runs as it is written.
+
+        Compiled parts are for training: an evaluation would compile them again, in another mode and for other sizes.
+        """
+        with torch.compiler.set_stance("force_eager") if self.compiler else nullcontext():
+            yield
 
 
 def _ddp(task: nn.Module, device: torch.device) -> nn.Module:

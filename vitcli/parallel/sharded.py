@@ -18,6 +18,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from vitcli.parallel.parts import Compiler, blocks_of, compile_each
 from vitcli.parallel.shards import whole
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -33,22 +34,27 @@ class Shards:
     Args:
         task: on `device`, that of this process; its parameters become DTensors with the same names.
         average: the moving average of the network, or None; it is sharded too.
-        compile: each block by torch.compile.
+        compiler: of its blocks; None: nothing is compiled.
     """
 
     has_all = False  #: whether this process alone can save the run
 
     def __init__(
-        self, task: nn.Module, average: nn.Module | None, num_ranks: int, device: torch.device, *, compile: bool
+        self,
+        task: nn.Module,
+        average: nn.Module | None,
+        num_ranks: int,
+        device: torch.device,
+        compiler: Compiler | None = None,
     ) -> None:
         self.module = task
         modules = [module for module in (task, average) if module is not None]
         for module in modules:
             module.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]  # a shard is rows
         self.twins = Twins(modules)
-        if compile:
-            for block in blocks_of(task):
-                block.compile()
+        self.compiler = compiler
+        if compiler:
+            compile_each(blocks_of(task), compiler)
         mesh = init_device_mesh(device.type, (num_ranks,))
         for module in modules:
             for part in (*blocks_of(module), module):
@@ -117,14 +123,3 @@ class Twins:
         finally:
             for inner, name, parameter in places:
                 setattr(inner, name, parameter)
-
-
-def blocks_of(module: nn.Module) -> list[nn.Module]:
-    """What is gathered and compiled as one: the blocks of a transformer, or of each stage of a FastViT."""
-    return [
-        block
-        for parent in module.modules()
-        for name, blocks in parent.named_children()
-        if name == "blocks" and isinstance(blocks, nn.Sequential | nn.ModuleList)
-        for block in blocks
-    ]

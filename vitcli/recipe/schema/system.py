@@ -35,7 +35,12 @@ class System(Section):
         "Data type of mixed precision. auto: bf16 on a GPU that supports it, fp16 on other GPUs, off on a CPU.",
     )
     channels_last: bool = key(False, "Memory layout NHWC. Only for GPUs: PyTorch crashes with it on CPUs.")
-    compile: bool = key(False, "Compile model and loss with torch.compile: slower start, faster steps.", free=True)
+    compile: bool = key(
+        False, "Compile the network with torch.compile, equal blocks once: slower start, faster steps.", free=True
+    )
+    compile_seconds: float = key(
+        300.0, "Time for compiling, about. Parts that are left over run as they are written.", gt=0, free=True
+    )
     deterministic: bool = key(
         False, "Use only deterministic kernels on GPUs. Training on a CPU is always deterministic.", free=True
     )

@@ -1,0 +1,372 @@
+"""The phases of gpu.py, one a process: `python benchmarks/gpu_phases.py PHASE cuda`. A result is a line of JSON."""
+
+import copy
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Result = dict[str, Any]
+Step = Callable[[], None]
+
+#: our name, timm's, px
+NETWORKS = [
+    ("fastvit_t8", "fastvit_t8", 256),
+    ("fastvit_sa12", "fastvit_sa12", 256),
+    ("vit_s_patch16", "vit_small_patch16_224", 224),
+    ("vit_s_patch32", "vit_small_patch32_224", 224),
+]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured: all of it on a GPU, as little as possible on a CPU, to try the script itself."""
+
+    device: torch.device
+    batch: int = 256
+    rounds: int = 5
+    steps: int = 10  #: of a round
+    px: int | None = None  #: instead of each network's own
+    networks: int = len(NETWORKS)
+
+
+TINY = Scale(torch.device("cpu"), batch=2, rounds=1, steps=1, px=32, networks=1)
+
+
+def device(scale: Scale) -> Iterator[Result]:
+    """The GPU, the versions, and how many bytes per second a copy moves."""
+    import torchvision
+
+    from vitcli import __version__
+
+    versions = {"torch": torch.__version__, "torchvision": torchvision.__version__, "vitcli": __version__}
+    name = torch.cuda.get_device_name() if scale.device.type == "cuda" else "cpu"
+    yield {"device": name, **versions, "gpu_kernels": gpu_kernels() is not None}
+    source = torch.empty(2**28 if scale.device.type == "cuda" else 2**20, device=scale.device)
+    target = torch.empty_like(source)
+    seconds = timed(lambda: target.copy_(source), scale)
+    yield {"copy_gb_per_second": round(2 * source.nbytes / seconds / 1e9, 1)}
+
+
+def attention(scale: Scale) -> Iterator[Result]:
+    """Which kernel of PyTorch multiplies queries, keys and values of ViT-S/16."""
+    from vitcli.layers.attention import attention_kernel
+
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        yield {"dtype": str(dtype), "kernel": attention_kernel(scale.device, dtype, head_dim=64)}
+
+
+def reads(scale: Scale) -> Iterator[Result]:
+    """How often a step of each optimizer waits for the device: 0 is right."""
+    from vitcli.catalog import OPTIMIZERS
+    from vitcli.optim.optimizers import drop_step_if
+
+    for opt in OPTIMIZERS:
+        network = nn.Sequential(nn.Conv2d(3, 64, 8), nn.Flatten(), nn.Linear(64, 128)).to(scale.device)
+        optimizer = own_optimizer(opt, network, scale.device)
+        num_reads = 0
+        for first in (True, False):
+            for p in network.parameters():
+                p.grad = torch.randn_like(p)
+            drop_step_if(optimizer, torch.zeros((), dtype=torch.bool, device=scale.device))
+            num_reads = 0 if first else count_reads(optimizer.step, scale.device)
+        yield {"opt": opt, "reads_per_step": num_reads}
+
+
+def fp16(scale: Scale) -> Iterator[Result]:
+    """The loss scale of fp16 after some steps, and whether every weight is finite."""
+    network = nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 10)).to(scale.device)
+    optimizer, scaler = own_optimizer("adamw", network, scale.device), torch.amp.GradScaler(scale.device.type)
+    images = torch.randn(64, 64, device=scale.device)
+    for _ in range(20):
+        with torch.autocast(scale.device.type, torch.float16):
+            loss = network(images).float().square().mean()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+    finite = all(bool(p.isfinite().all()) for p in network.parameters())
+    yield {"loss": round(loss.item(), 4), "scale": scaler.get_scale(), "finite": finite}
+
+
+def repeat(scale: Scale) -> Iterator[Result]:
+    """Whether a second run, and one that was resumed, end with the same bits, in both memory layouts."""
+    for channels_last in (False, True):
+        with tempfile.TemporaryDirectory() as folder:
+            one, two, resumed = (Path(folder, name) for name in ("one", "two", "resumed"))
+            keys = {"channels_last": channels_last, "device": scale.device.type}
+            short_run(one, keys)
+            short_run(two, keys)
+            short_run(resumed, keys)
+            shutil.rmtree(max((resumed / "checkpoints").glob("step-*")))
+            resume_run(resumed)
+            same = {name: weights(one) == weights(other) for name, other in (("repeated", two), ("resumed", resumed))}
+        yield {"channels_last": channels_last, **same}
+
+
+def tests(scale: Scale) -> Iterator[Result]:
+    """The tests marked `gpu`."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-o",
+        "addopts=",
+        "-m",
+        "gpu",
+        "-q",
+        "--no-header",
+        "-p",
+        "no:cacheprovider",
+    ]
+    root = Path(__file__).parents[1]
+    done = subprocess.run([*command, str(root / "tests")], capture_output=True, text=True, check=False, cwd=root)
+    yield {"last_line": (done.stdout.strip().splitlines() or [done.stderr[-300:]])[-1], "exit_code": done.returncode}
+
+
+def step(scale: Scale) -> Iterator[Result]:
+    """Training steps in bf16 of vitcli's networks and timm's, by turns: eager, channels_last, with Triton kernels."""
+    for ours, theirs, px in NETWORKS[: scale.networks]:
+        timms, own = same_networks(ours, theirs, scale.px or px)
+        candidates = {"timm": timms, "vitcli": own, "vitcli_channels_last": as_pixels(own)}
+        candidates |= {"timm_channels_last": as_pixels(timms)}
+        if scale.device.type == "cpu":  # PyTorch crashes with it there
+            candidates = {name: network for name, network in candidates.items() if "channels_last" not in name}
+        if use := gpu_kernels():
+            candidates["vitcli_kernels"] = copy.deepcopy(own).to(scale.device)
+            use(candidates["vitcli_kernels"])
+        yield {"model": ours, "px": scale.px or px, "batch": scale.batch, "img_s": by_turns(candidates, scale, px)}
+
+
+def compile(scale: Scale) -> Iterator[Result]:
+    """Seconds to the first compiled step, and images per second: vitcli's parts and timm's whole graph."""
+    from vitcli.parallel.parts import Compiler, compile_each, parts_of
+
+    for ours, theirs, px in NETWORKS[: scale.networks]:
+        timms, own = same_networks(ours, theirs, scale.px or px)
+        compiler = Compiler(300)
+        compile_each(parts_of(own), compiler)
+        timms.compile()
+        for name, network in (("vitcli", own), ("timm", timms)):
+            take_step = training_step(network, scale, scale.px or px)
+            start = time.perf_counter()
+            take_step()
+            wait(scale.device)
+            first = round(time.perf_counter() - start, 1)
+            rate = scale.batch / timed(take_step, scale)
+            parts = {"parts": compiler.num_compiled} if name == "vitcli" else {}
+            yield {"model": ours, "of": name, "first_step_s": first, "img_s": round(rate, 1), **parts}
+
+
+def profile(scale: Scale) -> Iterator[Result]:
+    """The ten kernels that a step of FastViT-T8 spends most time in, in percent."""
+    from torch.profiler import ProfilerActivity
+
+    from vitcli.models.registry import create_model
+
+    take_step = training_step(create_model("fastvit_t8"), scale, scale.px or 256)
+    take_step()
+    on_gpu = scale.device.type == "cuda"
+    with torch.profiler.profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as found:
+        take_step()
+        wait(scale.device)
+    times = {e.key: e.self_device_time_total if on_gpu else e.self_cpu_time_total for e in found.key_averages()}
+    total = sum(times.values()) or 1.0
+    for key in sorted(times, key=lambda key: -times[key])[:10]:
+        yield {"kernel": key[:100], "percent": round(100 * times[key] / total, 1)}
+
+
+def low_bit(scale: Scale) -> Iterator[Result]:
+    """Milliseconds of the update of ViT-S/16 by AdamW with moments of 32, 8 and 4 bits, and their bytes."""
+    from vitcli.models.registry import create_model
+
+    network = create_model("vit_s_patch16", img_size=scale.px or 224).to(scale.device)
+    for p in network.parameters():
+        p.grad = torch.randn_like(p)
+    for opt in ("adamw", "adamw_8bit", "adamw_4bit"):
+        optimizer = own_optimizer(opt, network, scale.device)
+        optimizer.step()
+        size = sum(t.nbytes for state in optimizer.state.values() for t in state.values() if isinstance(t, Tensor))
+        yield {"opt": opt, "ms": round(1000 * timed(optimizer.step, scale), 2), "moments_mb": round(size / 1e6, 1)}
+
+
+def loop(scale: Scale) -> Iterator[Result]:
+    """Images per second of a whole training with data, from files, from memory, and from the device."""
+    for cache in ("none", "ram", "device"):
+        with tempfile.TemporaryDirectory() as folder:
+            keys = {"cache": cache, "device": scale.device.type, "amp": "auto", "epoch_size": 3, "log_interval": 10}
+            short_run(Path(folder, "run"), keys | {"batch_size": min(scale.batch, 64)})
+            lines = [json.loads(line) for line in Path(folder, "run", "metrics.jsonl").read_text().splitlines()]
+        rates = [line["images_per_second"] for line in lines if line["kind"] == "train"][1:]
+        yield {"cache": cache, "img_s": round(statistics.median(rates), 1)}
+
+
+def deploy(scale: Scale) -> Iterator[Result]:
+    """Seconds to export FastViT-T8 by AOTInductor, the largest difference of a logit, and images per second."""
+    from vitcli.deploy.formats import Order, open_format
+    from vitcli.deploy.network import Deployed, for_runtime
+    from vitcli.models.registry import create_model
+
+    network, form = create_model("fastvit_t8").eval().to(scale.device), open_format("aoti", to="export")
+    images = torch.randn(min(scale.batch, 16), 3, scale.px or 256, scale.px or 256, device=scale.device)
+    deployed = Deployed(for_runtime(network)).eval().to(scale.device)
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        start = time.perf_counter()
+        form.export(
+            Order(deployed, images, Path(folder), "fp32", "logits", batch=len(images), device=scale.device.type)
+        )
+        yield {"export_s": round(time.perf_counter() - start, 1)}
+        artifact = torch._inductor.aoti_load_package(str(Path(folder, form.FILE)))
+        yield {"max_difference": (artifact(images) - network(images)).abs().max().item()}
+        for name, run in (("artifact", artifact), ("eager", network)):
+            yield {"of": name, "img_s": round(len(images) / timed(lambda run=run: run(images), scale), 1)}
+
+
+PHASES: dict[str, Callable[[Scale], Iterator[Result]]] = {
+    function.__name__: function
+    for function in (
+        device, attention, reads, fp16, repeat, tests, step, profile, compile, low_bit, loop, deploy,
+    )
+}  # fmt: skip
+
+
+def gpu_kernels() -> Callable[[nn.Module], object] | None:
+    """Replaces layers of a network by Triton kernels, in place; None: this version has none, or Triton is missing."""
+    try:
+        from vitcli.layers.gpu import use_gpu_kernels  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return None
+    return use_gpu_kernels
+
+
+def same_networks(ours: str, theirs: str, px: int) -> tuple[nn.Module, nn.Module]:
+    """timm's network and ours, with the same weights."""
+    import timm
+
+    from vitcli.models.registry import create_model
+
+    size = {"img_size": px} if ours.startswith("vit_") else {}
+    timms, own = timm.create_model(theirs, **size), create_model(ours, **size)
+    own.load_state_dict(timms.state_dict())
+    return timms, own
+
+
+def as_pixels(network: nn.Module) -> nn.Module:
+    return copy.deepcopy(network).to(memory_format=torch.channels_last)
+
+
+def by_turns(candidates: dict[str, nn.Module], scale: Scale, px: int) -> dict[str, float]:
+    """Median images per second of each network's training step."""
+    steps = {name: training_step(network, scale, scale.px or px) for name, network in candidates.items()}
+    for take_step in steps.values():
+        for _ in range(min(3, scale.steps)):
+            take_step()
+    rounds = [{name: timed(take_step, scale) for name, take_step in steps.items()} for _ in range(scale.rounds)]
+    return {name: round(scale.batch / statistics.median(r[name] for r in rounds), 1) for name in steps}
+
+
+def training_step(network: nn.Module, scale: Scale, px: int) -> Step:
+    """Forward, loss, backward and fused AdamW, in bf16 on a GPU, in the memory layout of the network."""
+    network = network.to(scale.device).train()
+    images = torch.randn(scale.batch, 3, px, px, device=scale.device)
+    if any(p.ndim == 4 and not p.is_contiguous() for p in network.parameters()):
+        images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(1000, (scale.batch,), device=scale.device)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
+
+    def take_step() -> None:
+        with torch.autocast(scale.device.type, torch.bfloat16, enabled=scale.device.type == "cuda"):
+            logits = network(images)
+        F.cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return take_step
+
+
+def timed(run: Callable[[], object], scale: Scale) -> float:
+    """Seconds of one call, the mean of a round."""
+    run()
+    wait(scale.device)
+    start = time.perf_counter()
+    for _ in range(scale.steps):
+        run()
+    wait(scale.device)
+    return (time.perf_counter() - start) / scale.steps
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def own_optimizer(opt: str, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+    from vitcli.optim.optimizers import build_optimizer
+    from vitcli.optim.param_groups import param_groups
+    from vitcli.recipe.schema import Optimizer
+
+    groups = param_groups(network, weight_decay=0.05, weight_decay_filter="auto")
+    return build_optimizer(Optimizer(opt=opt), groups, device, network)
+
+
+def count_reads(run: Callable[[], object], device: torch.device) -> int:
+    """How many warnings `torch.cuda.set_sync_debug_mode` gives."""
+    if device.type != "cuda":
+        run()
+        return 0
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            run()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("synchronizing CUDA operation" in str(warning.message) for warning in found)
+
+
+def short_run(folder: Path, keys: dict[str, Any]) -> None:
+    """`vitcli train` on generated images, with a checkpoint each epoch."""
+    from vitcli import load_recipe, train
+
+    base = {
+        "dataset": "synthetic", "num_samples": 256, "image_resize": 32, "batch_size": 32, "epoch_size": 2,
+        "num_parallel_workers": 0, "model": "fastvit_t8", "val_while_train": False, "sinks": [],
+    }  # fmt: skip
+    train(load_recipe(None, **(base | keys), run_dir=folder))
+
+
+def resume_run(folder: Path) -> None:
+    from vitcli import load_recipe, train
+
+    train(load_recipe(folder / "recipe.yaml", resume=str(folder)))
+
+
+def weights(folder: Path) -> bytes:
+    """Of the last checkpoint."""
+    return (
+        max((folder / "checkpoints").glob("step-*"), key=lambda path: path.name)
+        .joinpath("model.safetensors")
+        .read_bytes()
+    )
+
+
+def main(name: str, kind: str) -> None:
+    scale = Scale(torch.device("cuda")) if kind == "cuda" else TINY
+    for result in PHASES[name](scale):
+        print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
