@@ -14,6 +14,7 @@ from vitcli.engine.before_torch import check_frozen, check_weights
 from vitcli.engine.build import build_training
 from vitcli.engine.check_data import CheckedSplit, check_splits, leaks_of
 from vitcli.engine.early_stopping import check_early_stopping
+from vitcli.engine.kernels import choose_kernels
 from vitcli.engine.opened_data import open_data
 from vitcli.engine.precision import chosen_amp
 from vitcli.engine.preflight import check_device, check_launch
@@ -51,6 +52,7 @@ def preflight(recipe: Recipe) -> None:
 def _preflight(recipe: Recipe, world: World, reporter: Reporter) -> None:
     recipe, splits = open_data(recipe, reporter)
     training = build_training(recipe, world, recipe.checkpoint.run_dir or Path("runs"), splits, reporter, fresh=True)
+    choose_kernels(training, None)
     check_early_stopping(training)
     extent = recipe.dataset.check_data or "quick"
     checked = {} if extent == "off" else check_splits(splits, extent, world)

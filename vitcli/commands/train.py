@@ -17,6 +17,7 @@ from vitcli.engine.check_data import check_data
 from vitcli.engine.early_stopping import check_early_stopping, why_stopped
 from vitcli.engine.failures import failures_in_words
 from vitcli.engine.first_batch import first_page
+from vitcli.engine.kernels import choose_kernels
 from vitcli.engine.loop import fit
 from vitcli.engine.nonfinite import NONFINITE
 from vitcli.engine.opened_data import open_data
@@ -90,6 +91,8 @@ def _train(recipe: Recipe, world: World, folder: Path, point: ResumePoint | None
         reporter.notes(check_resume(recipe, folder, point, data_facts))
     with phase("building the model"):
         training = build_training(recipe, world, folder, splits, reporter, fresh=point is None)
+    with phase("choosing the kernels"):
+        choose_kernels(training, point.state if point else None)
     training.facts["data"] = data_facts
     check_early_stopping(training)
     if point:

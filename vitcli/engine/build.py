@@ -36,6 +36,7 @@ from vitcli.evaluators.evaluator import Evaluator, Setting
 from vitcli.layers.cpu import use_cpu_kernels
 from vitcli.layers.cpu.memory import keep_freed_memory
 from vitcli.layers.fake_quant import simulate_int8
+from vitcli.layers.gpu import use_gpu_kernels
 from vitcli.log import Reporter
 from vitcli.networks.build import build_network, float_layers, trains_on_one_image
 from vitcli.networks.opened import open_weights
@@ -235,7 +236,15 @@ def build_task(
         reporter.say(freeze(network, recipe.optimizer.freeze))
     if device.type == "cpu":
         use_cpu_kernels(network)
+    elif device.type == "cuda" and _may_use_triton(recipe):
+        use_gpu_kernels(network)
     return kind(recipe, network.to(device), class_names).to(device)
+
+
+def _may_use_triton(recipe: Recipe) -> bool:
+    """Compiled networks get the compiler's kernels; sharded ones were not tried."""
+    system = recipe.system
+    return system.fast_kernels and not system.compile and system.parallel == "ddp"
 
 
 def _check_single_image(recipe: Recipe, plan: BatchPlan, num_outputs: int) -> None:

@@ -41,6 +41,12 @@ class System(Section):
     compile_seconds: float = key(
         300.0, "Time for compiling, about. Parts that are left over run as they are written.", gt=0, free=True
     )
+    fast_kernels: bool = key(
+        True,
+        "On a GPU, time vitcli's Triton kernels for FastViT and PyTorch's at the start, and use the faster ones. Not "
+        "with compile or fsdp.",
+        free=True,
+    )
     deterministic: bool = key(
         False, "Use only deterministic kernels on GPUs. Training on a CPU is always deterministic.", free=True
     )
