@@ -102,7 +102,8 @@ def attention_kernel(device: torch.device, dtype: torch.dtype, *, head_dim: int)
     math is the only one that holds all scores (B, heads, N, N), and much slower.
     """
     q = torch.zeros(1, 2, 64, head_dim, device=device, dtype=dtype, requires_grad=True)
-    return SDPBackend(torch._fused_sdp_choice(q, q, q)).name.lower().removesuffix("_attention")
+    choice = torch._fused_sdp_choice(q, q, q)  # pyright: ignore[reportPrivateImportUsage]
+    return SDPBackend(choice).name.lower().removesuffix("_attention")
 
 
 def _all_but_self(num_queries: int, num_keys: int, mask: Tensor | None, device: torch.device) -> Tensor:

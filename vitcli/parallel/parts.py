@@ -28,7 +28,7 @@ class Compiler:
         self.seconds, self.spent = seconds, 0.0
         self.num_compiled = self.num_left = 0
 
-    def __call__(self, graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Function:
+    def __call__(self, graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Function:
         if self.spent >= self.seconds:
             self.num_left += 1
             return graph.forward
@@ -44,7 +44,7 @@ class Compiler:
         return f"{self.num_compiled} part{'s' * (self.num_compiled != 1)} compiled{left}"
 
 
-def inductor(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Function:
+def inductor(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Function:
     return torch._dynamo.lookup_backend("inductor")(graph, inputs)
 
 
@@ -60,9 +60,9 @@ def parts_of(module: nn.Module) -> list[nn.Module]:
     if not blocks_of(module):
         has_layers = any(True for _ in module.children()) and any(True for _ in module.parameters())
         return [module] if has_layers else []
-    parts = []
+    parts: list[nn.Module] = []
     for name, child in module.named_children():
-        parts += child if _holds_blocks(name, child) else parts_of(child)
+        parts += child.children() if _holds_blocks(name, child) else parts_of(child)
     return parts
 
 
