@@ -21,7 +21,7 @@ RUN = {
 STEPS = 20 * 6
 
 
-@pytest.mark.parametrize("restarts", [2, pytest.param(20, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("restarts", [2, pytest.param(20, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
 @pytest.mark.slow
 def test_rank_killed_and_restarted(tmp_path: Path, torchrun, restarts: int):
     words = ["train", "-c", "quickstart", "--plugin", NORM_FREE, *options(RUN), "--run_dir"]
