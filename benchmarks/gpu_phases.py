@@ -144,9 +144,8 @@ def step(scale: Scale) -> Iterator[Result]:
         candidates |= {"timm_channels_last": as_pixels(timms)}
         if scale.device.type == "cpu":  # PyTorch crashes with it there
             candidates = {name: network for name, network in candidates.items() if "channels_last" not in name}
-        if use := gpu_kernels():
-            candidates["vitcli_kernels"] = copy.deepcopy(own).to(scale.device)
-            use(candidates["vitcli_kernels"])
+        elif use := gpu_kernels():
+            candidates["vitcli_kernels"] = use(as_pixels(own).to(scale.device))
         yield {"model": ours, "px": scale.px or px, "batch": scale.batch, "img_s": by_turns(candidates, scale, px)}
 
 
@@ -242,13 +241,13 @@ PHASES: dict[str, Callable[[Scale], Iterator[Result]]] = {
 }  # fmt: skip
 
 
-def gpu_kernels() -> Callable[[nn.Module], object] | None:
+def gpu_kernels() -> Callable[[nn.Module], nn.Module] | None:
     """Replaces layers of a network by Triton kernels, in place; None: this version has none, or Triton is missing."""
     try:
-        from vitcli.layers.gpu import use_gpu_kernels  # pyright: ignore[reportMissingImports]
+        from vitcli.layers.gpu import has_triton, use_gpu_kernels
     except ImportError:
         return None
-    return use_gpu_kernels
+    return use_gpu_kernels if has_triton() else None
 
 
 def same_networks(ours: str, theirs: str, px: int) -> tuple[nn.Module, nn.Module]:
