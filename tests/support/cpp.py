@@ -9,19 +9,22 @@ from pathlib import Path
 from tests.support.commands import ROOT
 
 
-def built(runtime: str, shared: Path) -> Path:
-    """The folder of the programs `classify` and `pixels`; in `shared`, which is the same for all test processes."""
+def built(runtime: str, *choices: str, shared: Path) -> Path:
+    """The folder of the programs `classify` and `pixels`; in `shared`, which is the same for all test processes.
+
+    choices: further words for cmake.
+    """
     folder = shared / f"cpp_{runtime}"
     with (shared / f"cpp_{runtime}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "classify").exists():
-            _build(runtime, folder)
+            _build(runtime, folder, choices)
     return folder
 
 
-def _build(runtime: str, folder: Path) -> None:
+def _build(runtime: str, folder: Path, choices: tuple[str, ...]) -> None:
     configure = ["cmake", "-S", ROOT / "deploy" / "cpp", "-B", folder]
-    configure += [f"-DRUNTIME={runtime}", f"-DPYTHON={sys.executable}"]
+    configure += [f"-DRUNTIME={runtime}", f"-DPYTHON={sys.executable}", *choices]
     if runtime == "onnxruntime":
         configure.append(f"-DONNXRUNTIME_DIR={os.environ['ONNXRUNTIME_DIR']}")
     for command in (configure, ["cmake", "--build", folder]):
