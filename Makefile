@@ -53,11 +53,8 @@ lint: setup  ## ruff and pyright
 bench: setup  ## our training step compared with timm's
 	$(BIN)/python benchmarks/train_step.py
 
-native:  ## the programs that run an exported network without a framework, in build/native
-	@if command -v cmake >/dev/null && command -v c++ >/dev/null; then \
-	  cmake -S deploy/cpp -B build/native -DRUNTIME=native && cmake --build build/native && \
-	  echo "C++: build/native/classify"; \
-	else echo "C++: not built: it needs cmake and a C++ compiler (apt install cmake g++)"; fi
+native:  ## the programs that run an exported network without a framework, as far as this machine can build them
+	@PYTHON=$(if $(wildcard $(BIN)/python),$(abspath $(BIN)/python),$(PYTHON)) sh deploy/build.sh build/native
 
 clean:  ## remove what was made here, except runs/
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
