@@ -251,7 +251,7 @@ def test_any_number_of_classes(run: Path):
         (["--predictions", "answers.xlsx"], 2, "ends in .csv, .tsv, .jsonl or .parquet"),
         (["--predictions", "no/such/a.csv"], 2, "there is no folder no/such"),
         (["--report", "no/such/page.html"], 2, "there is no folder no/such"),
-        (["--report", "page.html", "--evaluate", "collapse"], 2, "--report needs answers with classes"),
+        (["--predictions", "page.csv", "--evaluate", "collapse"], 2, "--predictions needs answers with classes"),
         (["--temperature", "fit", "--eval_crops", "5"], 2, "fitted for one crop"),
         (["--temperature", "fit", "--evaluate", "collapse"], 2, "needs answers with classes"),
         (["--temperature", "fit", "--use_ema", "False"], 3, "no better than chance"),
