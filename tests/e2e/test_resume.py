@@ -42,7 +42,7 @@ def killed_until_done(run: Path, whole: Path, seed: int, mean_seconds: float, ke
     """Train in processes that are killed until the run is done; how many were. It must equal the run `whole`."""
     words = options(SMALL | {"ckpt_save_steps": 1, "device": "cpu"} | keys)
     command = [sys.executable, HARNESS, run, str(seed), str(mean_seconds), "--", *words]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=3000, check=False)
     assert done.returncode == 0, done.stderr
     assert final_bytes(run) == final_bytes(whole)
     assert metrics(run) == metrics(whole), "no line is missing, none is there twice"
