@@ -47,6 +47,8 @@ def programs(build: Callable[..., Path]) -> Callable[[str], Path]:
 @pytest.fixture(params=["sycl", pytest.param("cuda", marks=pytest.mark.gpu)])
 def run(request: pytest.FixtureRequest, programs: Callable[[str], Path], tmp_path_factory) -> Callable[..., Any]:
     """Runs a program of the runtime, by its name and words of its command line."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU")
     folder = programs(request.param)
     changes = {}
     if request.param == "sycl":

@@ -38,11 +38,15 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def killed_until_done(run: Path, whole: Path, seed: int, mean_seconds: float, keys: dict[str, object]) -> int:
+def killed_until_done(
+    run: Path, whole: Path, seed: int, mean_seconds: float, keys: dict[str, object], *, limit_seconds: float = 900
+) -> int:
     """Train in processes that are killed until the run is done; how many were. It must equal the run `whole`."""
     words = options(SMALL | {"ckpt_save_steps": 1, "device": "cpu"} | keys)
     command = [sys.executable, HARNESS, run, str(seed), str(mean_seconds), "--", *words]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=3000, check=False)
+    done = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=limit_seconds, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert final_bytes(run) == final_bytes(whole)
     assert metrics(run) == metrics(whole), "no line is missing, none is there twice"
@@ -53,6 +57,7 @@ def killed_until_done(run: Path, whole: Path, seed: int, mean_seconds: float, ke
 
 @pytest.mark.parametrize("ckpt_async", [True, pytest.param(False, marks=pytest.mark.soak)])
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_killed_at_random_moments(uninterrupted: Path, tmp_path: Path, ckpt_async: bool):
     keys = {"num_parallel_workers": 0, "ckpt_async": ckpt_async}
     kills = killed_until_done(tmp_path / "run", uninterrupted, int(ckpt_async), 1.5, keys)
@@ -70,7 +75,7 @@ def test_killed_a_hundred_times(tmp_path: Path, vitcli, amp: str):
     assert vitcli(*RUN, *options(keys), "--run_dir", whole).returncode == 0
     while kills < 100:
         run, runs = tmp_path / "run", runs + 1
-        kills += killed_until_done(run, whole, runs, 1.5, keys | {"num_parallel_workers": 2})
+        kills += killed_until_done(run, whole, runs, 1.5, keys | {"num_parallel_workers": 2}, limit_seconds=3000)
         shutil.rmtree(run)
     print(f"{kills} kills in {runs} runs")
 

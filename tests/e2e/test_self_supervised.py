@@ -70,6 +70,7 @@ def test_class_folders_measure_the_features(tmp_path: Path, image_folder: Path, 
     found = json.loads((tmp_path / "found.json").read_text())
     page = read_page((tmp_path / "page.html").read_text())
     assert f"{found['knn_top1']:.2f} % kNN top-1" in page.text
+    assert "Measured on the validation images" in page.text, "now, not as the run logged it"
     assert "Worst images" not in page.text, "which of them are right is not known"
     assert found["num_images"] == found["linear_num_images"] == 12
     refused(vitcli("validate", "--ckpt_path", "run", "--evaluate", "top1"), 2, "has no classifier")

@@ -90,7 +90,6 @@ def build_training(
     ema = _build_ema(recipe, task)
     parallel = _build_parallel(recipe, world, task, ema)
     half_step = HalfStep(task)
-    policy = recipe.optimizer.on_nonfinite
     return Training(
         recipe=recipe,
         world=world,
@@ -107,14 +106,14 @@ def build_training(
         autocast=build_autocast(recipe, world.device),
         facts=_facts(recipe, task, class_names),
         reporter=reporter,
-        bad_images=BadImages(
-            run_dir / BAD_IMAGES, max_ratio=recipe.dataset.max_bad_ratio, of=plan.num_samples, faults=reporter.faults
-        ),
+        bad_images=_bad_images(recipe, run_dir, plan, reporter),
         meter=Meter(world.device),
         writer=CheckpointWriter(run_dir, recipe.checkpoint),
         memory=memory_of(world.is_main, keeps_copies=recipe.checkpoint.ckpt_async),
         half_step=half_step,
-        nonfinite=NonfiniteSteps(policy, half_step, run_dir / NONFINITE, splits.train, plan, reporter.faults),
+        nonfinite=NonfiniteSteps(
+            recipe.optimizer.on_nonfinite, half_step, run_dir / NONFINITE, splits.train, plan, reporter.faults
+        ),
         channels_last=channels_last,
     )
 
@@ -147,6 +146,11 @@ def _facts(recipe: Recipe, task: Task, class_names: list[str] | None) -> dict[st
     """What the users of the network need to know; written into each checkpoint."""
     of_outputs = class_names if task.num_outputs(class_names) else None
     return {"class_names": of_outputs, "preprocessing": preprocessing(recipe)}
+
+
+def _bad_images(recipe: Recipe, run_dir: Path, plan: BatchPlan, reporter: Reporter) -> BadImages:
+    ratio = recipe.dataset.max_bad_ratio
+    return BadImages(run_dir / BAD_IMAGES, max_ratio=ratio, of=plan.num_samples, faults=reporter.faults)
 
 
 def _build_ema(recipe: Recipe, task: Task) -> ExponentialMovingAverage | None:

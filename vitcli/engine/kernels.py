@@ -23,7 +23,7 @@ from vitcli.layers import gpu
 from vitcli.layers.gpu.choice import Choice, Measured, Timer, apply, kinds_of_layers, measure
 from vitcli.weights.json_file import read_json
 
-#: after so many seconds no further kind of layer is measured; compiling the kernels for the first time takes longest
+#: time for measuring the kinds of layers; those left over keep PyTorch's kernels. Most of it is the first compilation
 BUDGET_SECONDS = 90
 TIMED_RUNS = 5
 #: name in the state of a checkpoint

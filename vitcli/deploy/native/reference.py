@@ -21,7 +21,7 @@ _ACTIVATIONS = {
     "relu": F.relu,
     "silu": F.silu,
 }
-#: sums of at most so many products of int8 numbers are whole numbers below 2^24, which float32 holds exactly
+#: the most products of int8 numbers whose sum stays below 2^24: float32 holds whole numbers up to there exactly
 _MOST_EXACT = 2**24 // LARGEST**2
 
 

@@ -36,9 +36,7 @@ def convolve(
         for tap in tl.static_range(M * K):
             taps = taps + (tl.load(taps_ptr + (tap * K + j) * channels + channel, mask=is_channel, other=0.0),)
         in_x = out_x * STRIDE + j - K // 2
-        first = (image * height + first_y) * width + in_x
-        where = x_ptr + first[:, None] * channels + channel[None, :]
-        is_inside = (is_column & (in_x >= 0) & (in_x < width))[:, None] & is_channel[None, :]
+        where, is_inside = _column(x_ptr, image, first_y, in_x, is_column, height, width, channel, is_channel, channels)
         for row in tl.static_range((ROWS - 1) * STRIDE + K):
             is_row = (first_y + row >= 0) & (first_y + row < height)
             value = tl.load(where + row * width * channels, mask=is_inside & is_row, other=0.0).to(SUM)
@@ -142,9 +140,9 @@ def backward_weight(
             grads = grads + _load(grad_ptr, pixel, mask, channels, CHANNELS, M, SUM, AXIS=1)
         for j in tl.static_range(K):
             in_x = out_x * STRIDE + j - K // 2
-            first = (image * height + first_y) * width + in_x
-            where = x_ptr + first[:, None] * channels + channel[None, :]
-            is_inside = (is_column & (in_x >= 0) & (in_x < width))[:, None] & is_channel[None, :]
+            where, is_inside = _column(
+                x_ptr, image, first_y, in_x, is_column, height, width, channel, is_channel, channels
+            )
             for row in tl.static_range((ROWS - 1) * STRIDE + K):
                 is_row = (first_y + row >= 0) & (first_y + row < height)
                 value = tl.load(where + row * width * channels, mask=is_inside & is_row, other=0.0).to(SUM)
@@ -161,6 +159,14 @@ def backward_weight(
     for tap in tl.static_range(M * K * K):
         where = (tl.program_id(0) * M * K * K + tap) * channels + channel
         tl.store(sums_ptr + where, tl.sum(sums[tap], 0), mask=is_channel)
+
+
+@triton.jit
+def _column(map_ptr, image, first_y, x, is_column, height, width, channel, is_channel, channels):
+    """Where the pixels (first_y, x) of images lie, a tile (columns, channels), and which columns and channels exist."""
+    first = (image * height + first_y) * width + x
+    is_inside = (is_column & (x >= 0) & (x < width))[:, None] & is_channel[None, :]
+    return map_ptr + first[:, None] * channels + channel[None, :], is_inside
 
 
 @triton.jit

@@ -66,15 +66,11 @@ def slope_and_shift(
         own = tl.load(moments_ptr + parts * channels + where, mask=mask, other=0.0)
         squares += tl.sum(own + off * off * count[:, None], 0)
     var = squares / rows
-    gain = tl.full((CHANNELS,), 1.0, SUM)
-    if GAIN:
-        gain = tl.load(gain_ptr + channel, mask=is_channel, other=0.0).to(SUM)
+    gain = _factor(gain_ptr, channel, is_channel, GAIN, CHANNELS, SUM)
     slope = tl.zeros((CHANNELS,), SUM)
     shift = tl.zeros((CHANNELS,), SUM)
     for t in tl.static_range(TERMS):
-        weight = tl.full((CHANNELS,), 1.0, SUM)
-        if WEIGHTED and t == 0:
-            weight = tl.load(weight_ptr + channel, mask=is_channel, other=0.0).to(SUM)
+        weight = _factor(weight_ptr, channel, is_channel, WEIGHTED and t == 0, CHANNELS, SUM)
         sign = 1.0 - 2.0 * ((SIGNS >> t) & 1)
         inverse_std = 1.0 / tl.sqrt(weight * weight * var + eps)
         gamma = tl.load(gammas[t] + channel, mask=is_channel, other=0.0).to(SUM)
@@ -92,6 +88,15 @@ def slope_and_shift(
     tl.store(facts_ptr + channels + channel, var, mask=is_channel)
     tl.store(facts_ptr + 2 * channels + channel, slope, mask=is_channel)
     tl.store(facts_ptr + 3 * channels + channel, shift, mask=is_channel)
+
+
+@triton.jit
+def _factor(ptr, channel, is_channel, GIVEN: tl.constexpr, CHANNELS: tl.constexpr, SUM: tl.constexpr):
+    """A factor of each channel; 1 where there is none."""
+    if GIVEN:
+        return tl.load(ptr + channel, mask=is_channel, other=0.0).to(SUM)
+    else:
+        return tl.full((CHANNELS,), 1.0, SUM)
 
 
 @triton.jit
@@ -190,15 +195,11 @@ def gradients_of_channels(
         total += tl.sum(tl.load(totals_ptr + where, mask=mask, other=0.0), 0)
         along += tl.sum(tl.load(alongs_ptr + where, mask=mask, other=0.0), 0)
     var = tl.load(facts_ptr + channels + channel, mask=is_channel, other=0.0)
-    gain = tl.full((CHANNELS,), 1.0, SUM)
-    if GAIN:
-        gain = tl.load(gain_ptr + channel, mask=is_channel, other=0.0).to(SUM)
+    gain = _factor(gain_ptr, channel, is_channel, GAIN, CHANNELS, SUM)
     change = tl.zeros((CHANNELS,), SUM)
     of_gain = tl.zeros((CHANNELS,), SUM)
     for t in tl.static_range(TERMS):
-        weight = tl.full((CHANNELS,), 1.0, SUM)
-        if WEIGHTED and t == 0:
-            weight = tl.load(weight_ptr + channel, mask=is_channel, other=0.0).to(SUM)
+        weight = _factor(weight_ptr, channel, is_channel, WEIGHTED and t == 0, CHANNELS, SUM)
         sign = 1.0 - 2.0 * ((SIGNS >> t) & 1)
         inverse_std = 1.0 / tl.sqrt(weight * weight * var + eps)
         cube = inverse_std * inverse_std * inverse_std
