@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import vitcli
-from tests.support.commands import ROOT, environment, options
+from tests.support.commands import ROOT, environment, finished, options, python_m
 
 TINY = {"dataset": "synthetic", "image_resize": 32, "batch_size": 32, "epoch_size": 1, "num_samples": 128, "lr": 2e-3}
 
@@ -77,6 +77,16 @@ def test_keys_are_canonical_under_compile_and_ddp(tmp_path: Path, torchrun):
     assert done.returncode == 0, done.stderr
     names = load_file(tmp_path / "run" / "checkpoints" / "best" / "model.safetensors").keys()
     assert set(names) == {"0.weight", "0.bias", "1.weight", "1.bias", "4.weight", "4.bias"}
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_a_fastvit_is_compiled_on_a_cpu(tmp_path: Path):
+    """Its backward pass, too, in a process of its own: PyTorch has crashed there."""
+    words = options({"compile": True, "epoch_size": 1, "num_samples": 128, "num_parallel_workers": 0, "run_dir": "run"})
+    done = finished(python_m("vitcli", "train", "-c", "quickstart", *words), cwd=tmp_path, timeout=1700)
+    assert done.returncode == 0, done.stderr
+    assert " compiled" in done.stdout
 
 
 def test_models(vitcli):

@@ -12,6 +12,8 @@ from vitcli.parallel import parts
 from vitcli.parallel.parts import Compiler, compile_each, parts_of
 
 Make = Callable[..., nn.Module]
+#: before the tests replace it
+INDUCTOR = parts.inductor
 
 #: torch's tracer hides this warning, which does not help where warnings are errors
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
@@ -75,3 +77,13 @@ def test_parts_compute_the_same(make_network: Make, seconds: float):
     assert (compiler.num_compiled == 0) == (seconds == 0)
     assert (compiler.num_left == 0) == (seconds > 0)
     assert ("0 s were over" in compiler.describe()) == (seconds == 0)
+
+
+@pytest.mark.parametrize(("device", "options"), [("cpu", {"layout_optimization": False}), ("meta", {})])
+def test_maps_keep_their_layout_on_a_cpu(monkeypatch: pytest.MonkeyPatch, device: str, options: dict[str, bool]):
+    """PyTorch crashes in the backward pass of FastViT in channels_last. Scalars on the host do not make it one."""
+    used: list[object] = []
+    backend = lambda graph, inputs, config_patches: used.append(config_patches)  # noqa: E731
+    monkeypatch.setattr(torch._dynamo, "lookup_backend", lambda name: backend)
+    INDUCTOR(torch.fx.symbolic_trace(nn.Identity()), [torch.ones(()), torch.ones(2, device=device)])
+    assert used == [options]

@@ -45,7 +45,11 @@ class Compiler:
 
 
 def inductor(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Function:
-    return torch._dynamo.lookup_backend("inductor")(graph, inputs)
+    """PyTorch's compiler. On a CPU it must not change the layout of maps: FastViT's backward pass then crashes."""
+    on_cpu = all(value.device.type == "cpu" for value in inputs if isinstance(value, Tensor))
+    options = {"layout_optimization": False} if on_cpu else {}
+    backend = torch._dynamo.lookup_backend("inductor")
+    return backend(graph, inputs, config_patches=options)  # pyright: ignore[reportCallIssue]
 
 
 def compile_each(parts: Sequence[nn.Module], compiler: Compiler) -> None:
