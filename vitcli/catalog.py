@@ -218,9 +218,11 @@ def model_info(name: str) -> Model:
 
 
 def nearest(word: object, names: Sequence[str]) -> str | None:
-    """The name that was probably meant by `word`."""
-    matches = difflib.get_close_matches(str(word).lower(), [name.lower() for name in names], n=1, cutoff=0.6)
-    return next((name for name in names if name.lower() == matches[0]), None) if matches else None
+    """The name that was probably meant by `word`: with two letters exchanged, or else the most similar one."""
+    word, known = str(word).lower(), {name.lower(): name for name in reversed(names)}
+    exchanged = (word[:i] + word[i + 1] + word[i] + word[i + 2 :] for i in range(len(word) - 1))
+    matches = [name for name in exchanged if name in known] or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return known[matches[0]] if matches else None
 
 
 def forget_installed() -> None:
