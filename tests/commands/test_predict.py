@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from tests.networks.test_opened import checkpoint
 from tests.support.commands import environment
 from vitcli.commands.predict import predict
 from vitcli.data.find_images import find_images
+from vitcli.deploy import pictures as pictures_module
 from vitcli.deploy.artifact import open_artifact
 from vitcli.deploy.bridges import ModelClassifier
 from vitcli.deploy.classify import Classifier
@@ -220,6 +222,33 @@ def test_heat_maps_of_a_run(name: str, pictures: list[Path], tmp_path: Path):
         assert len([*(tmp_path / folder).iterdir()]) == 7
     with Image.open(tmp_path / "heat" / "0.jpg") as drawn:
         assert drawn.size == (360, 45 * SIZE + 24 + 16)
+
+
+def test_heat_maps_of_a_class(pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """All maps are about the class that was named, whatever the answer is."""
+    drawn: list[tuple[str, float]] = []
+    with_heat = pictures_module.with_heat
+
+    def draw(*words: Any) -> Image.Image:
+        drawn.append(words[-2:])
+        return with_heat(*words)
+
+    monkeypatch.setattr(pictures_module, "with_heat", draw)
+    checkpoint(tmp_path / "run", "vit_ti_patch16", 4)
+    network, folder = tmp_path / "run", str(pictures[0].parent)
+    file = tmp_path / "answers.json"
+    for name in ("c2", None):
+        predict(str(network), [folder], heatmap=tmp_path / f"heat-{name}", heatmap_class=name, json=file, device="cpu")
+    rows = json.loads(file.read_text())
+    assert [name for name, _ in drawn] == ["c2"] * 7 + [row["predictions"][0]["class"] for row in rows]
+    of_third = [next(one["probability"] for one in row["predictions"] if one["class"] == "c2") for row in rows]
+    assert [probability for _, probability in drawn[:7]] == pytest.approx(of_third, abs=1e-6)
+    with pytest.raises(UsageError, match="no class '2c'") as failure:
+        predict(str(network), [folder], heatmap=tmp_path / "new", heatmap_class="2c", device="cpu")
+    assert failure.value.help == "did you mean 'c2'?"
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(UsageError, match="no effect without --heatmap"):
+        predict(str(network), [folder], heatmap_class="c2", device="cpu")
 
 
 #: packages that are slow to load, or that artifacts of another format do not need

@@ -152,6 +152,10 @@ def predict(
             "not for exported networks.",
         ),
     ] = None,
+    heatmap_class: Annotated[
+        str | None,
+        Option("--heatmap_class", metavar="NAME", help="Draw where the network finds this class, in every image."),
+    ] = None,
     overlay: Annotated[
         Path | None, Option("--overlay", metavar="DIR", help="Also draw each image with its classes into this folder.")
     ] = None,
@@ -196,6 +200,7 @@ def predict(
         csv=csv,
         json=json,
         heatmap=heatmap,
+        heatmap_class=heatmap_class,
         overlay=overlay,
         recipe=recipe,
         batch_size=batch_size,

@@ -6,7 +6,7 @@ Nothing here imports torch: an artifact whose runtime does not need it is run wi
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +18,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
+from vitcli.catalog import nearest
 from vitcli.data.decode import BadImage, open_image
 from vitcli.data.find_images import find_images
 from vitcli.data.pixel_format import UnfitImage
@@ -37,6 +38,10 @@ _TOP = 5
 _BATCHES_AHEAD = 2
 
 
+#: probabilities (B, K) -> for each image the class whose heat map is drawn
+Choice = Callable[[np.ndarray], np.ndarray]
+
+
 @dataclass(frozen=True)
 class _Seen:
     """A decoded image: what the network gets, and what is drawn on if pictures are wanted."""
@@ -53,6 +58,7 @@ def predict(
     csv: Path | None = None,
     json: Path | None = None,
     heatmap: Path | None = None,
+    heatmap_class: str | None = None,
     overlay: Path | None = None,
     recipe: Recipe | None = None,
     batch_size: int = 16,
@@ -65,6 +71,7 @@ def predict(
     Args:
         top: at most that many classes; None: the five most probable, or all that an image has if it may have several.
         heatmap, overlay: folders for a picture of each image, with a heat map on it, and with the answer below it.
+        heatmap_class: the class whose evidence the heat maps show; None: the most probable one of each image.
         recipe: what the user says of the network and its images.
 
     Raises:
@@ -74,17 +81,18 @@ def predict(
     check_writable(csv)
     check_writable(json)
     check_folders(heatmap, overlay)
+    if heatmap_class is not None and not heatmap:
+        raise UsageError("--heatmap_class has no effect without --heatmap DIR", help="add it, or remove this option")
     messages = _console(stderr=True)
     for note in notes:
         messages.print(f"note: {note}")
     recipe = recipe or load_recipe()
     classifier = _open_classifier(source, recipe, threads, device, messages)
-    if heatmap:
-        classifier.try_heat_maps()
+    explain = _choice(classifier, heatmap_class) if heatmap else None
     if top is None and classifier.thresholds is None:
         top = _TOP
     how = {"top": top, "batch_size": batch_size, "max_image_pixels": recipe.dataset.max_image_pixels}
-    how |= {"draw": bool(heatmap or overlay), "heat": bool(heatmap)}
+    how |= {"draw": bool(heatmap or overlay), "explain": explain}
     files: list[AbstractContextManager[Write]] = []
     files += [csv_file(csv)] if csv else []
     files += [json_file(json)] if json else []
@@ -127,6 +135,23 @@ def _open_classifier(
     return ModelClassifier(opened, threads=threads, device=device or "auto")
 
 
+def _choice(classifier: ImageClassifier, name: str | None) -> Choice:
+    """Choose for heat maps the class `name`, or for each image the most probable one.
+
+    Raises:
+        UsageError: the network has no such class, or no heat maps can be made of it.
+    """
+    classifier.try_heat_maps()
+    names = list(classifier.class_names)
+    if name is None:
+        return lambda rows: rows.argmax(1)
+    if name not in names:
+        likely = nearest(name, names)
+        help = f"did you mean {likely!r}?" if likely else "one of its class names, as in the answers"
+        raise UsageError(f"the network has no class {name!r}", help=help)
+    return lambda rows: np.full(len(rows), names.index(name))
+
+
 def _answers(
     classifier: ImageClassifier,
     paths: Sequence[str],
@@ -135,7 +160,7 @@ def _answers(
     batch_size: int,
     max_image_pixels: int,
     draw: bool,
-    heat: bool,
+    explain: Choice | None,
 ) -> Iterator[Answer]:
     """One answer for each path, in their order; threads decode the next images while the network runs."""
 
@@ -155,7 +180,7 @@ def _answers(
             images = list(ahead.popleft())
             if number < len(batches):
                 ahead.append(pool.map(see, batches[number]))
-            answers = iter(_classified(classifier, [image for image in images if isinstance(image, _Seen)], heat=heat))
+            answers = iter(_classified(classifier, [image for image in images if isinstance(image, _Seen)], explain))
             for path, image in zip(batch, images, strict=True):
                 if isinstance(image, BadImage):
                     yield Answer(path, [], image.message)
@@ -164,19 +189,19 @@ def _answers(
                     yield replace(answer, path=path, predictions=answer.predictions[:top])
 
 
-def _classified(classifier: ImageClassifier, images: Sequence[_Seen], *, heat: bool) -> list[Answer]:
+def _classified(classifier: ImageClassifier, images: Sequence[_Seen], explain: Choice | None) -> list[Answer]:
     """The answers for images that could be read, with all classes and without paths."""
     if not images:
         return []
     pixels = np.stack([image.pixels for image in images])
-    rows = classifier(pixels)
-    best = rows.argmax(1)
-    maps = classifier.heat_maps(pixels, best) if heat else [None] * len(images)
-    explained = [(classifier.class_names[number], float(row[number])) for number, row in zip(best, rows, strict=True)]
-    return [
-        Answer("", classifier.labels(row), picture=image.picture, heat=one_map, explained=of)
-        for image, row, one_map, of in zip(images, rows, maps, explained, strict=True)
-    ]
+    rows, each = classifier(pixels), range(len(images))
+    answers = [Answer("", classifier.labels(rows[i]), picture=images[i].picture) for i in each]
+    if not explain:
+        return answers
+    classes, names = explain(rows), classifier.class_names
+    maps = classifier.heat_maps(pixels, classes)
+    of = [(names[number], float(row[number])) for number, row in zip(classes, rows, strict=True)]
+    return [replace(answers[i], heat=maps[i], explained=of[i]) for i in each]
 
 
 @contextmanager

@@ -23,7 +23,7 @@ class Answer:
     error: str | None = None  #: why the image could not be read
     picture: Image.Image | None = None  #: to be drawn on
     heat: np.ndarray | None = None  #: (H, W), how much each pixel that the network sees speaks for a class, 0..1
-    explained: tuple[str, float] | None = None  #: that class, the most probable one, and its probability
+    explained: tuple[str, float] | None = None  #: that class and its probability
 
 
 Write = Callable[[Answer], None]
