@@ -87,3 +87,8 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture):
 def test_a_few_images_need_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delattr("vitcli.engine.build.CachedImages")
     assert run_here("data", "preview", *options(KEYS | {"cache": "ram"}), "-o", tmp_path / "page.png") == 0
+
+
+def test_no_weights_are_needed(tmp_path: Path):
+    """The recipe is for fine-tuning, which a training refuses without weights."""
+    assert run_here("data", "preview", "-c", "finetune", *options(KEYS), "-o", tmp_path / "page.png") == 0

@@ -60,7 +60,7 @@ def killed_until_done(
 @pytest.mark.timeout(600)
 def test_killed_at_random_moments(uninterrupted: Path, tmp_path: Path, ckpt_async: bool):
     keys = {"num_parallel_workers": 0, "ckpt_async": ckpt_async}
-    kills = killed_until_done(tmp_path / "run", uninterrupted, int(ckpt_async), 1.5, keys)
+    kills = killed_until_done(tmp_path / "run", uninterrupted, int(ckpt_async), 3.0, keys)
     assert kills >= 1, "the harness must have killed something"
 
 

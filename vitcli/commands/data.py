@@ -111,11 +111,12 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         words = [f"{name} {count:,}" for name, count in ordered]
         shown = words if len(words) <= MOST_LINES else [*words[:3], "…", *words[-3:]]
         ratio = ordered[0][1] / ordered[-1][1]
+        imbalance = f"the largest class has {ratio:.3g} times as many images as the smallest"
         rows.append(("classes", f"{len(counts):,}: {', '.join(shown)}"))
         if found := facts.get("labels_per_image"):
             words = f"{found['mean']:.3g} per image on average, at most {found['max']}"
             rows.append(("labels", f"{words}; {found['num_without']:,} images have none"))
-        rows.append(("imbalance", f"the largest class has {ratio:.3g} times as many images as the smallest"))
+        rows.append(("imbalance", imbalance if ratio > 1 else "none"))
     sizes = [facts[side] for side in ("width", "height")]
     if all(sizes):
         words = [f"{size['min']:,} to {size['max']:,}, median {size['median']:,}" for size in sizes]

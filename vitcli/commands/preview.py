@@ -5,7 +5,6 @@ from pathlib import Path
 from vitcli.data.contact_sheet import contact_sheet
 from vitcli.disk import check_writable
 from vitcli.distributed import joined
-from vitcli.engine.before_torch import check_frozen, check_weights
 from vitcli.engine.build import build_training
 from vitcli.engine.first_batch import first_batches, row_of
 from vitcli.engine.opened_data import open_data
@@ -25,14 +24,12 @@ def preview(recipe: Recipe, out: Path, *, num_images: int = 6, num_draws: int = 
         num_draws: how often each is augmented: as in the first epochs, one after the other.
 
     Raises:
-        VitcliError: what a training would refuse; see `errors.py`.
+        VitcliError: what a training would refuse, except that no weights are needed; see `errors.py`.
     """
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise UsageError(f"cannot write a picture to {out}", help="give a file name that ends in .png or .jpg")
     check_writable(out)
     launch_notes = check_launch(recipe)
-    check_weights(recipe)
-    check_frozen(recipe)
     with joined(recipe.system.device, distributed=False) as world:
         reporter = Reporter(enabled=True)
         reporter.notes(recipe.notes, launch_notes, check_device(recipe, world.device))
