@@ -36,7 +36,7 @@ def test_help_imports_no_command():
     done = finished([sys.executable, "-c", code], cwd=ROOT, timeout=60)
     imported = done.stdout.splitlines()[-1].split()
     assert "vitcli.cli.app" in imported
-    for module in ("pydantic", "numpy", "torch", "vitcli.recipe.schema", "vitcli.cli.training"):
+    for module in ("pydantic", "numpy", "torch", "vitcli.recipe.schema", "vitcli.cli.train"):
         assert module not in imported
 
 

@@ -15,7 +15,7 @@ import yaml
 
 from tests.e2e import own_group
 from tests.support.commands import ROOT, environment, options
-from vitcli.cli.training import read_resources
+from vitcli.cli.train import read_resources
 from vitcli.distributed import joined
 from vitcli.errors import UsageError
 from vitcli.recipe.load import load_recipe

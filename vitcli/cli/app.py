@@ -17,9 +17,9 @@ from vitcli.slurm import torchrun_variables
 
 #: each command, or group of commands: its file in this folder, and what its help begins with
 COMMANDS = {
-    "train": ("training", "Train a model, or continue a run."),
-    "validate": ("training", "Measure the accuracy of a checkpoint or an exported network on the validation split."),
-    "embed": ("training", "Write the features of every image in a folder to one file, with names and labels."),
+    "train": ("train", "Train a model, or continue a run."),
+    "validate": ("evaluation", "Measure the accuracy of a checkpoint or an exported network on the validation split."),
+    "embed": ("evaluation", "Write the features of every image in a folder to one file, with names and labels."),
     "export": ("deployment", "Export a network to another runtime, and verify that it computes the same."),
     "predict": (
         "deployment",

@@ -27,6 +27,10 @@ _DESCRIPTION = (
     "pixel_range",
 )  # fmt: skip
 _NODE_MODULES = "With --to web: where npm has installed onnxruntime-web. [default: ./node_modules, if it is there]"
+_HEATMAP = (
+    "Also draw into this new folder where in each image the network finds its most probable class; not for exported "
+    "networks."
+)
 _INPUTS = "pixels: uint8 (B, H, W, C) in, probabilities out. normalized: float32 (B, C, H, W) in, logits out."
 
 
@@ -143,18 +147,10 @@ def predict(
         Path | None, Option("--csv", metavar="FILE", help="Also write path, rank, class, probability to this file.")
     ] = None,
     json: JsonOption = None,
-    heatmap: Annotated[
-        Path | None,
-        Option(
-            "--heatmap",
-            metavar="DIR",
-            help="Also draw into this new folder where in each image the network finds its most probable class; "
-            "not for exported networks.",
-        ),
-    ] = None,
+    heatmap: Annotated[Path | None, Option("--heatmap", metavar="DIR", help=_HEATMAP)] = None,
     heatmap_class: Annotated[
         str | None,
-        Option("--heatmap_class", metavar="NAME", help="Draw where the network finds this class, in every image."),
+        Option("--heatmap_class", metavar="NAME", help="With --heatmap: explain this class, in every image."),
     ] = None,
     overlay: Annotated[
         Path | None, Option("--overlay", metavar="DIR", help="Also draw each image with its classes into this folder.")
