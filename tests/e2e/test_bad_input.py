@@ -209,6 +209,7 @@ def test_no_gpu(tmp_path: Path, vitcli):
         words = [command, "-c", "quickstart", "--device", "cuda", "--ckpt_path", "x"]
         refused(vitcli(*words), 2, "device cuda was asked for", "--device auto")
     refused(vitcli("train", "-c", "quickstart", "--amp", "fp16"), 2, "fp16 needs a GPU")
+    refused(vitcli("train", "-c", "quickstart", "--amp", "fp8"), 2, "fp8 needs an NVIDIA GPU", "--amp bf16")
     assert not list((tmp_path / "runs").glob("*"))
 
 

@@ -1,6 +1,7 @@
 """What a training refuses because of its recipe and the disk alone: before PyTorch is imported, which takes seconds."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 from vitcli.data.data_dir import check_data_dir
@@ -19,6 +20,7 @@ def refuse_early(recipe: Recipe) -> None:
     section = recipe.dataset
     check_weights(recipe)
     check_frozen(recipe)
+    check_float8(recipe)
     if os.environ.get("RANK", "0") == "0" and folder_to_resume(recipe) is None:  # others may come after it is made
         if recipe.model.ckpt_path is not None:
             check_there(recipe.model.ckpt_path)
@@ -37,6 +39,13 @@ def check_frozen(recipe: Recipe) -> None:
     if quantize != "none":
         help = "train without quantize first, then give that run as --ckpt_path"
         raise UsageError(f"quantize: {quantize}, but the weights are random", help=help)
+
+
+def check_float8(recipe: Recipe) -> None:
+    """Raise UsageError if the package is missing that multiplies in 8 bits."""
+    if recipe.system.amp == "fp8" and find_spec("torchao") is None:
+        message = "amp fp8 needs the package torchao, which is not installed"
+        raise UsageError(message, help="pip install 'vitcli[fp8]', or use --amp bf16")
 
 
 def check_weights(recipe: Recipe) -> None:

@@ -28,7 +28,7 @@ from vitcli.engine.half_step import HalfStep
 from vitcli.engine.host_memory import memory_of
 from vitcli.engine.meter import Meter
 from vitcli.engine.nonfinite import NONFINITE, NonfiniteSteps
-from vitcli.engine.precision import build_autocast, chosen_amp
+from vitcli.engine.precision import build_autocast, chosen_amp, train_in_float8
 from vitcli.engine.training import Training
 from vitcli.engine.writer import CheckpointWriter
 from vitcli.errors import UsageError
@@ -238,6 +238,8 @@ def build_task(
         reporter.say(simulate_int8(network, keep_float=float_layers(network)))
     if recipe.optimizer.freeze:
         reporter.say(freeze(network, recipe.optimizer.freeze))
+    if recipe.system.amp == "fp8":
+        reporter.say(train_in_float8(network))
     if device.type == "cpu":
         use_cpu_kernels(network)
     elif device.type == "cuda" and _may_use_triton(recipe):

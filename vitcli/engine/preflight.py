@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from vitcli.distributed import num_launched
-from vitcli.engine.precision import chosen_amp
+from vitcli.engine.precision import chosen_amp, has_float8
 from vitcli.errors import RecipeError, UsageError
 from vitcli.recipe import check
 from vitcli.recipe.load import Recipe
@@ -31,6 +31,9 @@ def check_device(recipe: Recipe, device: torch.device) -> list[str]:
     """Refuse what the device cannot do; returns notes on what is done differently than asked."""
     if recipe.system.amp == "fp16" and device.type == "cpu":
         raise UsageError("amp fp16 needs a GPU: CPUs have no fast fp16 arithmetic", help="use --amp bf16 or --amp off")
+    if recipe.system.amp == "fp8" and not has_float8(device):
+        message = "amp fp8 needs an NVIDIA GPU of compute capability 8.9 or more, such as an L40 or H100"
+        raise UsageError(message, help="use --amp bf16 or --amp off")
     if recipe.system.parallel == "fsdp" and num_launched() > 1 and chosen_amp(recipe, device) == "fp16":
         message = "`parallel: fsdp` does not train in fp16: the loss scale of the ranks could differ"
         raise UsageError(message, help="use --amp bf16, --amp off, or --parallel ddp")

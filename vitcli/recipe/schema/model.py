@@ -113,7 +113,7 @@ class Model(Section):
         if self.pretrained:
             help = "set `pretrained: false` and give the weights with ckpt_path"
             yield "pretrained", "pretrained weights are not downloaded automatically", help
-        if self.quantize != "none" and recipe.system.amp in ("bf16", "fp16"):
+        if self.quantize != "none" and recipe.system.amp in ("bf16", "fp16", "fp8"):
             message = f"int8 is simulated in float32, but amp {recipe.system.amp} would round the numbers again"
             yield "amp", message, "set `amp: off` for this run; the run it starts from may use any amp"
         yield from self._own_keys()

@@ -30,9 +30,10 @@ class System(Section):
         "auto", "Where to compute. auto: a GPU if there is one.", free=True
     )
     seed: int = key(42, "Seed of everything random.", ge=0, lt=2**31)
-    amp: Literal["off", "auto", "bf16", "fp16"] = key(
+    amp: Literal["off", "auto", "bf16", "fp16", "fp8"] = key(
         "off",
-        "Data type of mixed precision. auto: bf16 on a GPU that supports it, fp16 on other GPUs, off on a CPU.",
+        "Data type of mixed precision. auto: bf16 on a GPU that supports it, fp16 on other GPUs, off on a CPU. "
+        "fp8: bf16, but in training the linear layers of blocks multiply 8 bits; for GPUs such as L40 and H100.",
     )
     channels_last: bool = key(False, "Memory layout NHWC. Only for GPUs: PyTorch crashes with it on CPUs.")
     compile: bool = key(
@@ -74,6 +75,8 @@ class System(Section):
             yield "parallel", message, "use parallel: ddp, or opt: adamw"
         if self.parallel == "fsdp" and recipe.model.quantize != "none":
             yield "parallel", "`parallel: fsdp` does not simulate int8", "use parallel: ddp, or quantize: none"
+        if self.parallel == "fsdp" and self.amp == "fp8":
+            yield "parallel", "`parallel: fsdp` does not multiply in fp8", "use parallel: ddp, or amp: bf16"
 
 
 class Checkpoint(Section):
