@@ -1,84 +1,143 @@
-"""The C++ program without a framework next to other runtimes: milliseconds of one image, by turns.
+"""The C++ program without a framework next to other runtimes: milliseconds of one image by turns, start-up and size.
 
     cmake -S deploy/cpp -B build -DRUNTIME=native && cmake --build build
-    for p in fp32 bf16; do vitcli export RUN --to native --precision $p -o native-$p; done
-    vitcli export RUN --to openvino -o openvino-fp32
-    python benchmarks/native.py build/benchmark photo.jpg native-fp32 openvino-fp32 --threads 1 --rounds 30
+    for p in fp32 bf16 int8_dynamic; do vitcli export RUN --to native --precision $p -o native-$p; done
+    for p in fp32 bf16; do vitcli export RUN --to openvino --precision $p -o openvino-$p; done
+    python benchmarks/native.py build/benchmark photo.jpg native-* openvino-* torch:RUN --threads 1 --rounds 30
 
-Artifacts of the format native are run by `build/benchmark`, others in this process by their own runtime. Each round
-calls every one a few times, in random order. The last column is the speed relative to the last artifact.
+An item is an exported folder, or `torch:` with a run, a file of weights or the name of a model: this network in
+PyTorch, folded, in float32. Each item is a process of its own; in each round every one of them runs a few times, in
+random order. Folders of the format native are run by `build/benchmark`, the others by Python and their own runtime.
+
+Columns: the speed is relative to the last item. start: seconds from the start of the process to its first answer, the
+best of `--starts`; in Python this contains the imports. network: the exported folder, or the weights. runtime: the
+program, or the folder of the Python package.
 """
 
 import argparse
+import importlib.util
 import random
 import subprocess
+import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
-from vitcli.data.eval_transform import build_eval_transform
-from vitcli.deploy.artifact import Artifact, open_artifact
-from vitcli.deploy.classify import normalize, open_session
+from vitcli.deploy.artifact import is_artifact, open_artifact, size_bytes
+from vitcli.deploy.measure import Worker
+from vitcli.deploy.measure_worker import PAUSE_SECONDS, Candidate
 from vitcli.networks.provenance import machine, versions
 
-CALLS = 3  #: of each artifact in a round
+CALLS = 3  #: of each item in a round
+
+
+class Item(Protocol):
+    """A network in a process of its own, which has given its first answer."""
+
+    network_bytes: int
+    runtime_bytes: int
+
+    def run(self) -> list[float]:
+        """Milliseconds of `CALLS` calls; one before them is not counted."""
+        ...
+
+    def stop(self) -> None: ...
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("program", type=Path, help="build/benchmark")
     parser.add_argument("photo", type=Path)
-    parser.add_argument("artifacts", nargs="+", type=Path)
+    parser.add_argument("items", nargs="+", help="an exported folder, or torch:NETWORK")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--starts", type=int, default=3)
     options = parser.parse_args()
     packages = versions("torch", "onnxruntime", "openvino")
     print(f"{machine()}, {options.threads} threads; {', '.join(f'{k} {v}' for k, v in packages.items())}")
-    runs = {folder.name: timed(open_artifact(folder), options) for folder in options.artifacts}
-    times: dict[str, list[float]] = {name: [] for name in runs}
+    starts = {name: min(start_seconds(name, options) for _ in range(options.starts)) for name in options.items}
+    items = {name: opened(name, options) for name in options.items}
+    times: dict[str, list[float]] = {name: [] for name in items}
     for _ in range(options.rounds):
-        for name in random.sample(list(runs), len(runs)):
-            times[name] += [runs[name]() for _ in range(CALLS)]
-    print("| artifact | best ms | median ms | speed |\n|---|---|---|---|")
-    last = min(times[options.artifacts[-1].name])
+        for name in random.sample(list(items), len(items)):
+            times[name] += items[name].run()
+    print("| item | best ms | median ms | speed | start s | network MB | runtime MB |\n|---|---|---|---|---|---|---|")
+    last = min(times[options.items[-1]])
     for name, found in times.items():
-        print(f"| {name} | {min(found):.2f} | {np.median(found):.2f} | {last / min(found):.2f} |")
+        speed = f"{min(found):.2f} | {np.median(found):.2f} | {last / min(found):.2f} | {starts[name]:.2f}"
+        print(f"| {name} | {speed} | {items[name].network_bytes / 1e6:.1f} | {items[name].runtime_bytes / 1e6:.1f} |")
+        items[name].stop()
 
 
-def timed(artifact: Artifact, options: argparse.Namespace) -> Callable[[], float]:
-    """A function that runs the network once and returns the milliseconds."""
-    if artifact.format == "native":
-        return in_program([options.program, artifact.folder, options.photo, "--threads", str(options.threads)])
-    session = open_session(artifact, threads=options.threads)
-    seen = build_eval_transform(artifact.preprocessing, in_channels=artifact.in_channels)(Image.open(options.photo))
-    pixels = np.asarray(seen)[None]
-    images = pixels if artifact.takes_pixels else normalize(pixels, artifact.preprocessing)
-    images = images.repeat(artifact.batch or 1, axis=0)
-
-    def run() -> float:
-        start = time.perf_counter()
-        session(images)
-        return 1000 * (time.perf_counter() - start)
-
-    return run
+def start_seconds(name: str, options: argparse.Namespace) -> float:
+    start = time.perf_counter()
+    item = opened(name, options)
+    seconds = time.perf_counter() - start
+    item.stop()
+    return seconds
 
 
-def in_program(command: list) -> Callable[[], float]:
-    """The same, by a process that runs the network once for each line that it gets."""
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    ask, answers = process.stdin, process.stdout
+def opened(name: str, options: argparse.Namespace) -> Item:
+    if is_artifact(name) and open_artifact(name).format == "native":
+        return InProgram(name, options)
+    return InPython(name.removeprefix("torch:"), options)
 
-    def run() -> float:
-        ask.write("\n")
-        ask.flush()
-        return float(answers.readline())
 
-    return run
+class InProgram:
+    """Runs a native folder once for each line that it gets."""
+
+    def __init__(self, folder: str, options: argparse.Namespace) -> None:
+        command = [options.program, folder, options.photo, "--threads", str(options.threads)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._once()
+        self.network_bytes = size_bytes(Path(folder))
+        self.runtime_bytes = options.program.stat().st_size
+
+    def run(self) -> list[float]:
+        time.sleep(PAUSE_SECONDS)
+        self._once()
+        return [self._once() for _ in range(CALLS)]
+
+    def stop(self) -> None:
+        self._process.communicate()
+
+    def _once(self) -> float:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        return float(answer) if answer else sys.exit(f"{self._process.args} gives no answer")
+
+
+class InPython:
+    """Everything else, as `vitcli bench infer` measures it."""
+
+    def __init__(self, item: str, options: argparse.Namespace) -> None:
+        self._worker = Worker(Candidate(item, batch=1, threads=options.threads))
+        self._worker.listen()
+        facts = self._worker.facts
+        if not self._worker.works:
+            sys.exit(f"{item}: {facts['why_not']}")
+        self.network_bytes = facts["size_bytes"]
+        self.runtime_bytes = sum(package_bytes(name) for name in facts["packages"])
+
+    def run(self) -> list[float]:
+        self._worker.run(seconds=0)  # at least three calls, `CALLS`
+        return self._worker.times_ms[-1]
+
+    def stop(self) -> None:
+        self._worker.stop()
+
+
+def package_bytes(name: str) -> int:
+    """The size of the folder of an installed package."""
+    spec = importlib.util.find_spec(name)
+    assert spec is not None
+    assert spec.origin is not None
+    return sum(path.stat().st_size for path in Path(spec.origin).parent.rglob("*") if path.is_file())
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from tests.deploy.conftest import MEAN, SIZE, STD, stir
+from tests.support.commands import ROOT
 from vitcli.deploy.formats import Order, Setting, aoti, formats, need, open_format, use
 from vitcli.deploy.formats.web import RUNTIME
 from vitcli.errors import UsageError
@@ -113,6 +114,14 @@ def test_a_page_is_used_in_another_way(tmp_path: Path):
         (tmp_path / name).touch()
     assert use(open_format("web"), tmp_path) == commands[1:]
     assert use(open_format("onnx"), tmp_path) == commands[2:]
+
+
+def test_a_native_folder_is_used_by_a_program_in_cpp(tmp_path: Path):
+    build, run = use(open_format("native"), tmp_path)[:2]
+    readme = (ROOT / "deploy/cpp/README.md").read_text()
+    for command in build.split("    #")[0].split(" && "):
+        assert command in readme
+    assert run == "build/classify THIS_FOLDER photo.jpg"
 
 
 def test_formats_load_without_torch_or_runtimes():

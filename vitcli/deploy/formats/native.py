@@ -24,6 +24,9 @@ HOLDS_CODE = False
 IS_REFERENCE = True
 NEEDS = {"export": ("torch",), "run": ("torch",), "quantize": ()}
 
+#: how the program in C++ is built, in the sources of this project
+BUILD = "cmake -S deploy/cpp -B build -DRUNTIME=native && cmake --build build"
+
 
 def export(order: Order) -> None:
     """Write model.txt and model.safetensors; UsageError, which names it, for a part that the format does not have."""
@@ -50,6 +53,11 @@ def export(order: Order) -> None:
             what = f"the format native holds ViT and FastViT, not {type(network.model).__name__}"
             raise UsageError(what, help="export it with --to onnx, openvino or aoti")
     write_network(order.folder, writer.values, writer.tensors)
+
+
+def use(folder: Path) -> list[str]:
+    """Commands for the user of the exported `folder`, which they call THIS_FOLDER."""
+    return [f"{BUILD}    # once, in the sources of vitcli", "build/classify THIS_FOLDER photo.jpg"]
 
 
 def _ends(network: "Deployed", order: Order) -> dict[str, object]:
