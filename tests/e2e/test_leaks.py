@@ -35,7 +35,7 @@ def used(pid: int) -> dict[str, int]:
 @pytest.mark.timeout(4000)
 @pytest.mark.parametrize("seconds", [300, 3600])
 def test_nothing_grows(tmp_path: Path, seconds: int):
-    """The last quarter of a run needs what the second one did: at most 1 % and 4 MiB more memory."""
+    """The last quarter of a run needs what the second one did: at most 1 % and 4 MiB more memory, two more files."""
     with start(python_m("vitcli", "train", "-c", "quickstart", *options(OPTIONS)), tmp_path) as process:
         wait_for(process, "epoch 3/")
         pid = int((tmp_path / "run" / ".lock").read_text().split()[1])
@@ -57,6 +57,6 @@ def test_nothing_grows(tmp_path: Path, seconds: int):
             for part in (samples[quarter : 2 * quarter], samples[-quarter:])
         )
         print(f"{name}: {before:,.0f}, then {after:,.0f}")
-        limit = 1.01 * before + 4096 if name == "memory" else before
+        limit = 1.01 * before + 4096 if name == "memory" else before + 2
         assert after <= limit, f"{name}: {before:,} in the second quarter, {after:,} in the last"
     assert len([*(tmp_path / "run" / "checkpoints").glob("step-*")]) <= OPTIONS["keep_checkpoint_max"] + 1
