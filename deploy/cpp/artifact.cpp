@@ -13,7 +13,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int VERSION = 4;  // of artifact.txt
+constexpr int VERSION = 4;         // of artifact.txt
+constexpr int MOST_IMAGES = 4096;  // in a batch, whose size is that of memory
 const char* const AGAIN = "export the model again, or copy its folder again with all files";
 
 std::ifstream open(const fs::path& path) {
@@ -131,7 +132,9 @@ Artifact read_artifact(const fs::path& directory, const KeyValues& values) {
   artifact.dtype = choose<Dtype>(values, "input_dtype", {{"uint8", Dtype::uint8}, {"float32", Dtype::float32}});
   artifact.layout = choose<Layout>(values, "input_layout", {{"NHWC", Layout::nhwc}, {"NCHW", Layout::nchw}});
   artifact.batch = values.text("input_batch") == "any" ? 1 : values.integer("input_batch");
-  if (artifact.batch < 1) throw KeyValueError("input_batch is not positive");
+  if (artifact.batch < 1 || artifact.batch > MOST_IMAGES) {
+    throw KeyValueError("input_batch is not 1 to " + std::to_string(MOST_IMAGES));
+  }
   artifact.gives_probabilities = choose<bool>(values, "output", {{"probabilities", true}, {"logits", false}});
   artifact.preprocessing = read_preprocessing(values);
   artifact.labels = read_labels(directory / values.text("labels"));

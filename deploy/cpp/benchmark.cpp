@@ -19,8 +19,7 @@ int benchmark(int argc, char** argv) {
   const Options options = parse_options(argc, argv);
   const Artifact artifact = load_artifact(options.artifact);
   const auto runtime = open_runtime(artifact, artifact.device, options.num_threads);
-  const Preprocessing& how = artifact.preprocessing;
-  const Tensor input = to_tensor(network_pixels(read_image(options.image, how.format), how), artifact);
+  const Tensor input = read_input(options.images.front(), artifact);
   for (std::string line; std::getline(std::cin, line);) {
     const auto start = Clock::now();
     runtime->run(input);

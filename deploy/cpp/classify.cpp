@@ -1,5 +1,6 @@
-// classify ARTIFACT_DIR IMAGE: the most probable classes of an image, according to an exported network; of a network for
-// any number of classes per image those that it has, or `none`.
+// classify ARTIFACT_DIR IMAGE...: the most probable classes of each image, according to an exported network; of a
+// network for any number of classes per image those that it has, or `none`. Several images are told apart by a line
+// with the name of each.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -62,19 +63,23 @@ std::vector<std::size_t> shown(const std::vector<float>& probabilities, const Ar
   return order;
 }
 
+void print(const std::vector<float>& probabilities, const Artifact& artifact, int most) {
+  const std::vector<std::size_t> order = shown(probabilities, artifact, most);
+  for (const std::size_t i : order) std::printf("%.4f  %s\n", probabilities[i], artifact.labels[i].c_str());
+  if (order.empty()) std::puts("none");
+}
+
 int classify(int argc, char** argv) {
   const Options options = parse_options(argc, argv);
   const Artifact artifact = load_artifact(options.artifact);
   require_format(artifact);
-  const Preprocessing& how = artifact.preprocessing;
-  const Image pixels = network_pixels(read_image(options.image, how.format), how);
   const std::string device = options.device.empty() ? artifact.device : options.device;
   const auto runtime = open_runtime(artifact, device, options.num_threads);
-  const std::vector<float> output = runtime->run(to_tensor(pixels, artifact));
-  const std::vector<float> found = probabilities(output, artifact);
-  const std::vector<std::size_t> order = shown(found, artifact, options.most);
-  for (const std::size_t i : order) std::printf("%.4f  %s\n", found[i], artifact.labels[i].c_str());
-  if (order.empty()) std::puts("none");
+  for (const std::filesystem::path& path : options.images) {
+    const std::vector<float> found = probabilities(runtime->run(read_input(path, artifact)), artifact);
+    if (options.images.size() > 1) std::puts(path.c_str());
+    print(found, artifact, options.most);
+  }
   return 0;
 }
 

@@ -1,4 +1,4 @@
-// logits ARTIFACT_DIR IMAGE: all outputs of the network for an image, one a line, as they are: for comparisons.
+// logits ARTIFACT_DIR IMAGE...: all outputs of the network for each image, one a line, as they are: for comparisons.
 #include <cstdio>
 
 #include "artifact.hpp"
@@ -14,10 +14,10 @@ namespace {
 int logits(int argc, char** argv) {
   const Options options = parse_options(argc, argv);
   const Artifact artifact = load_artifact(options.artifact);
-  const Preprocessing& how = artifact.preprocessing;
   const auto runtime = open_runtime(artifact, artifact.device, options.num_threads);
-  const Image pixels = network_pixels(read_image(options.image, how.format), how);
-  for (const float number : runtime->run(to_tensor(pixels, artifact))) std::printf("%.9g\n", number);
+  for (const std::filesystem::path& path : options.images) {
+    for (const float number : runtime->run(read_input(path, artifact))) std::printf("%.9g\n", number);
+  }
   return 0;
 }
 

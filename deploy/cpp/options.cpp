@@ -2,14 +2,13 @@
 
 #include <algorithm>
 #include <cctype>
-#include <vector>
 
 #include "errors.hpp"
 
 namespace vitcli {
 namespace {
 
-const char* const USAGE = "classify ARTIFACT_DIR IMAGE [--top N] [--device CPU|GPU|cuda] [--threads N]";
+const char* const USAGE = "classify ARTIFACT_DIR IMAGE... [--top N] [--device CPU|GPU|cuda] [--threads N]";
 
 int positive_number(const std::string& option, const std::string& word) {
   const bool is_number = !word.empty() && word.size() <= 6 && word.find_first_not_of("0123456789") == word.npos;
@@ -40,9 +39,9 @@ Options parse_options(int argc, char** argv) {
     if (word == "--device") options.device = lower(words[i]);
     if (word == "--threads") options.num_threads = positive_number(word, words[i]);
   }
-  if (paths.size() != 2) throw BadUse("expected an artifact and an image", USAGE);
+  if (paths.size() < 2) throw BadUse("expected an artifact and an image", USAGE);
   options.artifact = paths[0];
-  options.image = paths[1];
+  options.images.assign(paths.begin() + 1, paths.end());
   return options;
 }
 

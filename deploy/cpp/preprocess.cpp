@@ -115,4 +115,9 @@ Tensor to_tensor(const Image& pixels, const Artifact& artifact) {
   return tensor;
 }
 
+Tensor read_input(const std::filesystem::path& image, const Artifact& artifact) {
+  const Preprocessing& how = artifact.preprocessing;
+  return to_tensor(network_pixels(read_image(image, how.format), how), artifact);
+}
+
 }  // namespace vitcli

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <vector>
 
 #include "artifact.hpp"
@@ -23,5 +24,8 @@ std::vector<std::int64_t> input_shape(const Artifact& artifact);
 
 // The input of the network: `pixels`, repeated for the batch size, normalized if the network does not do it.
 Tensor to_tensor(const Image& pixels, const Artifact& artifact);
+
+// The same from a file. Throws BadImage.
+Tensor read_input(const std::filesystem::path& image, const Artifact& artifact);
 
 }  // namespace vitcli

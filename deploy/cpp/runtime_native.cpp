@@ -32,8 +32,12 @@ class Native : public Runtime {
         activation_(network.text("activation")) {
     const Preprocessing& seen = artifact.preprocessing;
     if (network.size("image_height") != seen.height || network.size("image_width") != seen.width ||
-        channels_ != seen.format.channels || takes_pixels_ != (artifact.dtype == Dtype::uint8)) {
+        channels_ != seen.format.channels || takes_pixels_ != (artifact.dtype == Dtype::uint8) ||
+        takes_pixels_ != (artifact.layout == Layout::nhwc)) {
       throw KeyValueError("its input is another than that of artifact.txt");
+    }
+    if (artifact.gives_probabilities != (activation_ != "none")) {
+      throw KeyValueError("its output is another than that of artifact.txt");
     }
     if (network.size("num_classes") != static_cast<int>(artifact.labels.size())) {
       throw KeyValueError("it has another number of classes than labels.txt");

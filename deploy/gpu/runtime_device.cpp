@@ -39,11 +39,16 @@ void softmax(float* logits, int count) {
 
 class DeviceRuntime : public Runtime {
  public:
-  DeviceRuntime(const native::Network& network, const std::string& device)
+  DeviceRuntime(const Artifact& artifact, const native::Network& network, const std::string& device)
       : device_(open_device(device)),
         network_(network, *device_),
         input_(read_input(network)),
-        activation_(network.text("activation")) {}
+        activation_(network.text("activation")) {
+    const bool has_pixels = !input_.scale.empty();
+    if (has_pixels != (artifact.layout == Layout::nhwc) || artifact.gives_probabilities != (activation_ != "none")) {
+      throw KeyValueError("its input or output is another than that of artifact.txt");
+    }
+  }
 
   std::vector<float> run(const Tensor& input) override {
     const int batch = static_cast<int>(input.shape[0]), classes = network_.num_classes();
@@ -88,7 +93,7 @@ const char* const RUNTIME_FORMAT = "native";
 std::unique_ptr<Runtime> open_runtime(const Artifact& artifact, const std::string& device, int num_threads) {
   if (num_threads > 0) throw BadUse("--threads has no effect on this device", "remove it");
   try {
-    return std::make_unique<DeviceRuntime>(native::Network::read(artifact.file), device);
+    return std::make_unique<DeviceRuntime>(artifact, native::Network::read(artifact.file), device);
   } catch (const KeyValueError& error) {
     throw BadUse(artifact.file.string() + " cannot be run: " + error.what(), "export the model again");
   }

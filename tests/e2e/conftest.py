@@ -11,7 +11,13 @@ from tests.support.cpp import built
 
 
 @pytest.fixture(scope="session")
-def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Runtime -> the folder of the C++ programs `classify` and `pixels`."""
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for all test processes."""
     base = tmp_path_factory.getbasetemp()  # of one process; that of all is above it
-    return partial(built, shared=base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def build(shared_folder: Path) -> Callable[..., Path]:
+    """Runtime -> the folder of the C++ programs `classify` and `pixels`."""
+    return partial(built, shared=shared_folder)

@@ -338,7 +338,8 @@ def test_artifacts_that_are_refused(damage: str, words: str, tmp_path: Path, pix
         ({"std": "1,x,1"}, "std is not a number"), ({"image_width": "32.5"}, "image_width is not an integer"),
         ({"image_height": 4}, "not 8 to 8192"), ({"crop_mode": "fit"}, "crop_mode 'fit' is unknown"),
         ({"border": "1"}, "does not fit in_channels"), ({"crop_pct": "nan"}, "crop_pct is not a number"),
-        ({"crop_pct": 2}, "not 0.1 to 1"), ({"input_batch": 0}, "not positive"), ({"in_channels": 0}, "not positive"),
+        ({"crop_pct": 2}, "not 0.1 to 1"), ({"in_channels": 0}, "not positive"),
+        ({"input_batch": 0}, "not 1 to 4096"), ({"input_batch": 999999999}, "not 1 to 4096"),
         ({"activation": "relu"}, "activation 'relu' is unknown"),
         ({"activation": "sigmoid"}, "key thresholds is missing"),
         ({"activation": "sigmoid", "thresholds": "0.5"}, "does not have one number per class"),
@@ -410,14 +411,15 @@ def test_any_number_of_classes(input: str, build, small_run_dir: Path, tmp_path:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ([], "of format openvino, and this one is of format onnx"), (["--top", "0"], "--top takes a positive number"),
-        (["--threads"], "--threads needs a value"), (["--gpu", "1"], "no option --gpu"),
-        (["more"], "expected an artifact"),
+        (["photo.png"], "of format openvino, and this one is of format onnx"),
+        (["photo.png", "--top", "0"], "--top takes a positive number"),
+        (["photo.png", "--threads"], "--threads needs a value"), (["photo.png", "--gpu", "1"], "no option --gpu"),
+        ([], "expected an artifact"),
     ],
 )  # fmt: skip
 def test_commands_that_are_refused(options: list[str], words: str, build, tmp_path: Path):
     require("openvino")
-    command = [build("openvino") / "classify", write_artifact(tmp_path / "artifact"), tmp_path / "photo.png", *options]
+    command = [build("openvino") / "classify", write_artifact(tmp_path / "artifact"), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr

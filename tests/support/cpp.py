@@ -9,13 +9,15 @@ from pathlib import Path
 from tests.support.commands import ROOT
 
 
-def built(runtime: str, *choices: str, shared: Path) -> Path:
+def built(runtime: str, *choices: str, shared: Path, name: str | None = None) -> Path:
     """The folder of the programs `classify` and `pixels`; in `shared`, which is the same for all test processes.
 
-    choices: further words for cmake.
+    Args:
+        choices: further words for cmake.
+        name: of a build with other choices than those of the same runtime.
     """
-    folder = shared / f"cpp_{runtime}"
-    with (shared / f"cpp_{runtime}.lock").open("w") as lock:
+    folder = shared / f"cpp_{name or runtime}"
+    with (shared / f"cpp_{name or runtime}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "classify").exists():
             _build(runtime, folder, choices)

@@ -19,7 +19,8 @@ deployment_app.add_typer(bench_app, name="bench")
 
 
 _PRECISIONS = (
-    "fp32, bf16, fp16 or int8, as the format supports; aoti and torch_export also have int8_dynamic and int8_weight."
+    "fp32, bf16, fp16 or int8, as the format supports; aoti, native and torch_export also have int8_dynamic, aoti and "
+    "torch_export int8_weight."
 )
 #: recipe keys by which a user describes a network and its images where the weights do not
 _DESCRIPTION = (
