@@ -1,7 +1,7 @@
 """The inner loops: products of matrices by vectors of 16 numbers, norms, activations and attention."""
 
 from max.algorithm import parallelize
-from std.math import erf, exp, sqrt
+from std.math import erf, exp, sqrt, tanh
 from std.memory import bitcast
 
 comptime Floats = MutPointer[Float32, MutUntrackedOrigin]
@@ -9,6 +9,13 @@ comptime WIDTH = 16
 comptime VECTORS = 3
 comptime PANEL = WIDTH * VECTORS
 comptime ROWS = 8
+comptime LEAST = Float32(-3.0e38)
+comptime GELU = 0
+comptime GELU_TANH = 1
+comptime QUICK_GELU = 2
+comptime RELU = 3
+comptime SILU = 4
+comptime TANH = 5
 comptime Vector = SIMD[DType.float32, WIDTH]
 
 
@@ -150,16 +157,53 @@ def scale_and_shift(x: Floats, rows: Int, width: Int, weight: Floats, bias: Floa
         x[unsafe_offset=i] = x[unsafe_offset=i] * weight[unsafe_offset=i % width] + bias[unsafe_offset=i % width]
 
 
-def gelu(x: Floats, count: Int):
+def require_activation(name: String) raises:
+    """Error if it is none of the native format."""
+    var nothing = List[Float32]()
+    activate("" if name == "tanh" else name, at(nothing), 0)
+
+
+def activate(name: String, x: Floats, count: Int) raises:
+    """Apply an activation of the native format, or tanh, to each number."""
+    if name == "gelu":
+        each[GELU](x, count)
+    elif name == "gelu_tanh":
+        each[GELU_TANH](x, count)
+    elif name == "quick_gelu":
+        each[QUICK_GELU](x, count)
+    elif name == "relu":
+        each[RELU](x, count)
+    elif name == "silu":
+        each[SILU](x, count)
+    elif name == "tanh":
+        each[TANH](x, count)
+    else:
+        raise Error("the activation " + name + " is unknown to this program")
+
+
+def each[kind: Int](x: Floats, count: Int):
     var i = 0
     while i + WIDTH <= count:
-        var v = x.unsafe_load[width=WIDTH](i)
-        x.unsafe_store(i, 0.5 * v * (1 + erf(v * 0.70710678)))
+        x.unsafe_store(i, activated[kind, WIDTH](x.unsafe_load[width=WIDTH](i)))
         i += WIDTH
     while i < count:
-        var v = x[unsafe_offset=i]
-        x[unsafe_offset=i] = 0.5 * v * (1 + erf(v * 0.70710678))
+        x[unsafe_offset=i] = activated[kind, 1](x[unsafe_offset=i])
         i += 1
+
+
+def activated[kind: Int, width: Int](v: SIMD[DType.float32, width]) -> SIMD[DType.float32, width]:
+    comptime if kind == GELU:
+        return 0.5 * v * (1 + erf(v * 0.70710678))
+    elif kind == GELU_TANH:
+        return 0.5 * v * (1 + tanh(0.7978845608 * (v + 0.044715 * v * v * v)))
+    elif kind == QUICK_GELU:
+        return v / (1 + exp(-1.702 * v))
+    elif kind == RELU:
+        return max(v, SIMD[DType.float32, width](0))
+    elif kind == SILU:
+        return v / (1 + exp(-v))
+    else:
+        return tanh(v)
 
 
 def add(x: Floats, y: Floats, count: Int):
@@ -167,20 +211,25 @@ def add(x: Floats, y: Floats, count: Int):
         x[unsafe_offset=i] += y[unsafe_offset=i]
 
 
-def attention(qkv: Floats, tokens: Int, heads: Int, head_dim: Int, y: Floats):
-    """(tokens, 3, heads, head_dim) -> softmax(q · kᵀ) · v (tokens, heads, head_dim)."""
+def attention(qkv: Floats, tokens: Int, heads: Int, head_dim: Int, to_self: Bool, y: Floats):
+    """(tokens, 3, heads, head_dim) -> softmax(q · kᵀ) · v (tokens, heads, head_dim).
+
+    to_self: whether a token attends to itself, too.
+    """
     var inner = heads * head_dim
 
     def head(h: Int) {imm}:
         var scores = List[Float32](length=tokens, fill=0)
         for query in range(tokens):
             var q = qkv.unsafe_offset(query * 3 * inner + h * head_dim)
-            var largest = Float32(-3.0e38)
+            var largest = LEAST
             for key in range(tokens):
                 var k = qkv.unsafe_offset((key * 3 + 1) * inner + h * head_dim)
                 var score = Float32(0)
                 for d in range(head_dim):
                     score += q[unsafe_offset=d] * k[unsafe_offset=d]
+                if key == query and not to_self:
+                    score = LEAST
                 scores[key] = score
                 largest = max(largest, score)
             var total = Float32(0)

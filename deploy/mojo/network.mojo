@@ -115,6 +115,15 @@ struct Network(Movable):
                 result.append(bitcast[DType.float32, 1](bits))
         return result^
 
+    def length(self, name: String) raises -> Int:
+        """Of a tensor of one side."""
+        var number = 0
+        for word in self.values.text("tensor." + name).split(" "):
+            if number == 1:
+                return whole_number(name, String(word))
+            number += 1
+        raise Error("the tensor " + name + " has no shape")
+
     def place(self, name: String, shape: String, size: Int) raises -> Int:
         """The first byte of a tensor of this shape, whose numbers have `size` bytes."""
         var words = List[String]()

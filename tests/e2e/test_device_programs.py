@@ -12,6 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.deploy.test_native import VITS, vit
+from tests.support.native_folders import artifact, input_of, write_noise
+from tests.support.native_programs import CHOICES, NOT_BUILT, sycl_environment
 from tests.support.small_vits import CLASSES, NETWORKS, expected_logits, exported, seen, write_photos
 from vitcli.commands.export import ExportPlan, export
 from vitcli.deploy.artifact import open_artifact
@@ -19,13 +22,6 @@ from vitcli.deploy.classify import Classifier
 from vitcli.models.registry import create_model
 from vitcli.recipe.load import load_recipe
 
-SYCL_DIR = Path(os.environ.get("VITCLI_SYCL_DIR", "/nowhere"))
-NVCC = shutil.which("nvcc")
-#: runtime -> why it cannot be built here, or an empty text
-MISSING = {
-    "sycl": "" if (SYCL_DIR / "include/sycl/sycl.hpp").is_file() else "VITCLI_SYCL_DIR names no SYCL",
-    "cuda": "" if NVCC else "nvcc is not installed",
-}
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (shutil.which("cmake") and shutil.which("c++")), reason="cmake and a C++ compiler needed"),
@@ -37,25 +33,20 @@ def programs(build: Callable[..., Path]) -> Callable[[str], Path]:
     """runtime -> the folder with its programs; skipped where its compiler is missing."""
 
     def programs(runtime: str) -> Path:
-        if MISSING[runtime]:
-            pytest.skip(MISSING[runtime])
-        return build(runtime, f"-DSYCL_DIR={SYCL_DIR}", "-DCUDA_ARCHITECTURES=90")
+        if NOT_BUILT[runtime]:
+            pytest.skip(NOT_BUILT[runtime])
+        return build(runtime, *CHOICES[runtime])
 
     return programs
 
 
 @pytest.fixture(params=["sycl", pytest.param("cuda", marks=pytest.mark.gpu)])
-def run(request: pytest.FixtureRequest, programs: Callable[[str], Path], tmp_path_factory) -> Callable[..., Any]:
+def run(request: pytest.FixtureRequest, programs: Callable[[str], Path], shared_folder: Path) -> Callable[..., Any]:
     """Runs a program of the runtime, by its name and words of its command line."""
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no GPU")
     folder = programs(request.param)
-    changes = {}
-    if request.param == "sycl":
-        changes = {
-            "OCL_ICD_FILENAMES": str(SYCL_DIR / "lib/libintelocl.so"), "LD_LIBRARY_PATH": str(SYCL_DIR / "lib"),
-            "SYCL_CACHE_PERSISTENT": "1", "SYCL_CACHE_DIR": str(tmp_path_factory.getbasetemp() / "sycl_cache"),
-        }  # fmt: skip
+    changes = sycl_environment(shared_folder / "sycl_cache") if request.param == "sycl" else {}
 
     def run(program: str, *words: object) -> subprocess.CompletedProcess:
         return subprocess.run(
@@ -72,13 +63,25 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_logits_are_those_of_pytorch(name: str, run: Callable[..., Any], photos: list[Path], tmp_path: Path):
-    artifact = exported(name, tmp_path, input="normalized")
+    folder = exported(name, tmp_path, input="normalized")
     for photo in photos:
-        expected = expected_logits(name, seen(artifact, photo))
-        done = run("logits", artifact, photo)
+        expected = expected_logits(name, seen(folder, photo))
+        done = run("logits", folder, photo)
         assert done.returncode == 0, done.stderr
         assert expected.std() > 0.3
         np.testing.assert_allclose(np.array(done.stdout.split(), float), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", VITS[8:14], ids=str)
+def test_options_of_a_vit(options: dict[str, Any], run: Callable[..., Any], tmp_path: Path):
+    model = vit(**options)
+    made, photo = artifact(model, tmp_path / "made", "fp32"), write_noise(tmp_path / "photo.png")
+    done = run("logits", made, photo)
+    assert done.returncode == 0, done.stderr
+    with torch.no_grad():
+        expected = model.double()(input_of(model, photo)).numpy()[0]
+    assert expected.std() > 0.02
+    np.testing.assert_allclose(np.array(done.stdout.split(), float), expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 2e-3), ("int8_dynamic", 5e-3)])
@@ -86,24 +89,24 @@ def test_probabilities_are_those_of_the_reference(
     precision: str, tolerance: float, run: Callable[..., Any], photos: list[Path], tmp_path: Path
 ):
     """In lower precisions sums in another order move a number across the border between two roundings."""
-    artifact = exported("token", tmp_path, precision=precision)
-    classify = Classifier(open_artifact(artifact), threads=1)
+    folder = exported("token", tmp_path, precision=precision)
+    classify = Classifier(open_artifact(folder), threads=1)
     for photo in photos:
-        expected = classify(seen(artifact, photo))[0]
-        done = run("logits", artifact, photo)
+        expected = classify(seen(folder, photo))[0]
+        done = run("logits", folder, photo)
         np.testing.assert_allclose(np.array(done.stdout.split(), float), expected, atol=tolerance)
-        shown = run("classify", artifact, photo, "--top", "1").stdout.decode().split(maxsplit=1)
+        shown = run("classify", folder, photo, "--top", "1").stdout.decode().split(maxsplit=1)
         assert shown[1].strip() == classify.class_names[expected.argmax()]
 
 
 def test_what_is_refused(run: Callable[..., Any], photos: list[Path], tmp_path: Path):
-    artifact = exported("token", tmp_path)
-    weights = artifact / "model.safetensors"
+    folder = exported("token", tmp_path)
+    weights = folder / "model.safetensors"
     for words, problem in ((("--threads", "2"), b"--threads has no effect"), (("--device", "fpga"), b"no device fpga")):
-        done = run("classify", artifact, photos[0], *words)
+        done = run("classify", folder, photos[0], *words)
         assert (done.returncode, problem in done.stderr) == (2, True), done.stderr
     weights.write_bytes(weights.read_bytes()[:-1])
-    done = run("classify", artifact, photos[0])
+    done = run("classify", folder, photos[0])
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"was changed" in done.stderr
 

@@ -1,34 +1,31 @@
 """The Mojo program, built and run over native folders against PyTorch."""
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from tests.support.commands import ROOT
+from tests.deploy.test_native import VITS, vit
+from tests.support.native_folders import MEAN, STD, artifact, input_of, write_noise
+from tests.support.native_programs import NOT_BUILT, built_by_mojo
 from tests.support.small_vits import NETWORKS, expected_logits, exported, seen, write_photos
 from vitcli.deploy.artifact import open_artifact
 from vitcli.deploy.classify import Classifier
 
-MOJO = Path(os.environ.get("VITCLI_MOJO", "/nowhere/mojo"))
-
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not MOJO.is_file(), reason="VITCLI_MOJO does not name the program mojo"),
+    pytest.mark.timeout(900),  # the compiler takes a while
+    pytest.mark.skipif(bool(NOT_BUILT["mojo"]), reason=NOT_BUILT["mojo"] or "built"),
 ]
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("mojo") / "classify"
-    environment = os.environ | {"PATH": f"{MOJO.parent}:{os.environ['PATH']}"}
-    command = [MOJO, "build", ROOT / "deploy/mojo/classify.mojo", "-o", out]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-    return out
+def program(shared_folder: Path) -> Path:
+    return built_by_mojo(shared_folder)
 
 
 @pytest.fixture(scope="module")
@@ -41,24 +38,70 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return exported("token", tmp_path_factory.mktemp("whole"))
 
 
-def run(program: Path, artifact: Path, pixels: np.ndarray, folder: Path, *words: str) -> subprocess.CompletedProcess:
+def run(program: Path, made: Path, pixels: np.ndarray, folder: Path, *words: str) -> subprocess.CompletedProcess:
+    """pixels: (H, W, C), or (B, H, W, C) for several images in one file."""
+    (folder / "seen.pam").write_bytes(b"".join(map(pam, pixels if pixels.ndim == 4 else [pixels])))
+    command = [program, made, folder / "seen.pam", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def pam(pixels: np.ndarray) -> bytes:
     height, width, channels = pixels.shape
     header = f"P7\nWIDTH {width}\nHEIGHT {height}\nDEPTH {channels}\nMAXVAL 255\nENDHDR\n"
-    (folder / "seen.pam").write_bytes(header.encode() + pixels.tobytes())
-    command = [program, artifact, folder / "seen.pam", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return header.encode() + pixels.tobytes()
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_logits_are_those_of_pytorch(name: str, program: Path, photos: list[Path], tmp_path: Path):
-    artifact = exported(name, tmp_path)
+    folder = exported(name, tmp_path)
     for photo in photos:
-        pixels = seen(artifact, photo)
+        pixels = seen(folder, photo)
         expected = expected_logits(name, pixels)
-        done = run(program, artifact, pixels[0], tmp_path, "--logits")
+        done = run(program, folder, pixels[0], tmp_path, "--logits")
         assert done.returncode == 0, done.stderr
         assert expected.std() > 0.3
         np.testing.assert_allclose(np.array(done.stdout.split(), float), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", VITS, ids=str)
+def test_every_vit(options: dict[str, Any], program: Path, tmp_path: Path):
+    model = vit(**options)
+    made = artifact(model, tmp_path / "made", "fp32", takes_pixels=True)
+    images = input_of(model, write_noise(tmp_path / "photo.png"))
+    done = run(program, made, pixels_of(images), tmp_path, "--logits")
+    assert done.returncode == 0, done.stderr
+    with torch.no_grad():
+        expected = model.double()(images).numpy()[0]
+    assert expected.std() > 0.02
+    np.testing.assert_allclose(np.array(done.stdout.split(), float), expected, rtol=0, atol=1e-4)
+
+
+def pixels_of(images: torch.Tensor) -> np.ndarray:
+    """(B, H, W, C) uint8 of normalized images (B, C, H, W)."""
+    mean, std = (np.array(values[: images.shape[1]]) for values in (MEAN, STD))
+    return (255 * (images.permute(0, 2, 3, 1).numpy() * std + mean)).round().astype(np.uint8)
+
+
+def test_several_images(program: Path, whole: Path, photos: list[Path], tmp_path: Path):
+    pixels = np.concatenate([seen(whole, photo) for photo in photos])
+    alone = [run(program, whole, one, tmp_path) for one in pixels]
+    done = run(program, whole, pixels, tmp_path)
+    assert done.stdout == "".join(f"image {number}\n{one.stdout}" for number, one in enumerate(alone, start=1))
+    assert len({one.stdout for one in alone}) == len(photos)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "is not a PAM file"), (b"P6\n1 1\n255\nabc", "is not a PAM file"), (b"P7\nWIDTH 4\nHEIGHT 4\n", "truncated"),
+     (b"P7\nWIDTH 4\nDEPTH 3\nENDHDR\nabc", "truncated"), (b"P7\nWIDTH 99999999999\nENDHDR\n", "truncated"),
+     (b"P7\nWIDTH x\nENDHDR\n", "not a whole number"), (b"P7\nWIDTH 3\nENDHDR\nabc", "does not have the size"),
+     (b"P7\nWIDTH 3\nENDHDR\nabcabc", "is not a PAM file")],
+)  # fmt: skip
+def test_pixels_that_are_refused(content: bytes, words: str, program: Path, whole: Path, tmp_path: Path):
+    (tmp_path / "seen.pam").write_bytes(content)
+    command = [program, whole, tmp_path / "seen.pam"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, words in done.stderr) == (2, "", True), done.stderr
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 2e-3), ("int8_dynamic", 5e-3)])
@@ -69,17 +112,17 @@ def test_probabilities_are_those_of_the_reference(
     photos: list[Path],
     tmp_path: Path,
 ):
-    artifact = exported("token", tmp_path, precision=precision)
-    classify = Classifier(open_artifact(artifact), threads=1)
-    pixels = seen(artifact, photos[0])
+    folder = exported("token", tmp_path, precision=precision)
+    classify = Classifier(open_artifact(folder), threads=1)
+    pixels = seen(folder, photos[0])
     expected = classify(pixels)[0]
-    lines = [line.split(maxsplit=1) for line in run(program, artifact, pixels[0], tmp_path).stdout.splitlines()]
+    lines = [line.split(maxsplit=1) for line in run(program, folder, pixels[0], tmp_path).stdout.splitlines()]
     assert [name for _, name in lines] == [name for name, _ in classify.labels(expected)[:5]]
     np.testing.assert_allclose([float(number) for number, _ in lines], np.sort(expected)[::-1][:5], atol=tolerance)
 
 
-def damage(artifact: Path, kind: str) -> None:
-    weights, text = artifact / "model.safetensors", artifact / "artifact.txt"
+def damage(folder: Path, kind: str) -> None:
+    weights, text = folder / "model.safetensors", folder / "artifact.txt"
     if kind == "cut":
         weights.write_bytes(weights.read_bytes()[:-1])
     elif kind == "digit":
@@ -87,7 +130,7 @@ def damage(artifact: Path, kind: str) -> None:
     elif kind == "empty":
         text.write_text("")
     else:
-        (artifact / kind).unlink()
+        (folder / kind).unlink()
 
 
 @pytest.mark.parametrize(
@@ -103,17 +146,17 @@ def test_damaged_folders_are_refused(
     photos: list[Path],
     tmp_path: Path,
 ):
-    artifact = tmp_path / "damaged"
-    shutil.copytree(whole, artifact)
-    pixels = seen(artifact, photos[0])
-    damage(artifact, kind)
-    done = run(program, artifact, pixels[0], tmp_path)
+    folder = tmp_path / "damaged"
+    shutil.copytree(whole, folder)
+    pixels = seen(folder, photos[0])
+    damage(folder, kind)
+    done = run(program, folder, pixels[0], tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr
 
 
 def test_what_it_cannot_run_is_named(program: Path, photos: list[Path], tmp_path: Path):
-    artifact = exported("token", tmp_path, input="normalized")
-    done = run(program, artifact, seen(artifact, photos[0])[0], tmp_path)
+    folder = exported("token", tmp_path, input="normalized")
+    done = run(program, folder, seen(folder, photos[0])[0], tmp_path)
     assert done.returncode == 2
     assert "with input=pixels only, and this one has input=normalized" in done.stderr

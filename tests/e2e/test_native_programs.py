@@ -1,0 +1,81 @@
+"""Every program that runs native folders, over the same folders and photographs, against PyTorch in float64."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.commands import ROOT
+from tests.support.images import photo
+from tests.support.native_programs import NOT_RUN, Numbers, numbers_of
+from tests.support.small_vits import expected_logits, exported, seen
+
+pytestmark = pytest.mark.slow
+
+NUM_PHOTOS = 20
+PHOTOGRAPHS = ROOT.parent / "shared/data/imagenet_sample"
+#: largest difference of the logarithm of a probability, which is a logit but for a constant of the image
+TOLERANCE = {"fp32": 1e-4, "bf16": 0.1, "int8_dynamic": 0.4}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Photographs of ImageNet where they are, otherwise pictures that are made up; PNG, which all decoders agree on."""
+    folder = tmp_path_factory.mktemp("photos")
+    found = sorted(PHOTOGRAPHS.glob("*/*.JPEG"))[:NUM_PHOTOS]
+    for number in range(NUM_PHOTOS):
+        picture = Image.open(found[number]).convert("RGB") if found else photo(90 + 7 * number, 120, seed=number)
+        picture.thumbnail((160, 160))
+        picture.save(folder / f"{number:02}.png")
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture(scope="module", params=TOLERANCE)
+def precision(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def folder(precision: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return exported("token", tmp_path_factory.mktemp(precision), precision=precision)
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path, photos: list[Path]) -> np.ndarray:
+    """(photographs, classes), logarithms of probabilities by PyTorch."""
+    return np.stack([log_softmax(expected_logits("token", seen(folder, path))) for path in photos])
+
+
+@pytest.fixture(scope="module")
+def run(build: Callable[..., Path], shared_folder: Path) -> Callable[[str], Numbers]:
+    return lambda name: numbers_of(name, build, shared_folder)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("program", ["cpp", "mojo", "sycl", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_the_answers_are_those_of_pytorch(
+    program: str,
+    precision: str,
+    folder: Path,
+    photos: list[Path],
+    expected: np.ndarray,
+    run: Callable[[str], Numbers],
+):
+    """The most probable class too, but where PyTorch's two best are closer than the tolerance."""
+    if NOT_RUN[program]:
+        pytest.skip(NOT_RUN[program])
+    numbers = run(program)(folder, photos)
+    found = log_softmax(numbers) if program == "mojo" else np.log(numbers)  # of the others: probabilities
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE[precision])
+    best = np.sort(expected)
+    decided = best[:, -1] - best[:, -2] > 2 * TOLERANCE[precision]
+    assert decided.sum() >= NUM_PHOTOS - 3
+    np.testing.assert_array_equal(found.argmax(1)[decided], expected.argmax(1)[decided])
+    assert len(set(expected.argmax(1))) > 1
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
