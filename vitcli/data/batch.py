@@ -53,6 +53,11 @@ class Batch:
         assert len(self.views) == 1, f"{len(self.views)} views"
         return self.views[0]
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What lies on the device."""
+        return self.views if self.targets is None else (*self.views, self.targets)
+
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`; nothing waits for the copy."""
         views = tuple(view.to(device, non_blocking=True) for view in self.views)

@@ -29,6 +29,7 @@ from vitcli.engine.host_memory import memory_of
 from vitcli.engine.meter import Meter
 from vitcli.engine.nonfinite import NONFINITE, NonfiniteSteps
 from vitcli.engine.precision import build_autocast, chosen_amp, train_in_float8
+from vitcli.engine.side_stream import SideStream
 from vitcli.engine.training import Training
 from vitcli.engine.writer import CheckpointWriter
 from vitcli.errors import UsageError
@@ -89,7 +90,7 @@ def build_training(
         task.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     ema = _build_ema(recipe, task)
     parallel = _build_parallel(recipe, world, task, ema)
-    half_step = HalfStep(task)
+    half_step, side = HalfStep(task), SideStream(world.device)
     return Training(
         recipe=recipe,
         world=world,
@@ -101,7 +102,8 @@ def build_training(
         ema=ema,
         plan=plan,
         lr_factor=lr_factor,
-        batches=build_batches(recipe, world, splits, plan, task.num_views),
+        batches=partial(side.loaded, build_batches(recipe, world, splits, plan, task.num_views)),
+        side=side,
         evaluators=build_evaluators(recipe, world, splits, task),
         autocast=build_autocast(recipe, world.device),
         facts=_facts(recipe, task, class_names),

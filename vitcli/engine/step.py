@@ -48,9 +48,11 @@ def _micro_step(training: Training, batches: Iterator[Batch], micro: int, num_sa
     with training.meter.waiting():
         loaded = next(batches)
     assert (loaded.step, loaded.micro) == (step, micro), f"batch {loaded.step}.{loaded.micro} in step {step}.{micro}"
-    batch = training.task.prepare(loaded, training.recipe.system.seed)
-    if training.channels_last:
-        batch = batch.channels_last()
+    with training.side.work():
+        batch = training.task.prepare(loaded, training.recipe.system.seed)
+        if training.channels_last:
+            batch = batch.channels_last()
+    batch = training.side.handed_over(batch)
     _seed_generators(stream_seed("dropout", training.recipe.system.seed, step, batch.block), world.device)
     share = len(batch) / num_samples
     with nullcontext() if micro == plan.accumulation - 1 else training.parallel.unsynchronized():

@@ -16,6 +16,7 @@ from vitcli.engine.half_step import HalfStep
 from vitcli.engine.host_memory import HostMemory, NoCopies, NoMemory
 from vitcli.engine.meter import Meter
 from vitcli.engine.nonfinite import NonfiniteSteps
+from vitcli.engine.side_stream import SideStream
 from vitcli.engine.writer import CheckpointWriter
 from vitcli.errors import VitcliError
 from vitcli.evaluators.evaluator import Evaluator
@@ -52,7 +53,9 @@ class Training:
     ema: ExponentialMovingAverage | None
     plan: BatchPlan
     lr_factor: float  #: the recipe's learning rates times this are used: the global batch / lr_base_batch
-    batches: Callable[..., Iterable[Batch]]  #: start_step=… -> micro-batches of this rank from there to the end
+    #: start_step=… -> micro-batches of this rank from there to the end, on the side stream
+    batches: Callable[..., Iterable[Batch]]
+    side: SideStream
     evaluators: dict[str, Evaluator]
     autocast: Callable[[], torch.autocast]
     facts: dict[str, Any]  #: class names and preprocessing, written into each checkpoint

@@ -56,7 +56,10 @@ class Task(nn.Module):
         return len(class_names or ())
 
     def prepare(self, batch: Batch, seed: int) -> Batch:
-        """The batch on its device, as the loader made it (uint8) -> what `forward` takes; a function of its place."""
+        """The batch on its device, as the loader made it (uint8) -> what `forward` takes; a function of its place.
+
+        A GPU does it while it still computes the step before, so it must not read what training changes.
+        """
         return self.preparer(batch, seed)
 
     def forward(self, batch: Batch) -> TaskOutput:
