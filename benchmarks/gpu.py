@@ -22,8 +22,8 @@ import gpu_phases
 
 #: phase -> seconds that it may take, in the order in which they run
 LIMITS = {
-    "device": 20, "attention": 20, "reads": 30, "fp16": 20, "repeat": 50, "tests": 40, "step": 100, "profile": 20,
-    "compile": 80, "low_bit": 20, "loop": 40, "deploy": 40,
+    "device": 20, "attention": 20, "reads": 30, "fp16": 20, "repeat": 40, "tests": 40, "step": 85, "profile": 20,
+    "compile": 65, "low_bit": 20, "loop": 80, "deploy": 40,
 }  # fmt: skip
 
 

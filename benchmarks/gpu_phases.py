@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from gpu_steps import (
     count_reads,
     gpu_kernels,
     own_optimizer,
+    picture_folder,
     resume_run,
     same_networks,
     short_run,
@@ -181,14 +181,23 @@ def low_bit(scale: Scale) -> Iterator[Result]:
 
 
 def loop(scale: Scale) -> Iterator[Result]:
-    """Images per second of a whole training with data, from files, from memory, and from the device."""
-    for cache in ("none", "ram", "device"):
-        with tempfile.TemporaryDirectory() as folder:
-            keys = {"cache": cache, "device": scale.device.type, "amp": "auto", "epoch_size": 3, "log_interval": 10}
-            short_run(Path(folder, "run"), keys | {"batch_size": min(scale.batch, 64)})
-            lines = [json.loads(line) for line in Path(folder, "run", "metrics.jsonl").read_text().splitlines()]
-        rates = [line["images_per_second"] for line in lines if line["kind"] == "train"][1:]
-        yield {"cache": cache, "img_s": round(statistics.median(rates), 1)}
+    """Images per second of whole trainings of FastViT-T8 with data: timm's loader and loop, and vitcli."""
+    from train_loop import CACHES, WARM_UP_STEPS, timm_rate, vitcli_rate
+
+    from vitcli import load_recipe
+    from vitcli.data.loader import default_num_workers
+
+    steps, px = 2 * WARM_UP_STEPS, scale.px or 256
+    with tempfile.TemporaryDirectory() as folder:
+        picture_folder(Path(folder), (steps + WARM_UP_STEPS) * scale.batch, px)
+        recipe = load_recipe(
+            None, data_dir=folder, model="fastvit_t8", opt="adamw", amp="auto", device=scale.device.type,
+            image_resize=px, batch_size=scale.batch, num_parallel_workers=default_num_workers(),
+        )  # fmt: skip
+        yield {"of": "timm", "img_s": round(timm_rate(recipe, steps), 1)}
+        for cache in CACHES:
+            rate, wait = vitcli_rate(recipe.changed(cache=cache), steps)
+            yield {"of": "vitcli", "cache": cache, "img_s": round(rate, 1), "data_wait": round(wait, 3)}
 
 
 def deploy(scale: Scale) -> Iterator[Result]:

@@ -1,6 +1,7 @@
 """What the phases of gpu.py measure with: networks, training steps, short runs, and time."""
 
 import copy
+import os
 import statistics
 import time
 import warnings
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 Step = Callable[[], None]
@@ -128,6 +130,19 @@ def count_reads(run: Callable[[], object], device: torch.device) -> int:
         finally:
             torch.cuda.set_sync_debug_mode("default")
     return sum("synchronizing CUDA operation" in str(warning.message) for warning in found)
+
+
+def picture_folder(folder: Path, num: int, px: int) -> None:
+    """`num` JPEG files of two classes in `folder`/train, of px x px; 64 pictures, whose files have many names."""
+    generator = torch.Generator().manual_seed(0)
+    for number in range(num):
+        file = folder / "train" / "ab"[number % 2] / f"{number}.jpg"
+        if number < 64:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            coarse = torch.randint(256, (8, 8, 3), generator=generator, dtype=torch.uint8)
+            Image.fromarray(coarse.numpy()).resize((px, px), Image.Resampling.BICUBIC).save(file, quality=90)
+        else:
+            os.link(folder / "train" / "ab"[number % 2] / f"{number % 64}.jpg", file)
 
 
 def short_run(folder: Path, keys: dict[str, Any]) -> None:

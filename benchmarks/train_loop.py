@@ -34,7 +34,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60, help="steps of a round")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    recipe = load_recipe("cifar10_fastvit_t8", data_dir=options.data_dir)
+    recipe = load_recipe(
+        "cifar10_fastvit_t8", data_dir=options.data_dir, val_split="val", num_parallel_workers=1, device="cpu"
+    )
     print(f"torch {torch.__version__}, timm {timm.__version__}, {torch.get_num_threads()} threads")
     rates: dict[str, list[float]] = {"timm": [], **{cache: [] for cache in CACHES}}
     waits: dict[str, list[float]] = {cache: [] for cache in CACHES}
@@ -56,24 +58,27 @@ def main() -> None:
 
 
 def timm_rate(recipe: Recipe, steps: int) -> float:
-    """The loop of timm's train.py with its defaults for the CPU: create_dataset, create_loader, AdamW."""
-    aug, batch_size = recipe.augmentation, recipe.dataset.batch_size
+    """The loop of timm's train.py: create_dataset, create_loader, AdamW; on a GPU its prefetcher, and bf16."""
+    aug, batch_size, device = recipe.augmentation, recipe.dataset.batch_size, torch.device(recipe.system.device)
+    on_gpu = device.type == "cuda"
     dataset = timm.data.create_dataset("", root=str(recipe.dataset.data_dir), split="train", is_training=True)
     loader = timm.data.create_loader(
         dataset, input_size=(3, aug.image_resize, aug.image_resize), batch_size=batch_size, is_training=True,
-        use_prefetcher=False, scale=aug.scale, ratio=aug.ratio, hflip=aug.hflip, color_jitter=None,
-        interpolation=aug.interpolation, mean=aug.mean, std=aug.std, num_workers=1, persistent_workers=False,
+        use_prefetcher=on_gpu, pin_memory=on_gpu, device=device, scale=aug.scale, ratio=aug.ratio, hflip=aug.hflip,
+        color_jitter=None, interpolation=aug.interpolation, mean=aug.mean, std=aug.std,
+        num_workers=recipe.dataset.num_parallel_workers, persistent_workers=False,
     )  # fmt: skip
-    model = timm.create_model("fastvit_t8", num_classes=10).train()
+    model = timm.create_model("fastvit_t8", num_classes=10).to(device).train()
     loss_function = timm.loss.LabelSmoothingCrossEntropy(recipe.loss.label_smoothing)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05, fused=on_gpu or None)
     start = 0.0
     for step, (images, labels) in enumerate(loader):
         if step == WARM_UP_STEPS:
             start = time.perf_counter()
         if step == steps + WARM_UP_STEPS:
             break
-        loss = loss_function(model(images), labels)
+        with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
+            loss = loss_function(model(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -87,7 +92,7 @@ def vitcli_rate(recipe: Recipe, steps: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         short = recipe.changed(
             run_dir=f"{folder}/run", num_samples=(steps + WARM_UP_STEPS) * batch_size, epoch_size=1,
-            log_interval=WARM_UP_STEPS, num_parallel_workers=1, val_split="val", val_while_train=False,
+            log_interval=WARM_UP_STEPS, val_while_train=False,
         )  # fmt: skip
         with redirect_stdout(io.StringIO()):
             train(short)
