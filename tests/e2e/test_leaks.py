@@ -3,6 +3,7 @@
 import signal
 import statistics
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,14 +22,15 @@ EVERY_SECONDS = 2
 
 def used(pid: int) -> dict[str, int]:
     """What the process `pid` and its children hold; of memory (KiB) each page is counted once."""
-    pids = [pid, *children(pid)]
-    status = Path(f"/proc/{pid}/status").read_text().split("\n")
-    return {
-        "memory": sum(int(Path(f"/proc/{one}/smaps_rollup").read_text().split("\nPss:")[1].split()[0]) for one in pids),
-        "files": sum(len([*Path(f"/proc/{one}/fd").iterdir()]) for one in pids),
-        "threads": next(int(line.split()[1]) for line in status if line.startswith("Threads:")),
-        "processes": len(pids),
-    }
+    found = {"memory": 0, "files": 0, "threads": 0, "processes": 0}
+    for one in (pid, *children(pid)):
+        process = Path(f"/proc/{one}")
+        with suppress(ProcessLookupError, FileNotFoundError):  # a child may end meanwhile
+            memory = (process / "smaps_rollup").read_text().split("\nPss:")[1].split()[0]
+            files, threads = ([*(process / name).iterdir()] for name in ("fd", "task"))
+            for name, value in zip(found, (int(memory), len(files), len(threads), 1), strict=True):
+                found[name] += value
+    return found
 
 
 @pytest.mark.soak
