@@ -1,7 +1,6 @@
 """A long run needs no more memory, files, threads or processes at its end than at its beginning."""
 
 import signal
-import statistics
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -37,7 +36,7 @@ def used(pid: int) -> dict[str, int]:
 @pytest.mark.timeout(4000)
 @pytest.mark.parametrize("seconds", [300, 3600])
 def test_nothing_grows(tmp_path: Path, seconds: int):
-    """The last quarter of a run needs what the second one did: at most 1 % and 4 MiB more memory, two more files."""
+    """The last quarter of a run needs what the second one did: at most 1 % and 4 MiB more memory."""
     with start(python_m("vitcli", "train", "-c", "quickstart", *options(OPTIONS)), tmp_path) as process:
         wait_for(process, "epoch 3/")
         pid = int((tmp_path / "run" / ".lock").read_text().split()[1])
@@ -55,10 +54,10 @@ def test_nothing_grows(tmp_path: Path, seconds: int):
     quarter = len(samples) // 4
     for name in samples[0]:
         before, after = (
-            statistics.median(sample[name] for sample in part)
+            min(sample[name] for sample in part)  # of moments without a save or the workers of an evaluation
             for part in (samples[quarter : 2 * quarter], samples[-quarter:])
         )
         print(f"{name}: {before:,.0f}, then {after:,.0f}")
-        limit = 1.01 * before + 4096 if name == "memory" else before + 2
+        limit = 1.01 * before + 4096 if name == "memory" else before
         assert after <= limit, f"{name}: {before:,} in the second quarter, {after:,} in the last"
     assert len([*(tmp_path / "run" / "checkpoints").glob("step-*")]) <= OPTIONS["keep_checkpoint_max"] + 1
