@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart setup test soak guards lint bench native clean
+.PHONY: help quickstart setup test slow soak guards lint bench native clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,11 +36,17 @@ quickstart: $(VENV)/.installed  ## train FastViT-T8 on the embedded digits, vali
 # one worker more than cores, four at most: the tests of whole runs wait for half of their time
 WORKERS := $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$(( cores < 4 ? cores + 1 : 4 )))
 
-test: setup  ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not soak" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+IN_PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-soak: setup  ## the tests that take minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak
+test: setup  ## the test suite
+	$(PYTEST) -m "not slow and not soak and not gpu" $(IN_PARALLEL)
+
+slow: setup  ## the tests of whole runs: killed, on several processes, exported, compiled; CI runs them, too
+	$(PYTEST) -m "slow and not soak and not gpu" $(IN_PARALLEL)
+
+soak: setup  ## the tests that take minutes each
+	$(PYTEST) -m soak
 
 guards: setup  ## remove each guard against a fault: its test must fail
 	OMP_NUM_THREADS=1 $(BIN)/python tests/guards.py

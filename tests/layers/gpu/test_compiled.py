@@ -11,8 +11,9 @@ pytest.importorskip("triton")
 
 from tests.layers.gpu.compiled import key, launches_of_a_step, resources
 
-#: a multiprocessor has room for three programs of 128 threads up to 168 registers, and for two above
-MOST_REGISTERS = 192
+#: a multiprocessor has room for three programs of 128 threads up to 168 registers, and for two up to 255; Triton 3.8
+#: needs at most 185, Triton 3.6, which belongs to torch 2.11, 219
+MOST_REGISTERS = 224
 
 
 def distinct(*names: str, dtype: torch.dtype = torch.bfloat16) -> list:
