@@ -220,9 +220,17 @@ def model_info(name: str) -> Model:
 def nearest(word: object, names: Sequence[str]) -> str | None:
     """The name that was probably meant by `word`: with two letters exchanged, or else the most similar one."""
     word, known = str(word).lower(), {name.lower(): name for name in reversed(names)}
-    exchanged = (word[:i] + word[i + 1] + word[i] + word[i + 2 :] for i in range(len(word) - 1))
-    matches = [name for name in exchanged if name in known] or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    exchanged = [name for name in known if _is_exchanged(word, name)]
+    matches = exchanged or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return known[matches[0]] if matches else None
+
+
+def _is_exchanged(word: str, name: str) -> bool:
+    """Whether two neighboring letters of `name` are exchanged in `word`, and nothing else differs."""
+    if len(word) != len(name):
+        return False
+    first = next((i for i in range(len(word)) if word[i] != name[i]), len(word))
+    return word[first:] == name[first : first + 2][::-1] + name[first + 2 :] and word != name
 
 
 def forget_installed() -> None:
