@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.commands import ROOT
 
 
@@ -13,6 +15,7 @@ def benchmark(*words: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)
 
 
+@pytest.mark.slow
 def test_results_are_written_one_by_one(tmp_path: Path):
     """A later call appends; a phase that is ended at its limit keeps what it has written and fails the call."""
     out = tmp_path / "gpu.jsonl"

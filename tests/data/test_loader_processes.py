@@ -125,6 +125,7 @@ def test_a_mistake_in_the_code_is_not_called_bad_data(digits):
 KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
 
 
+@pytest.mark.slow
 def test_no_worker_outlives_the_run(tmp_path):
     """The program ends in the middle of an epoch, with the iterator alive; its workers must end with it."""
     ways = [("sys.exit(0)", "fork"), ("raise KeyboardInterrupt", "fork"), (KILLED, "fork"), (KILLED, "spawn"),

@@ -248,6 +248,7 @@ def test_divergence_ends_the_run_before_it_reaches_the_weights(tmp_path: Path, v
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+@pytest.mark.slow
 def test_full_disk(tmp_path: Path):
     """The second checkpoint does not fit: the first stays, nothing half-written is left, exit code 74."""
     disk = tmp_path / "disk"

@@ -67,6 +67,7 @@ def test_a_group_without_the_cpu_is_refused(monkeypatch: pytest.MonkeyPatch, tmp
         dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_submitted_job_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """On submitit's local cluster: two tasks become two ranks."""
     pytest.importorskip("submitit")

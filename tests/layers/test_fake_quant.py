@@ -154,6 +154,7 @@ def test_a_copy_is_a_network_of_its_own():
     assert torch.equal(average(x), model(x))
 
 
+@pytest.mark.slow
 def test_resumes_to_the_last_bit_and_validates_as_trained(tmp_path: Path):
     """With an average and two micro-steps; the weights move, the statistics of the norms do not."""
     weights = create_model("fastvit_t8", num_classes=10).state_dict()

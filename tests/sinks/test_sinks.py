@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,16 +60,10 @@ def leveldb_records(content: bytes) -> Iterator[bytes]:
             pieces = b""
 
 
-def test_wandb_without_an_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    wandb = pytest.importorskip("wandb")
+def logged(files: list[Path]) -> tuple[list[float], list[dict[str, Any]]]:
+    """The losses, and the records of pictures, in W&B's files."""
     from wandb.proto import wandb_internal_pb2
 
-    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    two_sessions(tmp_path / "run", "wandb")
-    name = json.loads((tmp_path / "run" / NAMES).read_text())["wandb"]
-    files = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
-    assert [file.name for file in files] == [f"run-{name}.wandb"] * 2, "the second session continues the run"
     losses, pictures = [], []
     for file in files:
         for content in leveldb_records(file.read_bytes()):
@@ -79,6 +74,22 @@ def test_wandb_without_an_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             }
             losses += [values["train/loss"]] if "train/loss" in values else []
             pictures += [values] if "train/batch.width" in values else []
+    return losses, pictures
+
+
+def test_wandb_without_an_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    two_sessions(tmp_path / "run", "wandb")
+    name = json.loads((tmp_path / "run" / NAMES).read_text())["wandb"]
+    files = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+    assert [file.name for file in files] == [f"run-{name}.wandb"] * 2, "the second session continues the run"
+    deadline = time.monotonic() + 30  # W&B's service may still be writing when `finish` has returned
+    losses, pictures = logged(files)
+    while len(losses) < 4 and time.monotonic() < deadline:
+        time.sleep(0.5)
+        losses, pictures = logged(files)
     assert losses == [1.0, 2.0, 3.0, 30.0]
     assert (pictures[0]["train/batch.width"], pictures[0]["train/batch.height"]) == (6, 4)
     assert wandb.run is None

@@ -335,6 +335,7 @@ def step_of(rank: int, world_size: int, rendezvous: str, out: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_with_the_whole_batch(tmp_path: Path):
     mp.spawn(step_of, (2, str(tmp_path / "rendezvous"), str(tmp_path / "out")), nprocs=2)
     found = [torch.load(tmp_path / f"out.{rank}", weights_only=True) for rank in range(2)]

@@ -6,6 +6,7 @@ The seven FastViTs are compared in tests/models/test_fastvit.py.
 from collections import Counter
 from pathlib import Path
 
+import pytest
 import timm
 import torch
 from safetensors.torch import save_file
@@ -53,6 +54,7 @@ def outcome(name: str, folder) -> str:
     return "equal" if torch.allclose(opened.model(images), expected, rtol=1e-4, atol=1e-4) else "WRONG"
 
 
+@pytest.mark.slow
 def test_equal_or_refused_for_a_reason(tmp_path):
     torch.manual_seed(0)
     found = Counter(outcome(name, tmp_path) for name in VITS)
