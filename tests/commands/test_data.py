@@ -66,6 +66,15 @@ def test_long_lists_are_shortened(folder: Path, capsys):
     assert "… and 6 more; --json FILE lists all" in capsys.readouterr().out
 
 
+def test_classes_of_equal_size(tmp_path: Path, capsys):
+    for number, name in enumerate(("train/cat", "train/dog", "val/cat", "val/dog")):
+        (tmp_path / name).mkdir(parents=True)
+        noise(number).save(tmp_path / name / "0.png")
+    assert run_here("data", "show", tmp_path) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "imbalance" in line]
+    assert [row.split("│")[2].strip() for row in rows] == ["none", "none"]
+
+
 def test_a_set_without_validation_or_labels(tmp_path: Path, capsys):
     photo().save(tmp_path / "a.png")
     assert run_here("data", "show", tmp_path) == 0

@@ -1,12 +1,16 @@
 """`amp: fp8` without a GPU that has it: torchao's arithmetic is emulated; names, evaluation and resume; refusals."""
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tests.engine.test_low_bit import bits
+from vitcli.commands.preflight import preflight
+from vitcli.commands.submit import submit
+from vitcli.commands.train import train
 from vitcli.engine import before_torch, build, precision, saving
 from vitcli.engine.loop import fit
 from vitcli.engine.precision import train_in_float8
@@ -145,12 +149,14 @@ def test_refused_devices(monkeypatch: pytest.MonkeyPatch):
     assert not precision.has_float8(cuda)
 
 
-def test_refused_without_torchao(monkeypatch: pytest.MonkeyPatch):
-    before_torch.check_float8(load_recipe(None, amp="fp8"))
+def test_refused_without_torchao(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    before_torch.check_start(load_recipe(None, amp="fp8"))
     monkeypatch.setattr(before_torch, "find_spec", lambda name: None)
-    before_torch.check_float8(load_recipe(None, amp="bf16"))
-    with pytest.raises(UsageError, match="torchao, which is not installed"):
-        before_torch.check_float8(load_recipe(None, amp="fp8"))
+    before_torch.check_start(load_recipe(None, amp="bf16"))
+    for begin in (before_torch.check_start, train, preflight, partial(submit, cluster="local", resources={})):
+        with pytest.raises(UsageError, match="torchao, which is not installed"):
+            begin(load_recipe(None, amp="fp8", run_dir=str(tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
 
 
 def test_refused_networks_and_keys():

@@ -102,6 +102,15 @@ def test_many_classes_are_shown_by_their_ends():
     assert not any("rows" in caption for caption in found.rows), "no matrix of 120 x 120"
 
 
+@pytest.mark.parametrize(("num_classes", "says"), [(20, "numbers are images"), (50, "point at a cell"), (51, "")])
+def test_the_numbers_of_a_matrix_are_where_it_says(num_classes: int, says: str):
+    """In the cells of a small one; of a larger one only in their titles; above 50 classes there is none."""
+    section = confusion_section(made_up(400, [f"class {number}" for number in range(num_classes)]))
+    assert says in section.lead
+    assert bool(section.lead) == (num_classes <= 50)
+    assert ("confusion dense" in str(section.parts)) == (num_classes == 50)
+
+
 def tables_of(answers: ImageAnswers):
     from vitcli.report.markup import many
 

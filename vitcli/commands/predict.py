@@ -89,15 +89,9 @@ def predict(
     recipe = recipe or load_recipe()
     classifier = _open_classifier(source, recipe, threads, device, messages)
     explain = _choice(classifier, heatmap_class) if heatmap else None
-    if top is None and classifier.thresholds is None:
-        top = _TOP
     how = {"top": top, "batch_size": batch_size, "max_image_pixels": recipe.dataset.max_image_pixels}
     how |= {"draw": bool(heatmap or overlay), "explain": explain}
-    files: list[AbstractContextManager[Write]] = []
-    files += [csv_file(csv)] if csv else []
-    files += [json_file(json)] if json else []
-    files += [heat_folder(heatmap, paths, classifier.transform)] if heatmap else []
-    files += [overlay_folder(overlay, paths)] if overlay else []
+    files = _files(csv, json, heatmap, overlay, paths, classifier)
     summary, num_bad = Summary(classifier.class_names, multi_label=classifier.thresholds is not None), 0
     quiet = sys.stdout.isatty() or not sys.stderr.isatty()  # a bar must not mix with the answers
     progress = Progress(console=messages, redirect_stdout=False, transient=True, disable=quiet)
@@ -164,6 +158,8 @@ def _answers(
 ) -> Iterator[Answer]:
     """One answer for each path, in their order; threads decode the next images while the network runs."""
 
+    shown = _TOP if top is None and classifier.thresholds is None else top
+
     def see(path: str) -> _Seen | BadImage:
         try:
             image = open_image(path, max_image_pixels=max_image_pixels)
@@ -186,7 +182,7 @@ def _answers(
                     yield Answer(path, [], image.message)
                 else:
                     answer = next(answers)
-                    yield replace(answer, path=path, predictions=answer.predictions[:top])
+                    yield replace(answer, path=path, predictions=answer.predictions[:shown])
 
 
 def _classified(classifier: ImageClassifier, images: Sequence[_Seen], explain: Choice | None) -> list[Answer]:
@@ -202,6 +198,23 @@ def _classified(classifier: ImageClassifier, images: Sequence[_Seen], explain: C
     maps = classifier.heat_maps(pixels, classes)
     of = [(names[number], float(row[number])) for number, row in zip(classes, rows, strict=True)]
     return [replace(answers[i], heat=maps[i], explained=of[i]) for i in each]
+
+
+def _files(
+    csv: Path | None,
+    json: Path | None,
+    heatmap: Path | None,
+    overlay: Path | None,
+    paths: Sequence[str],
+    classifier: ImageClassifier,
+) -> list[AbstractContextManager[Write]]:
+    """What the user wants to have written, besides the terminal."""
+    files: list[AbstractContextManager[Write]] = []
+    files += [csv_file(csv)] if csv else []
+    files += [json_file(json)] if json else []
+    files += [heat_folder(heatmap, paths, classifier.transform)] if heatmap else []
+    files += [overlay_folder(overlay, paths)] if overlay else []
+    return files
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import torch
 from vitcli.data.datasets import Splits
 from vitcli.data.loader import num_workers
 from vitcli.distributed import World, joined, num_launched
-from vitcli.engine.before_torch import check_float8, check_frozen, check_weights
+from vitcli.engine.before_torch import check_start
 from vitcli.engine.build import build_training
 from vitcli.engine.check_data import CheckedSplit, check_splits, leaks_of
 from vitcli.engine.early_stopping import check_early_stopping
@@ -40,9 +40,7 @@ def preflight(recipe: Recipe) -> None:
         VitcliError: what a training would refuse; see `errors.py`.
     """
     launch_notes = check_launch(recipe)
-    check_weights(recipe)
-    check_frozen(recipe)
-    check_float8(recipe)
+    check_start(recipe)
     check_free(recipe.checkpoint.run_dir)
     with joined(recipe.system.device, num_launched() > 1) as world:
         reporter = Reporter(enabled=world.is_main)

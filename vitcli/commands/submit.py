@@ -12,7 +12,7 @@ from typing import Any
 
 from vitcli.commands.train import train
 from vitcli.engine import run_dir
-from vitcli.engine.before_torch import check_frozen, check_weights
+from vitcli.engine.before_torch import check_start
 from vitcli.engine.preflight import with_absolute_paths
 from vitcli.errors import Interrupted, UsageError, VitcliError, show
 from vitcli.log import SafeConsole, relative
@@ -71,8 +71,7 @@ def submit(recipe: Recipe, cluster: str, resources: Mapping[str, Any]) -> Any:
         UsageError: submitit is not installed, there is no such cluster or parameter, the recipe cannot be trained, or
             the folder holds a run that `resume` does not name.
     """
-    check_weights(recipe)
-    check_frozen(recipe)
+    check_start(recipe)
     folder = _folder_of(recipe.checkpoint) or run_dir.unused_path(recipe.name)
     recipe = with_absolute_paths(recipe).changed(run_dir=str(folder.absolute()), resume="auto")
     if cluster == "slurm" and not shutil.which("srun"):

@@ -11,7 +11,7 @@ from vitcli.data.fingerprint import Extent, fingerprint_of
 from vitcli.data.split_list import rows_of, split_list
 from vitcli.distributed import World, decided_on_main, joined, num_launched
 from vitcli.engine import run_dir
-from vitcli.engine.before_torch import check_float8, check_frozen, check_weights
+from vitcli.engine.before_torch import check_start
 from vitcli.engine.build import build_training
 from vitcli.engine.check_data import check_data
 from vitcli.engine.early_stopping import check_early_stopping, why_stopped
@@ -60,9 +60,7 @@ def train(recipe: Recipe) -> TrainResult:
     if recipe.system.dry_run:
         raise UsageError("`dry_run` is set", help="call vitcli.commands.preflight.preflight(recipe)")
     launch_notes = check_launch(recipe)
-    check_weights(recipe)
-    check_frozen(recipe)
-    check_float8(recipe)
+    check_start(recipe)
     check_sinks(recipe.system.sinks, chosen="sinks" in recipe.origins)
     recipe = with_absolute_paths(recipe)
     with joined(recipe.system.device, num_launched() > 1) as world:

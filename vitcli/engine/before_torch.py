@@ -18,9 +18,7 @@ NOTHING_CHANGED = "nothing was changed; start a new run"
 def refuse_early(recipe: Recipe) -> None:
     """Raise what the training itself would raise later."""
     section = recipe.dataset
-    check_weights(recipe)
-    check_frozen(recipe)
-    check_float8(recipe)
+    check_start(recipe)
     if os.environ.get("RANK", "0") == "0" and folder_to_resume(recipe) is None:  # others may come after it is made
         if recipe.model.ckpt_path is not None:
             check_there(recipe.model.ckpt_path)
@@ -29,7 +27,21 @@ def refuse_early(recipe: Recipe) -> None:
         check_data_dir(section)
 
 
-def check_frozen(recipe: Recipe) -> None:
+def check_start(recipe: Recipe) -> None:
+    """Raise UsageError if no training can start from this recipe: weights or a package are missing."""
+    _check_weights(recipe)
+    _check_frozen(recipe)
+    _check_float8(recipe)
+
+
+def _check_weights(recipe: Recipe) -> None:
+    """Raise UsageError if a recipe for fine-tuning is given no weights: its rates and epochs are for trained ones."""
+    if recipe.model.ckpt_path is None and not recipe.model.from_scratch:
+        message = f"the recipe {recipe.name} starts from trained weights, but there is no ckpt_path"
+        raise UsageError(message, help="add --ckpt_path SOURCE, or --from_scratch True to start from random values")
+
+
+def _check_frozen(recipe: Recipe) -> None:
     """Refuse to freeze or to quantize weights that are random."""
     freeze, quantize = recipe.optimizer.freeze, recipe.model.quantize
     if recipe.model.ckpt_path is not None:
@@ -41,18 +53,11 @@ def check_frozen(recipe: Recipe) -> None:
         raise UsageError(f"quantize: {quantize}, but the weights are random", help=help)
 
 
-def check_float8(recipe: Recipe) -> None:
-    """Raise UsageError if the package is missing that multiplies in 8 bits."""
+def _check_float8(recipe: Recipe) -> None:
+    """Raise UsageError if the package that multiplies in 8 bits is missing."""
     if recipe.system.amp == "fp8" and find_spec("torchao") is None:
         message = "amp fp8 needs the package torchao, which is not installed"
         raise UsageError(message, help="pip install 'vitcli[fp8]', or use --amp bf16")
-
-
-def check_weights(recipe: Recipe) -> None:
-    """Raise UsageError if a recipe for fine-tuning is given no weights: its rates and epochs are for trained ones."""
-    if recipe.model.ckpt_path is None and not recipe.model.from_scratch:
-        message = f"the recipe {recipe.name} starts from trained weights, but there is no ckpt_path"
-        raise UsageError(message, help="add --ckpt_path SOURCE, or --from_scratch True to start from random values")
 
 
 def folder_to_resume(recipe: Recipe) -> Path | None:

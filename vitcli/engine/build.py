@@ -85,9 +85,6 @@ def build_training(
     if plan.smallest_batch == 1 and network is None:
         _check_single_image(recipe, plan, task.num_outputs(class_names))
     reporter.notes(task.notes(accumulation=plan.accumulation, world_size=world.size))
-    channels_last = lies_by_pixel(recipe, world.device)
-    if channels_last:
-        task.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     ema = _build_ema(recipe, task)
     parallel = _build_parallel(recipe, world, task, ema)
     half_step, side = HalfStep(task), SideStream(world.device)
@@ -116,7 +113,7 @@ def build_training(
         nonfinite=NonfiniteSteps(
             recipe.optimizer.on_nonfinite, half_step, run_dir / NONFINITE, splits.train, plan, reporter.faults
         ),
-        channels_last=channels_last,
+        channels_last=lies_by_pixel(recipe, world.device),
     )
 
 
@@ -246,7 +243,10 @@ def build_task(
         use_cpu_kernels(network)
     elif device.type == "cuda" and _may_use_triton(recipe):
         use_gpu_kernels(network)
-    return kind(recipe, network.to(device), class_names).to(device)
+    task = kind(recipe, network.to(device), class_names).to(device)
+    if lies_by_pixel(recipe, device):
+        task.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return task
 
 
 def _may_use_triton(recipe: Recipe) -> bool:

@@ -47,7 +47,7 @@ def train_in_float8(network: nn.Module, *, emulate: bool = False) -> str:
 
     layers = use_float8(blocks_of(network), emulate=emulate)
     if not layers:
-        message = f"amp fp8 has no effect: no block has a linear layer whose sides are multiples of {MULTIPLE}"
+        message = f"amp fp8 has no effect: no block has a linear layer whose sizes are multiples of {MULTIPLE}"
         raise UsageError(message, help="use --amp bf16")
     chosen, all_ = (sum(p.numel() for p in nn.ModuleList(of).parameters()) for of in (layers, [network]))
     return f"fp8      {len(layers)} linear layers, {100 * chosen / all_:.1f} % of the parameters; bf16 elsewhere"

@@ -1,9 +1,9 @@
-"""Batches are copied to a GPU and prepared there while it still computes the step before; elsewhere nothing changes.
+"""Batches are copied to a GPU and prepared there while the previous step is still running; elsewhere nothing changes.
 
-Nothing in a step waits for the device, so the host is ahead of it: when it asks the loader for the next batch, the
-device is in the middle of a step. On the network's stream the copy would begin after that step. On a stream of its own
-it runs beside it, so a batch is ready one step ahead, and no batch is held back for that: the order of batches, their
-errors, the end of an epoch and a resume are those of the loader.
+Nothing in a step waits for the device, so the host runs ahead: when it asks the loader for the next batch, the device
+is in the middle of a step. On the network's stream, the copy would start only after that step. On a stream of its own,
+the two overlap. No batch is held back for this: the order of batches, errors, the end of an epoch, and a resume are
+those of the loader.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,24 +22,24 @@ class SideStream:
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def work(self) -> AbstractContextManager[object]:
-        """In this block the device works beside the network, on tensors that nothing in a step writes."""
+        """Work that overlaps with the network's: it must not read or write tensors that a step writes."""
         return torch.cuda.stream(self.stream) if self.stream else nullcontext()
 
     def loaded(self, load: Callable[..., Iterable[Batch]], **where: int) -> Iterator[Batch]:
-        """The batches of `load(**where)`, copied beside the network: to be used in `work`, or after `handed_over`."""
+        """The batches of `load(**where)`, copied on this stream: for use in `work`, or after `handed_over`."""
         batches = iter(load(**where))
         while True:
-            with self.work():  # not around `yield`: whoever takes the batch works on a stream of its own
+            with self.work():  # not around `yield`: the caller has a stream of its own
                 batch = next(batches, None)
             if batch is None:
                 return
             yield batch
 
     def handed_over(self, batch: Batch) -> Batch:
-        """The same batch, which the network may use: its stream waits for this one, the host does not."""
+        """The same batch, now safe for the network: its stream waits for this one, the host does not."""
         if self.stream:
             stream = torch.cuda.current_stream(self.device)
             stream.wait_stream(self.stream)
             for tensor in batch.tensors:
-                tensor.record_stream(stream)  # else its memory could be taken for the next batch while it is in use
+                tensor.record_stream(stream)  # otherwise its memory could be reused while the network still reads it
         return batch

@@ -79,7 +79,7 @@ def confusion_section(answers: ImageAnswers) -> Section:
         section.lead = "No image is taken for another class."
         return section
     if len(matrix) <= MOST_CLASSES:
-        where = "numbers are images" if len(matrix) <= _MOST_NUMBERED else "point at a field for its number of images"
+        where = "numbers are images" if len(matrix) <= _MOST_NUMBERED else "point at a cell for its number of images"
         section.lead = (
             f"Rows are true classes, columns are predicted ones; {where}. The shade is the share of the row: "
             "blue where the answer is right, orange where it is wrong, each from nothing to its largest share."

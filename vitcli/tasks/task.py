@@ -58,7 +58,7 @@ class Task(nn.Module):
     def prepare(self, batch: Batch, seed: int) -> Batch:
         """The batch on its device, as the loader made it (uint8) -> what `forward` takes; a function of its place.
 
-        A GPU does it while it still computes the step before, so it must not read what training changes.
+        On a GPU this runs while the previous step is still running, so it must not read what training changes.
         """
         return self.preparer(batch, seed)
 

@@ -33,7 +33,7 @@ class System(Section):
     amp: Literal["off", "auto", "bf16", "fp16", "fp8"] = key(
         "off",
         "Data type of mixed precision. auto: bf16 on a GPU that supports it, fp16 on other GPUs, off on a CPU. "
-        "fp8: bf16, but in training the linear layers of blocks multiply 8 bits; for GPUs such as L40 and H100.",
+        "fp8: bf16, but linear layers of blocks multiply 8-bit numbers in training; for GPUs such as L40 and H100.",
     )
     channels_last: bool = key(False, "Memory layout NHWC. Only for GPUs: PyTorch crashes with it on CPUs.")
     compile: bool = key(
