@@ -162,7 +162,7 @@ def test_refused_without_torchao(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 def test_refused_networks_and_keys():
     with pytest.raises(UsageError, match="no block has a linear layer"):
         train_in_float8(create_model("fastvit_t8", num_classes=10), emulate=True)
-    with pytest.raises(RecipeError, match="does not multiply in fp8"):
+    with pytest.raises(RecipeError, match="does not support `amp: fp8`"):
         load_recipe(None, amp="fp8", parallel="fsdp")
     with pytest.raises(RecipeError, match="amp fp8 would round"):
         load_recipe(None, amp="fp8", quantize="int8_qat", ckpt_path="x")

@@ -82,7 +82,7 @@ def predict(
     check_writable(json)
     check_folders(heatmap, overlay)
     if heatmap_class is not None and not heatmap:
-        raise UsageError("--heatmap_class has no effect without --heatmap DIR", help="add it, or remove this option")
+        raise UsageError("--heatmap_class has no effect without --heatmap", help="add --heatmap DIR, or remove it")
     messages = _console(stderr=True)
     for note in notes:
         messages.print(f"note: {note}")

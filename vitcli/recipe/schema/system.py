@@ -76,7 +76,7 @@ class System(Section):
         if self.parallel == "fsdp" and recipe.model.quantize != "none":
             yield "parallel", "`parallel: fsdp` does not simulate int8", "use parallel: ddp, or quantize: none"
         if self.parallel == "fsdp" and self.amp == "fp8":
-            yield "parallel", "`parallel: fsdp` does not multiply in fp8", "use parallel: ddp, or amp: bf16"
+            yield "parallel", "`parallel: fsdp` does not support `amp: fp8`", "use parallel: ddp, or amp: bf16"
 
 
 class Checkpoint(Section):
