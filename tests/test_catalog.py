@@ -91,6 +91,7 @@ def test_an_unknown_name(kind: str, name: str, message: str, help: str):
     [
         ("weigth_decay", ["weight_decay", "decay"], "weight_decay"),
         ("modle", ["mode", "model"], "model"),
+        ("models", ["model", "mode"], "model"),
         ("ce", ["CE", "BCE"], "CE"),
         ("resnet", ["vit", "fvit"], None),
         (3, ["a3", "b"], "a3"),
