@@ -99,6 +99,38 @@ def test_no_circles():
     assert not [module for module in edges if module in reachable(module)]
 
 
+@cache
+def defined(module: str) -> set[str]:
+    """What can be imported from a module: names it binds at its top level, and files next to an `__init__`."""
+    path = ROOT.joinpath(*module.split("."))
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    names = {child.stem for child in path.iterdir()} if path.is_dir() else set()
+    for node in ast.walk(parsed(file)) if file.is_file() else ():
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+    return names
+
+
+def test_what_tests_and_benchmarks_import_is_there():
+    """The type checker reads the package only; here nothing is imported, so it takes seconds."""
+    outside = [
+        file for folder in ("tests", "benchmarks", "launchers", "deploy") for file in (ROOT / folder).rglob("*.py")
+    ]
+    missing = [
+        f"{file}:{node.lineno}: {node.module} has no {alias.name}"
+        for file in outside
+        for node in ast.walk(parsed(file))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("vitcli", "tests", "benchmarks")
+        for alias in node.names
+        if alias.name not in defined(node.module or "")
+    ]
+    assert not missing
+
+
 def test_only_the_cli_knows_typer():
     for file in FILES:
         names = {name.split(".")[0] for _, name in imports(file)}

@@ -15,7 +15,7 @@ from tests.models.oracle import images
 from tests.support.commands import SMALL
 from tests.support.tensors import randomized
 from vitcli import train, validate
-from vitcli.engine.before_torch import check_frozen
+from vitcli.engine.before_torch import check_start
 from vitcli.errors import RecipeError, UsageError
 from vitcli.layers import fake_quant
 from vitcli.layers.fake_quant import Int8Conv2d, Int8Linear, quantized_input, simulate_int8
@@ -182,7 +182,7 @@ def test_resumes_to_the_last_bit_and_validates_as_trained(tmp_path: Path):
 
 def test_mistakes_are_explained():
     with pytest.raises(UsageError, match="the weights are random"):
-        check_frozen(load_recipe(quantize="int8_qat"))
+        check_start(load_recipe(quantize="int8_qat"))
     with pytest.raises(RecipeError, match="amp bf16 would round the numbers again"):
         load_recipe(quantize="int8_qat", amp="bf16")
     with pytest.raises(UsageError, match="nothing to quantize"):
