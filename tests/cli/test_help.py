@@ -1,10 +1,12 @@
 """`--help` shows the keys that most people set, `--help_all` all of them; piped, each option is one line."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.commands import finished
 from tests.support.pty import on_terminal
 from vitcli.cli.recipe_keys import PREVIEW_KEYS, TRAIN_KEYS, VALIDATE_KEYS
 from vitcli.recipe.describe import help_of
@@ -58,3 +60,33 @@ def test_options_of_export_are_apart_from_recipe_keys(vitcli):
     assert names(keys)
     assert not names(options) or set(names(options)) <= {"data_dir", "val_split", "device", "batch_size"}
     assert re.search(r"^Arguments:\n  SOURCE ", text, re.M)
+
+
+def test_the_shell_completes_every_key(tmp_path: Path):
+    def completed(words: str) -> list[str]:
+        typed = {"COMP_WORDS": f"vitcli {words}", "COMP_CWORD": str(len(words.split()))}
+        program = Path(sys.executable).with_name("vitcli")  # completion is for the program by its name
+        return finished([program], cwd=tmp_path, timeout=60, _VITCLI_COMPLETE="complete_bash", **typed).stdout.split()
+
+    assert completed("train --lr") == [f"--{name}" for name in SECTION_OF if name.startswith("lr")]
+    assert completed("validate --repo") == ["--report"], "the command's own option, and not the key too"
+    assert completed("tra") == ["train"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["train", "--lr"], "--lr has no value\nhelp: write --lr FLOAT\n"),
+        (["train", "--lr", "--opt", "sgd"], "--lr has no value"),
+        (["train", "--batch-size=x"], '`batch_size` must be a whole number >= 1, not "x"'),
+        (["train", "photos"], "unexpected argument 'photos'"),
+        (["validate", "a", "b", "c"], "unexpected argument 'c'"),
+        (["validate", "a", "--ckpt-path", "b"], "both a and --ckpt_path name what to validate"),
+        (["validate", "--ckpt_path=a", "--ckpt_path", "b", "--ckpt_path", "c"], "--ckpt_path is given 3 times"),
+    ],
+    ids=" ".join,
+)
+def test_words_that_do_not_fit(vitcli, words: list[str], says: str):
+    done = vitcli(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert says in done.stderr

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from typer import Argument, Context, Option
 
 from vitcli.cli.help import Commands
-from vitcli.cli.options import COLLECT_UNKNOWN, ConfigOption, JsonOption, PluginOption
-from vitcli.cli.recipe_keys import PREVIEW_KEYS, with_keys, with_recipe_keys
+from vitcli.cli.options import ConfigOption, JsonOption, PluginOption
+from vitcli.cli.recipe_keys import PREVIEW_KEYS, command_with_keys, with_keys
 from vitcli.recipe.load import Recipe, load_recipe
 
 data_app = Commands(no_args_is_help=True, help="Look at a data set before training, split it, or pack it.")
@@ -83,8 +83,7 @@ def data_pack(
     pack_splits(recipe.changed(data_dir=data_dir), out, packing, on_bad_image=recipe.dataset.on_bad_image)
 
 
-@data_app.command("preview", context_settings=COLLECT_UNKNOWN)
-@with_recipe_keys(*PREVIEW_KEYS)
+@command_with_keys(data_app, PREVIEW_KEYS, "preview")
 def data_preview(
     ctx: Context,
     config: ConfigOption = None,

@@ -6,16 +6,15 @@ from typing import Annotated, Literal
 from typer import Argument, Context, Option
 
 from vitcli.cli.help import Commands
-from vitcli.cli.options import COLLECT_UNKNOWN, LOADING, ConfigOption, JsonOption, PluginOption, SourceArgument
-from vitcli.cli.recipe_keys import VALIDATE_KEYS, with_keys, with_recipe_keys
+from vitcli.cli.options import LOADING, ConfigOption, JsonOption, PluginOption, SourceArgument
+from vitcli.cli.recipe_keys import VALIDATE_KEYS, command_with_keys, with_keys
 from vitcli.recipe.load import Recipe, load_recipe
 from vitcli.terminal import phase
 
 evaluation_app = Commands()
 
 
-@evaluation_app.command(context_settings=COLLECT_UNKNOWN)
-@with_recipe_keys(*VALIDATE_KEYS)
+@command_with_keys(evaluation_app, VALIDATE_KEYS)
 def validate(
     ctx: Context,
     sources: list[str] | None = None,

@@ -22,7 +22,14 @@ class SectionedCommand(TyperCommand):
     """A terminal gets panels that fit its width; a pipe gets one line for each option, to be searched with grep."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        _show(self, ctx, _parameters(self, ctx))
+        self.show(ctx, self.sections(ctx))
+
+    def sections(self, ctx: Any) -> dict[str, Rows]:
+        """What `--help` shows, by titles."""
+        return _parameters(self, ctx)
+
+    def show(self, ctx: Any, sections: dict[str, Rows]) -> None:
+        _show(self, ctx, sections)
 
 
 class SectionedGroup(TyperGroup):
@@ -34,7 +41,7 @@ class SectionedGroup(TyperGroup):
     def purposes(self) -> Iterator[tuple[str, str]]:
         """Each command, and the first paragraph of its help."""
         for name, command in self.commands.items():
-            yield name, " ".join((command.help or "").partition("\n\n")[0].split())
+            yield name, one_line((command.help or "").partition("\n\n")[0])
 
 
 class Commands(Typer):
@@ -44,12 +51,16 @@ class Commands(Typer):
         super().__init__(cls=settings.pop("cls", SectionedGroup), rich_markup_mode="markdown", **settings)
 
     def command(self, name: str | None = None, **settings: Any) -> Any:
-        return super().command(name, cls=SectionedCommand, **settings)
+        return super().command(name, cls=settings.pop("cls", SectionedCommand), **settings)
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _show(command: TyperCommand | TyperGroup, ctx: Any, sections: dict[str, Rows]) -> None:
     usage = command.get_usage(ctx)
-    text = "\n".join(" ".join(line.split()) for line in (command.help or "").strip().splitlines())
+    text = "\n".join(one_line(line) for line in (command.help or "").strip().splitlines())
     console = SafeConsole(highlight=False, emoji=False, markup=False)
     if not console.is_terminal:
         console.print(f"{usage}\n\n{text}", *starmap(_lines, sections.items()), sep="\n", soft_wrap=True)
@@ -68,7 +79,7 @@ def _parameters(command: TyperCommand | TyperGroup, ctx: Any) -> dict[str, Rows]
     for parameter in command.get_params(ctx):
         if not (record := parameter.get_help_record(ctx)):
             continue  # hidden
-        name, help = (" ".join(text.split()) for text in record)
+        name, help = (one_line(text) for text in record)
         if parameter.param_type_name == "argument":
             sections["Arguments"].append((parameter.metavar or name, help))
         else:

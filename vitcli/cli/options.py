@@ -4,8 +4,9 @@ from collections import deque
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, BadParameter, Option
+from typer import Argument, Option
 
+from vitcli.errors import UsageError
 from vitcli.recipe.plugins import use_plugin
 
 #: what the terminal says while a command imports PyTorch
@@ -43,7 +44,7 @@ def unknown_options(words: list[str]) -> dict[str, str]:
     while rest:
         word = rest.popleft()
         if not word.startswith("--"):
-            raise BadParameter(f"unexpected argument {word!r}")
+            raise UsageError(f"unexpected argument {word!r}", help="an option begins with --, and takes one value")
         name, _, value = word[2:].partition("=")
         if not value and rest and not rest[0].startswith("--"):
             value = rest.popleft()

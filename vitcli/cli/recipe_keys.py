@@ -1,43 +1,20 @@
-"""Gives a command one option for every key of a recipe, or for some of them, generated from the schema."""
+"""Commands for which every key of a recipe, or some of them, is an option, generated from the schema."""
 
 import inspect
 from collections.abc import Callable
-from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any
 
 from typer import Argument, Exit, Option
+from typer.core import CompletionItem  # pyright: ignore[reportPrivateImportUsage]  # the other place is private, too
 
+from vitcli.cli.help import Commands, Rows, SectionedCommand, one_line
 from vitcli.cli.options import ANY_SOURCE, PluginOption, unknown_options
 from vitcli.errors import UsageError
 from vitcli.recipe.describe import help_of, metavar
 from vitcli.recipe.load import load_recipe
-from vitcli.recipe.schema import SECTION_OF, default
+from vitcli.recipe.schema import SECTION_OF, SECTIONS, default
 from vitcli.recipe.write import yaml_value
-
-
-def _show_all(ctx: Any, wanted: bool) -> None:
-    """The callback of `--help_all`: every option, the recipe keys by their sections, and the end of the program."""
-    if not wanted:
-        return
-    parameters = ctx.command.params
-    for parameter in parameters:
-        if parameter.name in SECTION_OF:
-            parameter.hidden, parameter.rich_help_panel = False, SECTION_OF[parameter.name]
-            parameter.help = _key_help(parameter.name)
-    place = {name: number for number, name in enumerate(SECTION_OF, start=1)}
-    parameters.sort(key=lambda parameter: place.get(parameter.name, 0))
-    ctx.get_help()
-    raise Exit
-
-
-#: the words that belong to no option, for a command that accepts one or two
-_Words = Annotated[list[str] | None, Argument(metavar="[SOURCE] [SOURCE]", help=f"{ANY_SOURCE} Two are compared.")]
-_HelpAll = Annotated[
-    bool,
-    Option("--help_all", is_eager=True, callback=_show_all, help=f"Show all {len(SECTION_OF)} recipe keys and exit."),
-]
-
 
 #: what most trainings set; `--help` shows these keys, `--help_all` shows all
 TRAIN_KEYS = (
@@ -59,43 +36,100 @@ PREVIEW_KEYS = (
 )  # fmt: skip
 
 
-def with_recipe_keys(*common: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give `command(ctx, config, recipe_keys=…, …)` one option for every key of the schema, `--plugin`, `--help_all`.
+def command_with_keys(
+    app: Commands, common: tuple[str, ...], name: str | None = None
+) -> Callable[[Callable[..., None]], None]:
+    """Add `command(ctx, …, recipe_keys=…)` to `app`, with an option for every recipe key, `--plugin` and `--help_all`.
 
     `--help` shows the keys in `common` only. A command with a parameter `sources` accepts up to two words that are no
     options, or `--ckpt_path` as often. Its own parameters come before keys with the same name.
     """
-    return partial(_with_recipe_keys, common=common)
+
+    def decorate(command: Callable[..., None]) -> None:
+        own = inspect.signature(command)
+        parameters = [
+            p.replace(annotation=_Words) if p.name == "sources" else p
+            for p in own.parameters.values()
+            if p.name != "recipe_keys"
+        ]
+        parameters.append(_parameter("plugin", PluginOption))
+        parameters.append(_parameter("help_all", _HelpAll, default=False))
+
+        def run(ctx: Any, plugin: Any = None, help_all: bool = False, **arguments: Any) -> None:
+            words, given = [*(arguments.get("sources") or ()), *ctx.args], ctx.meta[_GIVEN]
+            if "sources" in arguments:
+                typed, words = _sources(words)
+                arguments["sources"] = _one_way(typed, [text for key, text in given if key == "ckpt_path"])
+                given = [(key, text) for key, text in given if key != "ckpt_path"]
+            command(ctx, **arguments, recipe_keys=dict(given) | unknown_options(words))
+
+        shown = _shown_as(command, run, own.replace(parameters=parameters))
+        app.command(name, cls=type("_Command", (_KeysCommand,), {"common": common}))(shown)
+
+    return decorate
 
 
-def _with_recipe_keys(command: Callable[..., None], common: tuple[str, ...]) -> Callable[..., None]:
-    own = inspect.signature(command)
-    parameters = [
-        p.replace(annotation=_Words) if p.name == "sources" else p
-        for p in own.parameters.values()
-        if p.name != "recipe_keys"
-    ]
-    parameters.append(_parameter("plugin", PluginOption))
-    parameters.append(_parameter("help_all", _HelpAll, default=False))
-    keys = [name for name in SECTION_OF if name not in own.parameters]
-    for name in (*common, *(name for name in keys if name not in common)):
-        shown: dict[str, Any] = {"help": _key_help(name, short=True)} if name in common else {"hidden": True}
-        option = Option(
-            f"--{name}", metavar=metavar(name), rich_help_panel="Common recipe keys", show_default=False, **shown
-        )
-        kind = list[str] | None if name == "ckpt_path" and "sources" in own.parameters else str | None
-        parameters.append(_parameter(name, Annotated[kind, option]))
+#: of a context: the keys that were typed, with their texts
+_GIVEN = "vitcli.recipe_keys"
 
-    def run(plugin: Any = None, help_all: bool = False, **arguments: Any) -> None:
-        words = [*(arguments.get("sources") or ()), *arguments["ctx"].args]
-        if "sources" in arguments:
-            typed, words = _sources(words)
-            arguments["sources"] = _one_way(typed, arguments["ckpt_path"] or [])
-            arguments["ckpt_path"] = None
-        given = {name: text for name in keys if (text := arguments.pop(name)) is not None}
-        command(**arguments, recipe_keys=given | unknown_options(words))
 
-    return _shown_as(command, run, own.replace(parameters=parameters))
+class _KeysCommand(SectionedCommand):
+    """Takes recipe keys from its words before typer sees them: 200 options of typer's would take 0.2 s each time.
+
+    Other options that nobody knows are left in the context; the recipe check reports all mistakes at once.
+    """
+
+    allow_extra_args = True
+    ignore_unknown_options = True
+    common: tuple[str, ...] = ()  #: the keys that `--help` shows
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        keys, given, left = self._keys(), [], []
+        words = iter(args)
+        for word in words:
+            key, equals, value = word.removeprefix("--").partition("=")
+            if not word.startswith("--") or key not in keys:
+                left.append(word)
+                continue
+            text = value if equals else next(words, "--")
+            if text.startswith("--") and not ctx.resilient_parsing:
+                raise UsageError(f"--{key} has no value", help=f"write --{key} {metavar(key)}")
+            given.append((key, text))
+        ctx.meta[_GIVEN] = given
+        return super().parse_args(ctx, left)
+
+    def sections(self, ctx: Any) -> dict[str, Rows]:
+        return super().sections(ctx) | {"Common recipe keys": [_row(key, short=True) for key in self.common]}
+
+    def all_sections(self, ctx: Any) -> dict[str, Rows]:
+        """Every option, and the recipe keys by their sections."""
+        by_section = {name: [_row(key) for key in self._keys() if SECTION_OF[key] == name] for name in SECTIONS}
+        return super().sections(ctx) | by_section
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        names = {f"--{key}": key for key in self._keys()} if incomplete.startswith("-") else {}
+        keys = [CompletionItem(name, help=help_of(key)) for name, key in names.items() if name.startswith(incomplete)]
+        return super().shell_complete(ctx, incomplete) + keys
+
+    def _keys(self) -> list[str]:
+        """The keys of the schema that are not names of the command's own options."""
+        own = {parameter.name for parameter in self.params}
+        return [name for name in SECTION_OF if name not in own]
+
+
+def _show_all(ctx: Any, wanted: bool) -> None:
+    """The callback of `--help_all`."""
+    if wanted:
+        ctx.command.show(ctx, ctx.command.all_sections(ctx))
+        raise Exit
+
+
+#: the words that belong to no option, for a command that accepts one or two
+_Words = Annotated[list[str] | None, Argument(metavar="[SOURCE] [SOURCE]", help=f"{ANY_SOURCE} Two are compared.")]
+_HelpAll = Annotated[
+    bool,
+    Option("--help_all", is_eager=True, callback=_show_all, help=f"Show all {len(SECTION_OF)} recipe keys and exit."),
+]
 
 
 def with_keys(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -117,8 +151,8 @@ def with_keys(*names: str) -> Callable[[Callable[..., None]], Callable[..., None
     return decorate
 
 
-def _key_help(name: str, *, short: bool = False) -> str:
-    """What `--help` says of a recipe key: its text, or the first sentence of it, and its default."""
+def _row(name: str, *, short: bool = False) -> tuple[str, str]:
+    """What `--help` says of a recipe key: what is typed; its text, or the first sentence of it, and its default."""
     value, text = default(name), help_of(name)
     if short:
         first, *others = text.replace(". ", ".\n").split("\n")
@@ -126,7 +160,7 @@ def _key_help(name: str, *, short: bool = False) -> str:
     if value is not None:
         shown = value if isinstance(value, str) else yaml_value(list(value) if isinstance(value, tuple) else value)
         text += f" [default: {shown}]"
-    return text
+    return f"--{name} {metavar(name)}", one_line(text)
 
 
 def _shown_as(

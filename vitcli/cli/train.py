@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from typer import Context, Option
 
 from vitcli.cli.help import Commands
-from vitcli.cli.options import COLLECT_UNKNOWN, LOADING, ConfigOption
-from vitcli.cli.recipe_keys import TRAIN_KEYS, with_recipe_keys
+from vitcli.cli.options import LOADING, ConfigOption
+from vitcli.cli.recipe_keys import TRAIN_KEYS, command_with_keys
 from vitcli.errors import UsageError
 from vitcli.recipe.load import Recipe, load_recipe
 from vitcli.terminal import phase
@@ -15,8 +15,7 @@ from vitcli.terminal import phase
 train_app = Commands()
 
 
-@train_app.command(context_settings=COLLECT_UNKNOWN)
-@with_recipe_keys(*TRAIN_KEYS)
+@command_with_keys(train_app, TRAIN_KEYS)
 def train(
     ctx: Context,
     config: ConfigOption = None,
