@@ -142,3 +142,17 @@ def test_hostile_keys_and_values(tmp_path: Path, vitcli):
         done = vitcli(*words)
         assert done.returncode in (2, 3), done.stderr
         assert not obeyed(done.stdout + done.stderr), words
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_sentences_are_broken_between_words_and_commands_never(is_terminal: bool):
+    stream = io.StringIO()
+    console = SafeConsole(file=stream, force_terminal=is_terminal, color_system=None, width=20)
+    console.say("an interval of [half] the images")
+    console.note("of a [bold]name[/bold] in brackets")
+    console.next("vitcli validate --ckpt_path runs/[a]", "vitcli report runs/[a]")
+    said = ["an interval of [half] the images", "note: of a [bold]name[/bold] in brackets"]
+    if is_terminal:
+        said = ["an interval of", "[half] the images", "note: of a", "[bold]name[/bold] in", "brackets"]
+    commands = ["next: vitcli validate --ckpt_path runs/[a]", "      vitcli report runs/[a]"]
+    assert [line.rstrip() for line in stream.getvalue().splitlines()] == said + commands

@@ -68,15 +68,18 @@ class Reporter:
         self.num_lines = _keep(self.metrics.path, keep_lines, step)
 
     def say(self, text: str) -> None:
-        self.console.print(escape(paragraph(text)))
+        self.console.say(paragraph(text))
 
     def note(self, text: str) -> None:
-        self.console.print(f"[yellow]note:[/yellow] {escape(paragraph(text))}")
+        self.console.note(paragraph(text))
 
     def notes(self, *groups: Iterable[str]) -> None:
         for group in groups:
             for text in group:
                 self.note(text)
+
+    def next(self, command: str) -> None:
+        self.console.next(printable(command))
 
     def start(self, total_steps: int, done_steps: int, *, text: str = "") -> None:
         """Begin the progress display; a terminal gets a live bar followed by `text`, anything else gets lines."""

@@ -35,6 +35,18 @@ class SafeConsole(Console):
         with bars.away():
             super().print(*objects, **options)
 
+    def say(self, text: str) -> None:
+        """Sentences; a terminal that is narrower gets them broken between words."""
+        self.print(Text(text), soft_wrap=not self.is_terminal)
+
+    def note(self, text: str) -> None:
+        """What the user should know of something that goes on nevertheless."""
+        self.print(Text.assemble(("note:", "yellow"), f" {text}"), soft_wrap=not self.is_terminal)
+
+    def next(self, *commands: str) -> None:
+        """What can be typed next; never broken here, so that it can be copied from a terminal."""
+        self.print(Text("next: " + "\n      ".join(commands)), soft_wrap=True)
+
     def render_str(self, text: str, **options: Any) -> Text:
         """Before rich removes some of the characters without a trace."""
         return super().render_str(printable_lines(text), **options)

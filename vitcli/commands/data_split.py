@@ -50,7 +50,7 @@ def split(recipe: Recipe, out: Path, test_ratio: float | None = None) -> Path:
     reporter.table(str(out), [*rows, ("files", made)])
     if num_files["hard links"]:
         reporter.say("hard links take no extra space; a change to a file is seen in both places")
-    reporter.say(f"next: vitcli train --data_dir {out}")
+    reporter.next(f"vitcli train --data_dir {out}")
     return out
 
 

@@ -43,19 +43,19 @@ def export(source: str | Path, out: Path, plan: ExportPlan, *, recipe: Recipe | 
         with phase("listing images"):
             images = ComparisonImages(opened, plan)
         for note in dict.fromkeys([*opened.notes, *images.notes]):
-            _console.print(f"note: {note}")
+            _console.note(note)
         with phase("reparameterizing"):
             job = ExportJob(opened, form, images, new, plan)
-        verdict, quantization = job.write_and_compare(say=_console.print)
-        _console.print(_summary(verdict))
+        verdict, quantization = job.write_and_compare(say=_console.say)
+        _show(verdict)
         if verdict.problems and not plan.accept:
             help = "nothing was written; --accept writes it anyway and records the deviation in its card"
             raise UsageError(f"the artifact is out of tolerance: {'; '.join(verdict.problems)}", help=help)
         if images.bad:
             many = f"{len(images.bad)} images" if len(images.bad) > 1 else "one image"
-            _console.print(f"note: {many} could not be read, and left out (on_bad_image: skip)")
+            _console.note(f"{many} could not be read, and left out (on_bad_image: skip)")
         if images.calibration_split and images.calibration_split == images.val_split:
-            _console.print("note: there is no training split: int8 was calibrated on images of the comparison")
+            _console.note("there is no training split: int8 was calibrated on images of the comparison")
         with phase("measuring latency"):
             facts = job.facts() | {"gate": _gate_facts(verdict), "speed": job.speed()}
         if quantization:
@@ -64,9 +64,10 @@ def export(source: str | Path, out: Path, plan: ExportPlan, *, recipe: Recipe | 
     speed = facts["speed"]
     here, eager = speed["artifact"]["p50_ms"], speed["eager"]["p50_ms"]
     by = " by the reference implementation" if speed["is_reference"] else ""
-    _console.print(f"speed    {here:.2f} ms{by}, PyTorch {eager:.2f} ms (batch {speed['batch']}, {speed['machine']})")
+    _console.say(f"speed    {here:.2f} ms{by}, PyTorch {eager:.2f} ms (batch {speed['batch']}, {speed['machine']})")
     commands = [command.replace("THIS_FOLDER", str(out)) for command in facts["use"]]
-    _console.print("\n      ".join([f"wrote {out}\nnext: {commands[0]}", *commands[1:]]))
+    _console.say(f"wrote {out}")
+    _console.next(*commands)
     return artifact
 
 
@@ -88,17 +89,16 @@ def export_fused(
     named = opened.recipe.dataset.class_names is not None
     meta = opened.weights.meta | ({"class_names": opened.class_names} if named else {})
     for note in [*opened.notes, *convert_weights(replace(opened.weights, tensors=tensors, meta=meta), "vitcli", out)]:
-        _console.print(f"note: {note}")
+        _console.note(note)
     if opened.temperature != 1:
-        _console.print(f"note: {out} holds weights only: its probabilities are not calibrated")
+        _console.note(f"{out} holds weights only: its probabilities are not calibrated")
     before = sum(p.numel() for p in opened.model.parameters())
     after = sum(p.numel() for p in fused.parameters())
-    _console.print(f"wrote {out}: {after:,} parameters, {before:,} before")
-    _console.print(f"next: vitcli validate --ckpt_path {out} --data_dir DATA")
+    _console.say(f"wrote {out}: {after:,} parameters, {before:,} before")
+    _console.next(f"vitcli validate --ckpt_path {out} --data_dir DATA")
 
 
-def _summary(verdict: Verdict) -> str:
-    lines = []
+def _show(verdict: Verdict) -> None:
     for words, found in (("made-up images", verdict.made_up), ("real images", verdict.real)):
         if found is None:
             continue
@@ -106,12 +106,11 @@ def _summary(verdict: Verdict) -> str:
         line += f" ({found.error:.2g} of their spread), same {found.ANSWER} on {found.agreement_percent:.2f} %"
         if found.num_labeled:
             line += f"; {found.TITLE} {found.artifact_percent:.2f} %, source {found.source_percent:.2f} %"
-        lines.append(f"compared {line}")
+        _console.say(f"compared {line}")
     if verdict.real is None:
-        lines.append("note: compared on made-up images only; --data_dir DIR compares on real ones")
+        _console.note("compared on made-up images only; --data_dir DIR compares on real ones")
     elif verdict.real.num_labeled < MANY:
-        lines.append(f"note: with so few images, one is more than {MAX_DROP} points; losing one is always allowed")
-    return "\n".join(lines)
+        _console.note(f"with so few images, one is more than {MAX_DROP} points; losing one is always allowed")
 
 
 def _gate_facts(verdict: Verdict) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def pack_splits(
         reporter.say(f"{name}  {_in_words(results[name])}")
         reporter.notes(_bad_in_words(results[name].bad))
     hold_out = "" if "val" in parts else " --val_ratio 0.2"
-    reporter.say(f"next: vitcli train -c RECIPE --dataset packed --data_dir {out}{hold_out}")
+    reporter.next(f"vitcli train -c RECIPE --dataset packed --data_dir {out}{hold_out}")
     return results
 
 

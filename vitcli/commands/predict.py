@@ -85,7 +85,7 @@ def predict(
         raise UsageError("--heatmap_class has no effect without --heatmap", help="add --heatmap DIR, or remove it")
     messages = _console(stderr=True)
     for note in notes:
-        messages.print(f"note: {note}")
+        messages.note(note)
     recipe = recipe or load_recipe()
     classifier = _open_classifier(source, recipe, threads, device, messages)
     explain = _choice(classifier, heatmap_class) if heatmap else None
@@ -125,7 +125,7 @@ def _open_classifier(
 
         opened = open_model(source, recipe=recipe)
     for note in opened.notes:
-        messages.print(f"note: {note}")
+        messages.note(note)
     return ModelClassifier(opened, threads=threads, device=device or "auto")
 
 

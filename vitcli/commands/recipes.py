@@ -36,7 +36,7 @@ def show(source: str, overrides: Mapping[str, str]) -> None:
             line = f"{f'{name}: {yaml_value(flat[name])}':<52} # {origin}"
             _console.print(escape(line), style="dim" if origin == "default" else "")
     for note in recipe.notes:
-        _console.print(f"[yellow]note:[/yellow] {escape(note)}")
+        _console.note(note)
 
 
 def cp(source: str, target: Path | None) -> None:
@@ -58,7 +58,7 @@ def check(sources: list[str], overrides: Mapping[str, str]) -> None:
     for source in sources:
         recipe = load_recipe(source, overrides)
         for note in recipe.notes:
-            _console.print(f"[yellow]note:[/yellow] {escape(note)}")
+            _console.note(note)
         _console.print(f"{escape(str(source))}: ok, {len(recipe.origins)} of {len(SECTION_OF)} keys set")
 
 

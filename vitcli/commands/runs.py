@@ -36,7 +36,7 @@ def ls(folder: Path | None, order: str = "age", *, reverse: bool = False, json_f
         console.print(f"no runs in {escape(str(where))}; start one: vitcli train -c RECIPE --data_dir DIR")
     for run in runs:
         for note in run.notes:
-            console.print(f"[yellow]note:[/yellow] {escape(_below(run.path, where))}: {escape(note)}")
+            console.note(f"{_below(run.path, where)}: {note}")
     if json_file:
         write_result(json_file, [facts(run) for run in runs])
 

@@ -72,7 +72,7 @@ def compare(words: list[str], *, json_file: Path | None = None) -> None:
     if any(len(group.runs) > 1 for group in groups):
         console.print("mean ± standard deviation over runs that differ only in `seed`")
     for note in _notes(runs):
-        console.print(f"[yellow]note:[/yellow] {escape(note)}")
+        console.note(note)
     if json_file:
         write_result(json_file, [_facts(keys, group) for group in groups])
 

@@ -44,7 +44,7 @@ def show(word: str, *, json_file: Path | None = None) -> None:
             for line in lines:
                 console.print(f"  {escape(line)}")
     for note in run.notes:
-        console.print(f"[yellow]note:[/yellow] {escape(note)}")
+        console.note(note)
     if json_file:
         valid = [{"step": step_of(folder), "problems": problems} for folder, problems in saved.items()]
         changed = {key: {"before": before, "now": now} for key, (before, now) in differing.items()}

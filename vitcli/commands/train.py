@@ -234,7 +234,7 @@ def _finish(training: Training, clock: Clock) -> TrainResult:
     if bad := training.bad_images.of_all_ranks():
         rows.append(("unreadable images", f"{len(bad)}, replaced by others and listed in bad_images.jsonl"))
     reporter.table("done", rows)
-    reporter.say(f"next: {training.task.next_command(run)}{plugin_words()}")
+    reporter.next(f"{training.task.next_command(run)}{plugin_words()}")
     if training.world.is_main:
         facts = {"step": progress.step, "best": progress.best, "stopped_early": stopped_early}
         _write_status(training, "done", **facts, sessions=clock.ended)

@@ -72,8 +72,8 @@ def _fit(weights: Weights) -> tuple[Fit | None, str]:
 def convert(source: str, to: Target, out: Path, num_heads: int | None = None, *, use_ema: bool | None = None) -> None:
     """Write the weights in `source` for another project; print where they are and what was not kept."""
     for note in convert_weights(open_weights(source, use_ema=use_ema), to, out, num_heads=num_heads):
-        _console.print(f"note: {note}")
-    _console.print(f"wrote {out}")
+        _console.note(note)
+    _console.say(f"wrote {out}")
 
 
 def unfuse(source: str, out: Path, data_dir: Path | None = None) -> None:
@@ -81,11 +81,11 @@ def unfuse(source: str, out: Path, data_dir: Path | None = None) -> None:
     check_out("vitcli", out)
     unfused = unfuse_weights(open_weights(source))
     if unfused.needs_images and not data_dir:
-        _console.print("note: statistics are measured on made-up images; real ones are better: --data_dir DIR")
+        _console.note("statistics are measured on made-up images; real ones are better: --data_dir DIR")
     made_up = made_up_images(NUM_MADE_UP, in_chans=unfused.in_chans, img_size=unfused.img_size)
     images = _real_images(unfused, data_dir) if data_dir else made_up
     difference = write_unfused(unfused, images, out)
-    _console.print(f"wrote {out}: {unfused.name} in training form, relative error of the logits {difference:.1e}")
+    _console.say(f"wrote {out}: {unfused.name} in training form, relative error of the logits {difference:.1e}")
 
 
 def _real_images(unfused: Unfused, data_dir: Path) -> Iterator[Tensor]:
