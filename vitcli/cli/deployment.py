@@ -6,12 +6,11 @@ from typing import Annotated, Literal
 from typer import Argument, BadParameter, Context, Option
 
 from vitcli.cli.help import Commands
-from vitcli.cli.options import ANY_SOURCE, LOADING, JsonOption, PluginOption, SourceArgument
+from vitcli.cli.options import ANY_SOURCE, JsonOption, PluginOption, SourceArgument, loading
 from vitcli.cli.recipe_keys import with_keys
 from vitcli.deploy.formats import formats
 from vitcli.errors import UsageError
 from vitcli.recipe.load import Recipe
-from vitcli.terminal import phase
 
 deployment_app = Commands()
 bench_app = Commands(no_args_is_help=True, help="Measure speed and memory on this machine.")
@@ -88,7 +87,7 @@ def export(
     _refuse_others(ctx, *(of_fused if to == "fused" else (name for name in ctx.params if name not in of_others)))
     _refuse_early(source, out)
     if to == "fused":
-        with phase(LOADING):
+        with loading():
             from vitcli.commands.export import export_fused
         export_fused(source, out, fold=fold, recipe=recipe)
         return
@@ -108,7 +107,7 @@ def export(
         accept=accept,
     )
     check_plan(plan)
-    with phase(LOADING):
+    with loading():
         from vitcli.commands.export import export as run
     run(source, out, plan, recipe=recipe)
 
@@ -231,7 +230,7 @@ def bench_infer(
 
     Models given by name have random weights and are fully reparameterized. All items are compared with the first one.
     """
-    with phase(LOADING):
+    with loading():
         from vitcli.commands.bench import bench_infer as run
     counts = _counts(batch), _counts(threads) if threads else None
     run(items, batches=counts[0], threads=counts[1], rounds=rounds, seconds=seconds, img_size=img_size, json_file=json)
@@ -257,7 +256,7 @@ def bench_data(
     recipe: Recipe,
 ) -> None:
     """Measure how many training images per second one thread makes, compared with timm if it is installed."""
-    with phase(LOADING):
+    with loading():
         from vitcli.commands.bench_data import bench_data as run
     counts = _counts(workers) if workers else ()
     run(data_dirs, recipe, num_images=num_images, rounds=rounds, workers=counts, json_file=json)

@@ -6,10 +6,9 @@ from typing import Annotated, Literal
 from typer import Argument, Context, Option
 
 from vitcli.cli.help import Commands
-from vitcli.cli.options import LOADING, ConfigOption, JsonOption, PluginOption, SourceArgument
+from vitcli.cli.options import ConfigOption, JsonOption, PluginOption, SourceArgument, loading
 from vitcli.cli.recipe_keys import VALIDATE_KEYS, command_with_keys, with_keys
 from vitcli.recipe.load import Recipe, load_recipe
-from vitcli.terminal import phase
 
 evaluation_app = Commands()
 
@@ -69,7 +68,7 @@ def validate(
     chosen = sources or []
     recipe = load_recipe(config, recipe_keys | dict(zip(["ckpt_path"], chosen, strict=False)))
     _check_there(recipe.model.ckpt_path, *chosen)
-    with phase(LOADING):
+    with loading():
         from vitcli.commands.validate import validate as run
         from vitcli.data.crops import Crops, read_scales
     scales = None if crop_scales is None else read_scales(crop_scales)
@@ -109,7 +108,7 @@ def embed(
 
     `vitcli embed runs/… photos -o features.npz`; each row is the output of the network before its classifier.
     """
-    with phase(LOADING):
+    with loading():
         from vitcli.commands.embed import embed as run
     run(source, folder, out, batch_size=batch_size, device=device, recipe=recipe)
 

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 from typer import Typer
 from typer.core import TyperCommand, TyperGroup
 
-from vitcli.log import SafeConsole
-
 if TYPE_CHECKING:
     from rich.panel import Panel
 
@@ -59,6 +57,8 @@ def one_line(text: str) -> str:
 
 
 def _show(command: TyperCommand | TyperGroup, ctx: Any, sections: dict[str, Rows]) -> None:
+    from vitcli.terminal import SafeConsole
+
     usage = command.get_usage(ctx)
     text = "\n".join(one_line(line) for line in (command.help or "").strip().splitlines())
     console = SafeConsole(highlight=False, emoji=False, markup=False)

@@ -1,6 +1,7 @@
-"""Options that several commands share."""
+"""What several commands share: options, and the import of PyTorch."""
 
 from collections import deque
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +10,6 @@ from typer import Argument, Option
 from vitcli.errors import UsageError
 from vitcli.recipe.plugins import use_plugin
 
-#: what the terminal says while a command imports PyTorch
-LOADING = "loading PyTorch"
 #: for commands that pass unknown options on to the recipe check, which reports all mistakes at once
 COLLECT_UNKNOWN = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -35,6 +34,13 @@ ANY_SOURCE = "An exported folder, a run, a checkpoint, a file of weights, or an 
 SourceArgument = Annotated[
     str, Argument(metavar="SOURCE", help="A run, a checkpoint, a file of weights, or an address.")
 ]
+
+
+def loading() -> AbstractContextManager[object]:
+    """Say that PyTorch is loaded while the block imports it."""
+    from vitcli.terminal import phase  # takes 0.1 s, which a refusal does not need
+
+    return phase("loading PyTorch")
 
 
 def unknown_options(words: list[str]) -> dict[str, str]:

@@ -6,11 +6,10 @@ from typing import Annotated, Literal
 from typer import Context, Option
 
 from vitcli.cli.help import Commands
-from vitcli.cli.options import LOADING, ConfigOption
+from vitcli.cli.options import ConfigOption, loading
 from vitcli.cli.recipe_keys import TRAIN_KEYS, command_with_keys
 from vitcli.errors import UsageError
 from vitcli.recipe.load import Recipe, load_recipe
-from vitcli.terminal import phase
 
 train_app = Commands()
 
@@ -44,7 +43,7 @@ def train(
         raise UsageError("--resources is for jobs that --submit submits", help="add --submit slurm, or leave it out")
     _refuse_early(recipe)
     if recipe.system.dry_run:
-        with phase(LOADING):
+        with loading():
             from vitcli.commands.preflight import preflight
         preflight(recipe)
         return
@@ -53,7 +52,7 @@ def train(
 
         run_later(recipe, submit, read_resources(resources or ""))
         return
-    with phase(LOADING):
+    with loading():
         from vitcli.commands.train import train as run
     run(recipe)
 

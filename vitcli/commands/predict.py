@@ -15,7 +15,6 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
 from rich.progress import Progress
 
 from vitcli.catalog import nearest
@@ -112,7 +111,7 @@ def predict(
 
 
 def _open_classifier(
-    source: str, recipe: Recipe, threads: int | None, device: str | None, messages: Console
+    source: str, recipe: Recipe, threads: int | None, device: str | None, messages: SafeConsole
 ) -> ImageClassifier:
     if is_artifact(source):
         if others := [name for name in recipe.origins if name not in ("class_names", "max_image_pixels")]:
@@ -240,5 +239,5 @@ def _outputs(files: Sequence[AbstractContextManager[Write]]) -> Iterator[list[Wr
         raise UsageError(f"cannot write the predictions: {error.strerror} ({error.filename})") from None
 
 
-def _console(*, stderr: bool = False) -> Console:
+def _console(*, stderr: bool = False) -> SafeConsole:
     return SafeConsole(markup=False, highlight=False, emoji=False, soft_wrap=True, stderr=stderr)
