@@ -84,7 +84,7 @@ def test_the_shell_completes_every_key(tmp_path: Path):
         (["validate", "a", "--ckpt-path", "b"], "both a and --ckpt_path name what to validate"),
         (["validate", "--ckpt_path=a", "--ckpt_path", "b", "--ckpt_path", "c"], "--ckpt_path is given 3 times"),
     ],
-    ids=" ".join,
+    ids=lambda x: x if isinstance(x, str) else " ".join(x),
 )
 def test_words_that_do_not_fit(vitcli, words: list[str], says: str):
     done = vitcli(*words)
