@@ -202,6 +202,24 @@ def test_an_edit_of_the_same_size_is_refused_with_contents(tmp_path: Path, image
     assert "their names are the same" in weaker.stdout
 
 
+def test_exchanged_labels_are_refused_on_resume(image_folder: Path, vitcli):
+    """The same images and as many of each class, but two have each other's label."""
+    files = sorted(image_folder.glob("*/*/*.png"))
+    rows = {f"{file.relative_to(image_folder)},{file.parts[-3]}": file.parent.name for file in files}
+    table = image_folder / "images.csv"
+
+    def write_table() -> None:
+        lines = [f"{image},{label}" for image, label in rows.items()]
+        table.write_text("\n".join(["path,split,label", *lines]) + "\n")
+
+    write_table()
+    keys = [*TINY, "--model", "fvit", "--dataset", "csv", "--data_dir", table]
+    assert vitcli("train", *keys, "--run_dir", "run").returncode == 0
+    rows |= {"train/cat/0.png,train": "dog", "train/dog/0.png,train": "cat"}
+    write_table()
+    refused(vitcli("train", "--resume", "run"), 4, "train: the same files, but other labels")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu(tmp_path: Path, vitcli):
     (tmp_path / "x").touch()

@@ -25,6 +25,8 @@ Extent = Literal["names", "sizes", "content"]
 
 #: the digests that a fingerprint may have, strongest first; `sha256` alone is that of a source without files
 DIGESTS = ("contents_blake2b", "contents_sha256", "names_sha256", "sha256")
+#: the one of them that the classes of images are part of
+LABELS = "names_sha256"
 #: a file that changed less than this before it was read may change again without a new time
 _UNSETTLED_NS = 2 * 10**9
 _NUM_THREADS = 8
@@ -42,10 +44,10 @@ def fingerprint_of(source: Source, extent: Extent) -> dict[str, Any]:
     facts = source.fingerprint()
     if not source.stored_in():
         return facts
-    facts["names_sha256"] = _names(source)
+    facts[LABELS] = _names(source)
     if extent == "names":
         facts.pop("contents_sha256", None)
-        facts["sha256"] = facts["names_sha256"]
+        facts["sha256"] = facts[LABELS]
     if extent == "content":
         facts["contents_blake2b"] = _contents(source)
     return facts
@@ -56,7 +58,13 @@ def strongest_common(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     return next((name for name in DIGESTS if name in before and name in now), None)
 
 
+def other_labels(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether two sets of the same files differ in the classes of images, as two tables may."""
+    return LABELS in before and LABELS in now and before[LABELS] != now[LABELS]
+
+
 def _names(source: Source) -> str:
+    """Over the name of each image and its classes."""
     digest = hashlib.sha256()
     for name, label in sorted((source.name(index), source.labels(index)) for index in range(len(source))):
         digest.update(b"\0".join(os.fsencode(text) for text in (name, *label)) + b"\0\0")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitcli.data.fingerprint import DIGESTS, strongest_common
+from vitcli.data.fingerprint import DIGESTS, other_labels, strongest_common
 from vitcli.disk import disk_errors
 from vitcli.distributed import decided_on_main
 from vitcli.engine import checkpoint, run_dir
@@ -179,4 +179,6 @@ def _data_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
             lines.append(f"  {split}: the same files and sizes, but other contents")
         elif digest is None or old[digest] != new[digest]:
             lines.append(f"  {split}: the same number of images, but other files, sizes or labels")
+        elif other_labels(old, new):
+            lines.append(f"  {split}: the same files, but other labels")
     return lines

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vitcli.data.decode import BadImage
 from vitcli.data.eval_transform import build_eval_transform
-from vitcli.data.fingerprint import fingerprint_of, strongest_common
+from vitcli.data.fingerprint import fingerprint_of, other_labels, strongest_common
 from vitcli.data.mixing import Normalizer
 from vitcli.data.source import Source
 from vitcli.data.transforms import to_uint8_tensor
@@ -78,6 +78,6 @@ def change_since(images: Source, then: Mapping[str, Any] | None) -> str | None:
     now = fingerprint_of(images, "sizes")
     kind = strongest_common(dict(then), now)
     if kind is None or now[kind] == then[kind]:
-        return None
+        return "the validation images have other labels than in the training" if other_labels(dict(then), now) else None
     counts = f"{then.get('num_images', 0):,} then, {len(images):,} now"
     return f"the validation images are not those of the training ({counts})"
