@@ -1,4 +1,4 @@
-"""This process: its cores; its end, at once when asked for, and not later than that of the torchrun that started it."""
+"""This process: its cores and memory; its end, at once when asked for, and not later than that of its torchrun."""
 
 import multiprocessing
 import os
@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 #: what is left to save when torchrun is gone; after that, nobody could stop this process, which holds the run's lock
@@ -19,6 +20,18 @@ _torchrun: int | None = None  #: its process id
 def num_cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes that processes of this machine or container can still get, swap included; None: the system does not say."""
+    try:
+        facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    except OSError:
+        return None
+    left = sum(int(facts[name].split()[0]) * 1024 for name in ("MemAvailable", "SwapFree") if name in facts)
+    with suppress(OSError, ValueError):  # there is no such file, or it says "max"
+        left = min(left, int((cgroup / "memory.max").read_text()))
+    return left
 
 
 def end_at_once(code: int) -> NoReturn:

@@ -10,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from vitcli.catalog import OPTIMIZERS
 from vitcli.optim.ema import ExponentialMovingAverage
-from vitcli.optim.optimizers import build_optimizer
+from vitcli.optim.optimizers import build_optimizer, state_bytes
 from vitcli.optim.param_groups import param_groups
 from vitcli.recipe.schema import Optimizer as Section
 
@@ -143,3 +143,18 @@ def test_optimizer_state_round_trip():
         step(net, one)
         step(twin, two)
         assert all(torch.equal(a, b) for a, b in zip(net.parameters(), twin.parameters())), name
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_memory_of_the_state(name: str, momentum: float):
+    section = Section(opt=name, momentum=momentum)
+    layer = nn.Linear(512, 512, bias=False)
+    optimizer = build_optimizer(section, param_groups(layer, weight_decay=0, weight_decay_filter="auto"), CPU, layer)
+    layer(torch.randn(1, 512)).sum().backward()
+    optimizer.step()
+    state = [
+        value for values in optimizer.state.values() for value in values.values() if isinstance(value, torch.Tensor)
+    ]
+    found = sum(tensor.numel() * tensor.element_size() for tensor in state) / layer.weight.numel()
+    assert state_bytes(section) <= found <= state_bytes(section) + (4 if name == "rmsprop" else 0.3)

@@ -27,6 +27,7 @@ from vitcli.engine.bad_images import BAD_IMAGES, BadImages
 from vitcli.engine.half_step import HalfStep
 from vitcli.engine.host_memory import memory_of
 from vitcli.engine.meter import Meter
+from vitcli.engine.needed_memory import check_memory
 from vitcli.engine.nonfinite import NONFINITE, NonfiniteSteps
 from vitcli.engine.precision import build_autocast, chosen_amp, train_in_float8
 from vitcli.engine.side_stream import SideStream
@@ -81,6 +82,8 @@ def build_training(
     lr_factor, lr_text = scaled_lr(recipe.scheduler, plan.global_batch)
     reporter.say(lr_text)
     class_names = _class_names(recipe, splits)
+    if network is None:
+        check_memory(recipe, world, catalog.load("tasks", recipe.learning.task).num_outputs(class_names))
     task = build_task(recipe, class_names, world.device, reporter, weights, network)
     if plan.smallest_batch == 1 and network is None:
         _check_single_image(recipe, plan, task.num_outputs(class_names))

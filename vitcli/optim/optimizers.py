@@ -17,6 +17,13 @@ from vitcli.recipe.schema import Optimizer as Section
 FUSED_DEVICES = ("cpu", "cuda")
 
 
+#: bytes of state that each parameter of a layer has at least; those of `sgd` and its like have 4 with momentum
+STATE_BYTES = {
+    "adamw": 8, "adam": 8, "nadam": 8, "lamb": 8, "rmsprop": 4, "adagrad": 4, "muon": 4, "nesterov": 4,
+    "adamw_bf16": 4, "adamw_fp8": 2, "adamw_8bit": 2, "adamw_4bit": 1,
+}  # fmt: skip
+
+
 def build_optimizer(section: Section, groups: list[dict], device: torch.device, module: nn.Module) -> Optimizer:
     """The recipe's optimizer for the `param_groups` of `module`; the loop sets its learning rate before each step."""
     fused = device.type in FUSED_DEVICES
@@ -49,6 +56,11 @@ def build_optimizer(section: Section, groups: list[dict], device: torch.device, 
         case "muon":
             return MuonWithAdamW(groups, module, momentum=momentum, betas=betas, eps=eps)
     raise ValueError(f"there is no optimizer {section.opt}")
+
+
+def state_bytes(section: Section) -> int:
+    """What the optimizer keeps at least of each parameter, in bytes."""
+    return STATE_BYTES.get(section.opt, 4 if section.momentum else 0)
 
 
 def _sgd(groups: list[dict], momentum: float, nesterov: bool, fused: bool) -> Optimizer:
