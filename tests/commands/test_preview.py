@@ -85,7 +85,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture):
 
 
 def test_a_few_images_need_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delattr("vitcli.engine.build.CachedImages")
+    monkeypatch.delattr("vitcli.engine.build_batches.CachedImages")
     assert run_here("data", "preview", *options(KEYS | {"cache": "ram"}), "-o", tmp_path / "page.png") == 0
 
 

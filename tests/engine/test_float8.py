@@ -11,7 +11,7 @@ from tests.engine.test_low_bit import bits
 from vitcli.commands.preflight import preflight
 from vitcli.commands.submit import submit
 from vitcli.commands.train import train
-from vitcli.engine import before_torch, build, precision, saving
+from vitcli.engine import before_torch, build_task, precision, saving
 from vitcli.engine.loop import fit
 from vitcli.engine.precision import train_in_float8
 from vitcli.engine.preflight import check_device
@@ -37,7 +37,7 @@ def vit() -> nn.Module:
 @pytest.fixture
 def run(make, monkeypatch: pytest.MonkeyPatch):
     """A training of `vit`, with emulated arithmetic."""
-    monkeypatch.setattr(build, "train_in_float8", partial(train_in_float8, emulate=True))
+    monkeypatch.setattr(build_task, "train_in_float8", partial(train_in_float8, emulate=True))
     base = {"image_resize": 32, "opt": "adamw", "lr": 1e-3, "momentum": 0.9}
     return lambda **keys: make(network=vit(), **(base | keys))
 

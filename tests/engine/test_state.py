@@ -13,7 +13,7 @@ from tests.e2e.test_resume import metrics
 from vitcli.catalog import OPTIMIZERS
 from vitcli.cli import main
 from vitcli.data import pixels
-from vitcli.engine import build, saving
+from vitcli.engine import build, build_task, saving
 from vitcli.engine.resume import ResumePoint
 from vitcli.engine.state import optimizer_tensors, restore, restore_optimizer
 from vitcli.engine.step import train_step
@@ -109,7 +109,8 @@ def test_a_run_in_channels_last_comes_back_in_it(make, monkeypatch):
 
     Of a task with a second network, too. The choice of the layout is for GPUs; a CPU can train this network in it.
     """
-    monkeypatch.setattr(build, "lies_by_pixel", lambda recipe, device: True)
+    for module in (build, build_task):
+        monkeypatch.setattr(module, "lies_by_pixel", lambda recipe, device: True)
     keys = {"channels_last": True, "norm": True, "opt": "adamw", "ema": True, "task": "byol", "projector_dim": 8}
     keys |= {"projector_hidden_dim": 8, "predictor_hidden_dim": 8, "evaluate": ["collapse"]}
     whole = make(**keys)

@@ -1,7 +1,6 @@
 """Builds a training run from a recipe: plan, network, task, optimizer, moving average, batches, evaluators."""
 
 import os
-from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,50 +9,37 @@ import torch
 from torch import nn
 
 from vitcli import catalog
-from vitcli.data.balanced import balanced_order
-from vitcli.data.batch import Batch
-from vitcli.data.cached import CachedImages
 from vitcli.data.datasets import Splits
-from vitcli.data.device_batches import DeviceBatches, on_the_device
-from vitcli.data.loader import build_train_loader, num_workers
-from vitcli.data.pixel_format import PixelFormat
 from vitcli.data.sampler import BatchPlan
-from vitcli.data.source import Source
-from vitcli.data.streams import stream_seed
 from vitcli.data.value_range import settled_range
-from vitcli.data.views import build_views
 from vitcli.distributed import World
 from vitcli.engine.bad_images import BAD_IMAGES, BadImages
+from vitcli.engine.build_batches import build_batches, build_plan
+from vitcli.engine.build_task import build_task, lies_by_pixel
+from vitcli.engine.check_network import check_network
 from vitcli.engine.half_step import HalfStep
 from vitcli.engine.host_memory import memory_of
 from vitcli.engine.meter import Meter
-from vitcli.engine.needed_memory import check_memory
 from vitcli.engine.nonfinite import NONFINITE, NonfiniteSteps
-from vitcli.engine.precision import build_autocast, chosen_amp, train_in_float8
+from vitcli.engine.precision import build_autocast, chosen_amp
 from vitcli.engine.side_stream import SideStream
 from vitcli.engine.training import Training
 from vitcli.engine.writer import CheckpointWriter
 from vitcli.errors import UsageError
 from vitcli.evaluators.evaluator import Evaluator, Setting
-from vitcli.layers.cpu import use_cpu_kernels
 from vitcli.layers.cpu.memory import keep_freed_memory
-from vitcli.layers.fake_quant import simulate_int8
-from vitcli.layers.gpu import use_gpu_kernels
 from vitcli.log import Reporter
-from vitcli.networks.build import build_network, float_layers, trains_on_one_image
 from vitcli.networks.opened import open_weights
 from vitcli.networks.precedence import adopt_preprocessing, preprocessing
 from vitcli.optim.ema import ExponentialMovingAverage
-from vitcli.optim.freeze import freeze
 from vitcli.optim.optimizers import build_optimizer
 from vitcli.optim.param_groups import param_groups
-from vitcli.optim.schedule import accumulation_steps, scaled_lr
+from vitcli.optim.schedule import scaled_lr
 from vitcli.parallel.parts import Compiler
 from vitcli.parallel.replicas import Replicas
 from vitcli.parallel.sharded import Shards
 from vitcli.recipe.load import Recipe
 from vitcli.tasks.task import Task
-from vitcli.weights.load import load_weights
 from vitcli.weights.read import Weights
 
 
@@ -83,10 +69,8 @@ def build_training(
     reporter.say(lr_text)
     class_names = _class_names(recipe, splits)
     if network is None:
-        check_memory(recipe, world, catalog.load("tasks", recipe.learning.task).num_outputs(class_names))
+        check_network(recipe, world, plan, class_names)
     task = build_task(recipe, class_names, world.device, reporter, weights, network)
-    if plan.smallest_batch == 1 and network is None:
-        _check_single_image(recipe, plan, task.num_outputs(class_names))
     reporter.notes(task.notes(accumulation=plan.accumulation, world_size=world.size))
     ema = _build_ema(recipe, task)
     parallel = _build_parallel(recipe, world, task, ema)
@@ -139,11 +123,6 @@ def _class_names(recipe: Recipe, splits: Splits) -> list[str] | None:
     return splits.class_names if learns_classes or splits.val is not None else None
 
 
-def lies_by_pixel(recipe: Recipe, device: torch.device) -> bool:
-    """Whether images and weights are in the layout NHWC (`channels_last`)."""
-    return recipe.system.channels_last and device.type != "cpu"
-
-
 def _facts(recipe: Recipe, task: Task, class_names: list[str] | None) -> dict[str, Any]:
     """What the users of the network need to know; written into each checkpoint."""
     of_outputs = class_names if task.num_outputs(class_names) else None
@@ -190,109 +169,6 @@ def prepare_device(recipe: Recipe, device: torch.device) -> None:
     if recipe.system.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-
-
-def build_plan(recipe: Recipe, world: World, images: Source) -> BatchPlan:
-    """How the training images are dealt out to steps, micro-steps and ranks."""
-    section, optim, seed = recipe.dataset, recipe.optimizer, recipe.system.seed
-    repeats = max(1, recipe.augmentation.aug_repeats)
-    order = balanced_order(images, -(-len(images) // repeats), seed) if section.sampler == "balanced" else None
-    return BatchPlan(
-        num_samples=len(images),
-        batch_size=section.batch_size,
-        world_size=world.size,
-        accumulation=accumulation_steps(
-            section.batch_size, world.size, optim.gradient_accumulation_steps, optim.global_batch_size
-        ),
-        seed=seed,
-        shuffle=section.shuffle,
-        drop_remainder=section.drop_remainder,
-        repeats=repeats,
-        balanced=order,
-    )
-
-
-def build_task(
-    recipe: Recipe,
-    class_names: list[str] | None,
-    device: torch.device,
-    reporter: Reporter,
-    weights: Weights | None = None,
-    network: nn.Module | None = None,
-) -> Task:
-    """The recipe's task with its first values: the seed's, or those of `weights`, with a report of what was loaded."""
-    kind: type[Task] = catalog.load("tasks", recipe.learning.task)
-    torch.manual_seed(stream_seed("init", recipe.system.seed))
-    if network is None:
-        network = build_network(recipe, kind.num_outputs(class_names))
-    if weights:
-        section = recipe.model
-        report = load_weights(
-            network,
-            weights,
-            class_names=class_names,
-            reset_head=section.reset_head,
-            pos_resample=section.pos_resample,
-        )
-        reporter.say(f"weights  {weights.source}: {report.lines()[0]}")
-        reporter.notes(report.lines()[1:])
-    if recipe.model.quantize == "int8_qat":
-        reporter.say(simulate_int8(network, keep_float=float_layers(network)))
-    if recipe.optimizer.freeze:
-        reporter.say(freeze(network, recipe.optimizer.freeze))
-    if recipe.system.amp == "fp8":
-        reporter.say(train_in_float8(network))
-    if device.type == "cpu":
-        use_cpu_kernels(network)
-    elif device.type == "cuda" and _may_use_triton(recipe):
-        use_gpu_kernels(network)
-    task = kind(recipe, network.to(device), class_names).to(device)
-    if lies_by_pixel(recipe, device):
-        task.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    return task
-
-
-def _may_use_triton(recipe: Recipe) -> bool:
-    """Compiled networks get the compiler's kernels; sharded ones were not tried."""
-    system = recipe.system
-    return system.fast_kernels and not system.compile and system.parallel == "ddp"
-
-
-def _check_single_image(recipe: Recipe, plan: BatchPlan, num_outputs: int) -> None:
-    """UsageError if BatchNorm cannot train on the one image that some batches have."""
-    if recipe.optimizer.freeze or trains_on_one_image(recipe, num_outputs):
-        return
-    which = "a batch" if plan.batch_size == 1 else "the last batch of each epoch"
-    reason = f"the last map of {recipe.model.model} is one pixel"
-    help = "raise --batch_size" if plan.batch_size == 1 else "set drop_remainder: true, or another batch_size"
-    raise UsageError(f"{which} has one image, on which BatchNorm cannot train: {reason}", help=help)
-
-
-def build_batches(
-    recipe: Recipe, world: World, splits: Splits, plan: BatchPlan, num_views: int
-) -> Callable[..., Iterable[Batch]]:
-    """start_step=… -> this rank's micro-batches from there to the end of the run."""
-    images: Source = splits.train
-    views = build_views(recipe.augmentation, num_views, in_channels=recipe.model.in_channels)
-    where = {
-        "seed": recipe.system.seed,
-        "rank": world.rank,
-        "total_steps": recipe.scheduler.epoch_size * plan.steps_per_epoch,
-    }
-    if recipe.dataset.cache == "device":
-        return partial(DeviceBatches, on_the_device(images, views, world.device), views, plan, **where)
-    if recipe.dataset.cache == "ram":
-        images = CachedImages(images, PixelFormat(recipe.model.in_channels, recipe.augmentation.pixel_range))
-    return partial(
-        build_train_loader,
-        images,
-        views,
-        plan,
-        **where,
-        num_workers=num_workers(recipe.dataset, world.local_size),
-        on_bad_image=recipe.dataset.on_bad_image,
-        device=world.device,
-    )
 
 
 def build_evaluators(recipe: Recipe, world: World, splits: Splits, task: Task) -> dict[str, Evaluator]:

@@ -16,7 +16,7 @@ from vitcli.data.sampler import BatchPlan
 from vitcli.data.source import Source
 from vitcli.data.transforms import to_uint8_tensor
 from vitcli.distributed import World
-from vitcli.engine.build import build_batches, build_plan
+from vitcli.engine.build_batches import build_batches, build_plan
 from vitcli.recipe.load import Recipe
 from vitcli.tasks.task import Task
 

@@ -25,13 +25,14 @@ def build_network(recipe: Recipe, num_classes: int) -> nn.Module:
     )
 
 
-def trains_on_one_image(recipe: Recipe, num_classes: int) -> bool:
-    """Whether its BatchNorms see more than one value per channel in a batch of one image; nothing is computed."""
+def trains_on_one_image(network: nn.Module, in_channels: int, size: tuple[int, int]) -> bool:
+    """Whether BatchNorms see more than one value per channel in a batch of one image of (height, width) px.
+
+    network: on the device meta, where nothing is computed.
+    """
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        network = build_network(recipe, num_classes).train()
-        image = torch.empty(1, recipe.model.in_channels, *recipe.augmentation.height_and_width)
         try:
-            network(image)
+            network.train()(torch.empty(1, in_channels, *size))
         except ValueError as error:
             if "Expected more than 1 value per channel" in str(error):
                 return False

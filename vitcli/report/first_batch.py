@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from vitcli.data.contact_sheet import Cell
 from vitcli.distributed import World
-from vitcli.engine.build import build_task
+from vitcli.engine.build_task import build_task
 from vitcli.engine.first_batch import first_rows
 from vitcli.engine.opened_data import open_data
 from vitcli.log import Reporter

@@ -6,15 +6,20 @@ from typing import Any
 import pytest
 import torch
 
+from vitcli.data.sampler import BatchPlan
 from vitcli.distributed import World
-from vitcli.engine import needed_memory
-from vitcli.engine.needed_memory import check_memory
+from vitcli.engine import check_network
 from vitcli.errors import UsageError
 from vitcli.process import available_memory
-from vitcli.recipe.load import load_recipe
+from vitcli.recipe.load import Recipe, load_recipe
 
 #: parameters of the model of these tests
 COUNT = 5_717_416  # timm's vit_tiny_patch16_224, with 1000 classes
+
+
+def check(recipe: Recipe, world: World) -> None:
+    plan = BatchPlan(num_samples=100, batch_size=10, world_size=world.size)
+    check_network.check_network(recipe, world, plan, [str(number) for number in range(1000)])
 
 
 def world(size: int = 1, device: str = "cpu") -> World:
@@ -38,18 +43,18 @@ def world(size: int = 1, device: str = "cpu") -> World:
 )
 def test_what_a_training_takes(keys: dict[str, Any], processes: int, bytes_each: int, monkeypatch: pytest.MonkeyPatch):
     recipe = load_recipe(model="vit_ti_patch16", **keys)
-    monkeypatch.setattr(needed_memory, "available_memory", lambda: COUNT * bytes_each)
-    check_memory(recipe, world(processes), 1000)
-    monkeypatch.setattr(needed_memory, "available_memory", lambda: COUNT * bytes_each - 1)
+    monkeypatch.setattr(check_network, "available_memory", lambda: COUNT * bytes_each)
+    check(recipe, world(processes))
+    monkeypatch.setattr(check_network, "available_memory", lambda: COUNT * bytes_each - 1)
     with pytest.raises(UsageError, match=f"vit_ti_patch16 has {COUNT:,} parameters for images of 224 x 224 px"):
-        check_memory(recipe, world(processes), 1000)
-    monkeypatch.setattr(needed_memory, "available_memory", lambda: None)
-    check_memory(recipe, world(processes), 1000)
+        check(recipe, world(processes))
+    monkeypatch.setattr(check_network, "available_memory", lambda: None)
+    check(recipe, world(processes))
 
 
 def test_nothing_random_is_used(monkeypatch: pytest.MonkeyPatch):
     before = torch.get_rng_state()
-    check_memory(load_recipe(model="fastvit_t8"), world(), 10)
+    check(load_recipe(model="fastvit_t8"), world())
     assert torch.equal(torch.get_rng_state(), before)
 
 
