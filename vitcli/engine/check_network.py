@@ -7,6 +7,7 @@ from vitcli import catalog
 from vitcli.data.sampler import BatchPlan
 from vitcli.distributed import World
 from vitcli.errors import UsageError
+from vitcli.models.shapes import shapes_only
 from vitcli.models.sizes import num_parameters
 from vitcli.networks.build import build_network, trains_on_one_image
 from vitcli.optim.optimizers import state_bytes
@@ -23,7 +24,7 @@ def check_network(recipe: Recipe, world: World, plan: BatchPlan, class_names: li
     """
     num_outputs = catalog.load("tasks", recipe.learning.task).num_outputs(class_names)
     try:
-        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        with shapes_only():
             network = build_network(recipe, num_outputs)
     except RuntimeError:  # a plugin's model that needs values to be built
         return

@@ -8,11 +8,12 @@ from vitcli.catalog import Sizes, model_info
 from vitcli.image_size import ImageSize, height_and_width
 from vitcli.layers.reparam import reparameterize
 from vitcli.models.registry import create_model
+from vitcli.models.shapes import shapes_only
 
 
 def without_values(name: str, img_size: ImageSize | None = None, num_classes: int = 1000) -> nn.Module:
     """The model in evaluation, on the device meta."""
-    with torch.device("meta"):
+    with shapes_only():
         return create_model(name, num_classes=num_classes, img_size=img_size).eval()
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from vitcli.models.registry import create_model
+from vitcli.models.shapes import shapes_only
 from vitcli.recipe.load import Recipe
 from vitcli.recipe.schema import OWN_KEYS
 
@@ -30,7 +31,7 @@ def trains_on_one_image(network: nn.Module, in_channels: int, size: tuple[int, i
 
     network: on the device meta, where nothing is computed.
     """
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+    with shapes_only():
         try:
             network.train()(torch.empty(1, in_channels, *size))
         except ValueError as error:

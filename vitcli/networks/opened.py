@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from vitcli import catalog
@@ -19,6 +18,7 @@ from vitcli.data.class_names import named_outputs, without_names
 from vitcli.errors import DataError, WeightsError
 from vitcli.evaluators.multilabel import thresholds_in
 from vitcli.layers.reparam import reparameterize
+from vitcli.models.shapes import shapes_only
 from vitcli.models.vit_keys import MASK_TOKEN
 from vitcli.networks.build import build_network
 from vitcli.networks.calibration import stored_temperature
@@ -172,7 +172,7 @@ def _load_whole(recipe: Recipe, num_classes: int, weights: Weights) -> tuple[nn.
 
 def _num_outputs(recipe: Recipe, weights: Weights) -> int:
     """How many classes the classifier in `weights` has; 0: there is none."""
-    with torch.device("meta"):
+    with shapes_only():
         model: Any = build_network(recipe, 2)
     name = getattr(model, "classifiers", ("",))[0]
     tensors = converted(model, weights.tensors)

@@ -13,6 +13,7 @@ from vitcli.errors import DataError, VitcliError, WeightsError
 from vitcli.image_size import ImageSize, in_words
 from vitcli.layers.reparam import Fold, reparameterize
 from vitcli.models.registry import create_model, list_models
+from vitcli.models.shapes import shapes_only
 from vitcli.models.vit import VARIANTS
 from vitcli.models.vit_keys import MASK_TOKEN, from_any, with_prefix_rows
 from vitcli.models.vit_options import HIDDEN, hidden_of, name_and_options, options_of, usual_options
@@ -167,7 +168,7 @@ def _empty(fit: Fit) -> nn.Module:
     options: dict[str, Any] = {**fit.options}
     if fit.options.get("num_heads", 1) is None:
         options["num_heads"] = 1  # it changes no shape
-    with torch.device("meta"):
+    with shapes_only():
         return create_model(fit.name, **options)
 
 
