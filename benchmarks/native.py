@@ -7,7 +7,8 @@
 
 An item is an exported folder, or `torch:` with a run, a file of weights or the name of a model: this network in
 PyTorch, folded, in float32. Each item is a process of its own; in each round every one of them runs a few times, in
-random order. Folders of the format native are run by `build/benchmark`, the others by Python and their own runtime.
+random order. Folders of the format native are run by `build/benchmark`, or, as `mojo:FOLDER`, by the program that
+`--mojo` names (`mojo build deploy/mojo/benchmark.mojo`); the others by Python and their own runtime.
 
 Columns: the speed is relative to the last item. start: seconds from the start of the process to its first answer, the
 best of `--starts`; in Python this contains the imports. network: the exported folder, or the weights. runtime: the
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import numpy as np
@@ -50,7 +52,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("program", type=Path, help="build/benchmark")
     parser.add_argument("photo", type=Path)
-    parser.add_argument("items", nargs="+", help="an exported folder, or torch:NETWORK")
+    parser.add_argument("items", nargs="+", help="an exported folder, mojo:FOLDER, or torch:NETWORK")
+    parser.add_argument("--mojo", type=Path, help="the program benchmark of deploy/mojo")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--starts", type=int, default=3)
@@ -80,20 +83,33 @@ def start_seconds(name: str, options: argparse.Namespace) -> float:
 
 
 def opened(name: str, options: argparse.Namespace) -> Item:
+    if name.startswith("mojo:"):
+        return in_mojo(name.removeprefix("mojo:"), options)
     if is_artifact(name) and open_artifact(name).format == "native":
-        return InProgram(name, options)
+        return InProgram(options.program, name, options.photo, options.threads)
     return InPython(name.removeprefix("torch:"), options)
+
+
+def in_mojo(folder: str, options: argparse.Namespace) -> "InProgram":
+    """Mojo's program, which gets the pixels that the network sees."""
+    if options.mojo is None:
+        sys.exit("mojo:FOLDER needs --mojo PROGRAM")
+    with TemporaryDirectory() as temporary:
+        seen = Path(temporary) / "seen.pam"
+        with seen.open("wb") as stream:
+            subprocess.run([options.program.parent / "pixels", folder, options.photo], stdout=stream, check=True)
+        return InProgram(options.mojo, folder, seen, options.threads)
 
 
 class InProgram:
     """Runs a native folder once for each line that it gets."""
 
-    def __init__(self, folder: str, options: argparse.Namespace) -> None:
-        command = [options.program, folder, options.photo, "--threads", str(options.threads)]
+    def __init__(self, program: Path, folder: str, image: Path, threads: int) -> None:
+        command = [program, folder, image, "--threads", str(threads)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._once()
         self.network_bytes = size_bytes(Path(folder))
-        self.runtime_bytes = options.program.stat().st_size
+        self.runtime_bytes = program.stat().st_size
 
     def run(self) -> list[float]:
         time.sleep(PAUSE_SECONDS)

@@ -1,25 +1,20 @@
 """The last layers of a ViT: what makes logits of the pooled tokens."""
 
-from kernels import Linear, activate, at
+from activations import GELU, NONE, TANH
+from buffers import Floats
+from linear import Linear, Workspace
 from network import Network
 
 
-def read_linear(network: Network, name: String, outputs: Int, inputs: Int) raises -> Linear:
-    var type = network.type(name + ".weight")
-    var weight = network.matrix(name + ".weight", outputs, inputs)
-    var scale = List[Float32]()
-    if type == "I8":
-        var given = network.floats(name + ".scale", String(outputs))
-        for j in range(outputs):
-            scale.append(given[unsafe_offset=j])
-    return Linear(weight, network.floats(name + ".bias", String(outputs)), scale^, outputs, inputs, type)
-
-
-def of_one(layer: Linear, x: List[Float32]) -> List[Float32]:
+def of_one(layer: Linear, x: List[Float32], mut work: Workspace, activation: Int = NONE) -> List[Float32]:
     """(inputs,) -> (outputs,)"""
     var result = List[Float32](length=layer.outputs, fill=0)
-    layer.run(at(x), 1, at(result))
+    layer.run(at(x), 1, at(result), work, activation)
     return result^
+
+
+def at(numbers: List[Float32]) -> Floats:
+    return Floats(unsafe_from_address=Int(numbers.unsafe_ptr()))
 
 
 struct Head(Copyable, Movable):
@@ -37,18 +32,16 @@ struct Head(Copyable, Movable):
         if count == 2:
             last = name + ".fc2"
             width = network.length(name + ".fc1.bias")
-            self.layers.append(read_linear(network, name + ".fc1", width, inputs))
-        self.layers.append(read_linear(network, last, network.length(last + ".bias"), width))
+            self.layers.append(Linear(network, name + ".fc1", width, inputs))
+        self.layers.append(Linear(network, last, network.length(last + ".bias"), width))
 
     def outputs(self) -> Int:
         return self.layers[len(self.layers) - 1].outputs
 
-    def logits(self, x: List[Float32]) raises -> List[Float32]:
-        var result = of_one(self.layers[0], x)
-        if len(self.layers) == 2:
-            activate("gelu", at(result), len(result))
-            result = of_one(self.layers[1], result)
-        return result^
+    def logits(self, x: List[Float32], mut work: Workspace) -> List[Float32]:
+        if len(self.layers) == 1:
+            return of_one(self.layers[0], x, work)
+        return of_one(self.layers[1], of_one(self.layers[0], x, work, GELU), work)
 
 
 struct Classifier(Copyable, Movable):
@@ -63,7 +56,7 @@ struct Classifier(Copyable, Movable):
         self.pre_logits = List[Linear]()
         if network.values.flag("pre_logits"):
             inputs = network.length("pre_logits.bias")
-            self.pre_logits.append(read_linear(network, "pre_logits", inputs, width))
+            self.pre_logits.append(Linear(network, "pre_logits", inputs, width))
         self.heads = List[Head]()
         self.heads.append(Head(network, "head", inputs))
         if network.values.flag("distilled"):
@@ -73,19 +66,18 @@ struct Classifier(Copyable, Movable):
             raise Error("the two heads have different numbers of outputs")
         self.fine_tune = List[Linear]()
         if network.values.flag("fine_tune"):
-            self.fine_tune.append(read_linear(network, "fine_tune", network.values.size("num_classes"), outputs))
+            self.fine_tune.append(Linear(network, "fine_tune", network.values.size("num_classes"), outputs))
 
-    def logits(self, pooled: List[List[Float32]]) raises -> List[Float32]:
+    def logits(self, pooled: List[List[Float32]], mut work: Workspace) -> List[Float32]:
         """One vector (width,) for each head -> (classes,)."""
         var result = List[Float32](length=self.heads[0].outputs(), fill=0)
         for i in range(len(self.heads)):
             var x = pooled[i].copy()
             if len(self.pre_logits) == 1:
-                x = of_one(self.pre_logits[0], x)
-                activate("tanh", at(x), len(x))
-            var found = self.heads[i].logits(x)
+                x = of_one(self.pre_logits[0], x, work, TANH)
+            var found = self.heads[i].logits(x, work)
             for j in range(len(found)):
                 result[j] += found[j] / Float32(len(self.heads))
         if len(self.fine_tune) == 1:
-            result = of_one(self.fine_tune[0], result)
+            result = of_one(self.fine_tune[0], result, work)
         return result^

@@ -1,10 +1,21 @@
 """The files of an exported folder, docs/native.md: descriptions in lines of key=value, and tensors."""
 
+from buffers import Buffer, Floats, Numbers
 from sha256 import sha256
 from std.collections import Dict
-from std.memory import bitcast
 
-comptime Floats = MutPointer[Float32, MutUntrackedOrigin]
+
+@fieldwise_init
+struct Matrix(ImplicitlyCopyable, Movable):
+    """The numbers of a tensor, where the file was read to."""
+
+    var type: DType
+    var rows: Int
+    var columns: Int
+    var address: Int
+
+    def at[type: DType](self) -> Numbers[type]:
+        return Numbers[type](unsafe_from_address=self.address)
 
 
 def read_file(path: String) raises -> List[UInt8]:
@@ -87,33 +98,36 @@ struct Network(Movable):
             raise Error("model.txt has version " + self.values.text("native_version") + ", this program reads 1")
         self.content = read_file(folder + "/model.safetensors")
 
-    def floats(self, name: String, shape: String) raises -> Floats:
-        """The first number of an F32 tensor of this shape, as in 1152x384."""
+    def floats(self, name: String, shape: String, extra: Int = 0) raises -> Buffer:
+        """A copy of an F32 tensor of this shape, as in 1152x384, with some zeros after it."""
         if self.type(name) != "F32":
             raise Error("the tensor " + name + " is not F32")
-        return Floats(unsafe_from_address=Int(self.content.unsafe_ptr()) + self.place(name, shape, 4))
+        var first = self.place(name, shape, 4)
+        var count = 1
+        for side in shape.split("x"):
+            count *= Int(String(side))
+        var result = Buffer(4 * (count + extra))
+        var to = result.floats()
+        var given = Floats(unsafe_from_address=Int(self.content.unsafe_ptr()) + first)
+        for i in range(count):
+            to[unsafe_offset=i] = given[unsafe_offset=i]
+        return result^
+
+    def matrix(self, name: String, rows: Int, columns: Int) raises -> Matrix:
+        """A tensor of any type, which lies in this network."""
+        var type = self.type(name)
+        if type != "F32" and type != "BF16" and type != "I8":
+            raise Error("the tensor " + name + " has the type " + type + ", which is unknown to this program")
+        var size = 4 if type == "F32" else 2 if type == "BF16" else 1
+        var first = self.place(name, String(rows) + "x" + String(columns), size)
+        var of = DType.float32 if type == "F32" else DType.bfloat16 if type == "BF16" else DType.int8
+        return Matrix(of, rows, columns, Int(self.content.unsafe_ptr()) + first)
 
     def type(self, name: String) raises -> String:
         """F32, BF16 or I8."""
         for word in self.values.text("tensor." + name).split(" "):
             return String(word)
         raise Error("the tensor " + name + " has no type")
-
-    def matrix(self, name: String, rows: Int, columns: Int) raises -> List[Float32]:
-        """The numbers of a tensor of any type; those of I8 are whole numbers."""
-        var type = self.type(name)
-        var size = 4 if type == "F32" else 2 if type == "BF16" else 1
-        var first = self.place(name, String(rows) + "x" + String(columns), size)
-        var result = List[Float32](capacity=rows * columns)
-        for i in range(rows * columns):
-            var bits = UInt32(0)
-            for part in range(size):
-                bits = bits | (UInt32(self.content[first + i * size + part]) << UInt32(8 * (part + 4 - size)))
-            if type == "I8":
-                result.append(Float32(Int(bits >> 24) - (256 if bits >> 31 == 1 else 0)))
-            else:
-                result.append(bitcast[DType.float32, 1](bits))
-        return result^
 
     def length(self, name: String) raises -> Int:
         """Of a tensor of one side."""

@@ -90,6 +90,37 @@ def test_several_images(program: Path, whole: Path, photos: list[Path], tmp_path
     assert len({one.stdout for one in alone}) == len(photos)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8_dynamic"])
+def test_threads_do_not_change_the_logits(precision: str, program: Path, photos: list[Path], tmp_path: Path):
+    folder = exported("token", tmp_path, precision=precision)
+    pixels = seen(folder, photos[0])[0]
+    alone = run(program, folder, pixels, tmp_path, "--logits", "--threads", "1")
+    assert (alone.returncode, len(alone.stdout.split()) > 1) == (0, True), alone.stderr
+    for count in ("2", "3", "999999"):
+        assert run(program, folder, pixels, tmp_path, "--threads", count, "--logits").stdout == alone.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(["--threads", "0"], "--threads takes a positive number, not '0'"), (["--threads"], "a positive number, not ''"),
+     (["--threads", "-1"], "a positive number, not '-1'"), (["--threads", "2x"], "a positive number, not '2x'"),
+     (["--top", "3"], "no option --top; expected: classify ARTIFACT"), (["more"], "expected: classify ARTIFACT_DIR")],
+    ids=str,
+)  # fmt: skip
+def test_options_that_are_refused(options: list[str], words: str, program: Path, whole: Path, tmp_path: Path):
+    done = run(program, whole, np.zeros((1, 1, 3), np.uint8), tmp_path, *options)
+    assert (done.returncode, done.stdout, words in done.stderr) == (2, "", True), done.stderr
+
+
+def test_the_benchmark_answers_each_line(whole: Path, photos: list[Path], shared_folder: Path, tmp_path: Path):
+    program = built_by_mojo(shared_folder, "benchmark")
+    (tmp_path / "seen.pam").write_bytes(pam(seen(whole, photos[0])[0]))
+    command = [program, whole, tmp_path / "seen.pam", "--threads", "1"]
+    done = subprocess.run(command, input="\n\n\n", capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [float(line) > 0 for line in done.stdout.splitlines()] == [True] * 3
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [(b"", "is not a PAM file"), (b"P6\n1 1\n255\nabc", "is not a PAM file"), (b"P7\nWIDTH 4\nHEIGHT 4\n", "truncated"),

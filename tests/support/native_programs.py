@@ -31,14 +31,14 @@ CHOICES = {"native": (), "sycl": (f"-DSYCL_DIR={SYCL_DIR}",), "cuda": ("-DCUDA_A
 Numbers = Callable[[Path, Sequence[Path]], np.ndarray]
 
 
-def built_by_mojo(shared: Path) -> Path:
-    """The program of deploy/mojo; in `shared`, which is the same for all test processes."""
-    out = shared / "mojo_classify"
+def built_by_mojo(shared: Path, program: str = "classify") -> Path:
+    """A program of deploy/mojo; in `shared`, which is the same for all test processes."""
+    out = shared / f"mojo_{program}"
     with (shared / "mojo.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not out.exists():
             environment = os.environ | {"PATH": f"{MOJO.parent}:{os.environ['PATH']}"}
-            command = [MOJO, "build", ROOT / "deploy/mojo/classify.mojo", "-o", out]
+            command = [MOJO, "build", ROOT / f"deploy/mojo/{program}.mojo", "-o", out]
             done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
             assert done.returncode == 0, done.stderr
     return out
