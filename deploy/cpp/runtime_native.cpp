@@ -70,7 +70,7 @@ class Native : public Runtime {
  private:
   void normalize(const std::uint8_t* pixels, std::vector<float>& image) const {
     for (std::size_t i = 0; i < image.size(); ++i) {
-      image[i] = pixels[i] * scale_[i % channels_] + shift_[i % channels_];
+      image[i] = static_cast<float>(double{scale_[i % channels_]} * pixels[i] + shift_[i % channels_]);
     }
   }
 
@@ -83,8 +83,10 @@ class Native : public Runtime {
 
   void activate(std::vector<float>& logits) const {
     if (activation_ == "softmax") {
-      const float total = native::kernels().exponentials(logits.data(), static_cast<int>(logits.size()));
-      for (float& share : logits) share /= total;
+      const double most = *std::max_element(logits.begin(), logits.end());
+      double total = 0;
+      for (const float logit : logits) total += std::exp(logit - most);
+      for (float& logit : logits) logit = static_cast<float>(std::exp(logit - most) / total);
     } else if (activation_ == "sigmoid") {
       for (float& logit : logits) logit = static_cast<float>(1 / (1 + std::exp(-static_cast<double>(logit))));
     }

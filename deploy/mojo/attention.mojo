@@ -1,9 +1,8 @@
 """Softmax attention: products of panels of keys and values, as in linear layers, in float32."""
 
-from activations import NONE
-from buffers import Buffer, Floats, Vector, WIDTH, parts
+from activations import NONE, exponential
+from buffers import Buffer, Floats, Vector, WIDTH, parts, sum_of_lanes
 from products import Epilogue, OfFloat32, PANEL, multiply
-from std.math import exp
 from threads import Threads
 
 comptime QUERIES_AT_ONCE = 48
@@ -18,7 +17,7 @@ struct Attention(Copyable, Movable):
     var head_dim: Int
     var to_self: Bool  # whether a token attends to itself, too
     var packed: Buffer  # keys and values of each head
-    var scores: Buffer  # of each thread
+    var scores: Buffer  # of each thread, and the sum of each row
     var zeros: Buffer
 
     def __init__(out self, heads: Int, head_dim: Int, to_self: Bool):
@@ -33,7 +32,7 @@ struct Attention(Copyable, Movable):
         var keys_size = parts(tokens, COLUMNS) * COLUMNS * self.head_dim
         var size = keys_size + parts(self.head_dim, COLUMNS) * COLUMNS * tokens
         self.packed.reserve(4 * size * self.heads)
-        self.scores.reserve(4 * QUERIES_AT_ONCE * tokens * threads.count)
+        self.scores.reserve(4 * QUERIES_AT_ONCE * (tokens + 1) * threads.count)
         var packed = self.packed.floats()
         var scores = self.scores.floats()
         var width = self.heads * self.head_dim
@@ -56,7 +55,7 @@ struct Attention(Copyable, Movable):
             answer(
                 qkv.unsafe_offset(first * 3 * width + start), min(QUERIES_AT_ONCE, queries - first), first,
                 tokens, head_dim, width, to_self, keys, keys.unsafe_offset(keys_size),
-                scores.unsafe_offset(QUERIES_AT_ONCE * tokens * thread), zeros, y.unsafe_offset(first * width + start),
+                scores.unsafe_offset(QUERIES_AT_ONCE * (tokens + 1) * thread), zeros, y.unsafe_offset(first * width + start),
             )
 
         threads.run(self.heads * blocks, answer_block)
@@ -87,17 +86,22 @@ def answer(
             q, 3 * width, queries, keys.unsafe_offset(token * head_dim), head_dim, min(COLUMNS, tokens - token),
             scores.unsafe_offset(token), tokens, plain,
         )
+    var totals = scores.unsafe_offset(QUERIES_AT_ONCE * tokens)
     for query in range(queries):
-        softmax(scores.unsafe_offset(query * tokens), tokens, -1 if to_self else first + query)
+        var row = scores.unsafe_offset(query * tokens)
+        totals[unsafe_offset=query] = exponentials(row, tokens, -1 if to_self else first + query)
     for d in range(0, head_dim, COLUMNS):
         multiply[OfFloat32](
             scores, tokens, queries, values.unsafe_offset(d * tokens), tokens, min(COLUMNS, head_dim - d),
             y.unsafe_offset(d), width, plain,
         )
+    for query in range(queries):
+        for d in range(head_dim):
+            y[unsafe_offset=query * width + d] /= totals[unsafe_offset=query]
 
 
-def softmax(row: Floats, count: Int, without: Int):
-    """In place; the number at `without`, if this is not negative, is taken as -infinity."""
+def exponentials(row: Floats, count: Int, without: Int) -> Float32:
+    """exp(row - its largest number) in place, 0 at `without` if this is not negative; returns the sum."""
     if without >= 0:
         row[unsafe_offset=without] = LEAST
     var largest = row[unsafe_offset=0]
@@ -106,14 +110,14 @@ def softmax(row: Floats, count: Int, without: Int):
     var totals = Vector(0)
     var i = 0
     while i + WIDTH <= count:
-        var power = exp(row.unsafe_load[width=WIDTH](i) - largest)
+        var power = exponential(row.unsafe_load[width=WIDTH](i) - largest)
         row.unsafe_store(i, power)
         totals += power
         i += WIDTH
-    var total = totals.reduce_add()
+    var rest = Float32(0)
     for j in range(i, count):
-        row[unsafe_offset=j] = exp(row[unsafe_offset=j] - largest)
-        total += row[unsafe_offset=j]
-    var factor = 1 / total
-    for j in range(count):
-        row[unsafe_offset=j] *= factor
+        row[unsafe_offset=j] = exponential(Vector(row[unsafe_offset=j] - largest))[0]
+        rest += row[unsafe_offset=j]
+    if without >= 0:
+        row[unsafe_offset=without] = 0  # the smallest power that is computed is not 0
+    return sum_of_lanes(totals) + rest

@@ -28,6 +28,15 @@ struct Buffer(Copyable, Movable):
         return self.at[DType.float32]()
 
 
+@always_inline
+def sum_of_lanes(x: Vector) -> Float32:
+    """In their order, as in the C++ program."""
+    var result = Float32(0)
+    comptime for i in range(WIDTH):
+        result += x[i]
+    return result
+
+
 def parts(whole: Int, size: Int) -> Int:
     """How many parts of this size hold the whole."""
     return (whole + size - 1) // size

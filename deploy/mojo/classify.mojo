@@ -36,7 +36,7 @@ def run() raises:
             raise Error("labels.txt has another number of classes than the network")
         if options.logits:
             for logit in logits:
-                print(logit)
+                print(Float64(logit))  # whose digits, unlike those of a Float32, are always all that are needed
             continue
         if len(images) > 1:
             print("image", number + 1)

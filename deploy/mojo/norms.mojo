@@ -1,6 +1,6 @@
 """LayerNorm of rows, and sums of matrices."""
 
-from buffers import Floats, Buffer, Vector, WIDTH
+from buffers import Buffer, Floats, Vector, WIDTH, sum_of_lanes
 from network import Network
 from std.math import sqrt
 from threads import Threads
@@ -36,7 +36,7 @@ struct Norm(Copyable, Movable):
             var row = x.unsafe_offset(i * self.width)
             normalize_row(row, self.width, self.eps, row)
             for j in range(self.width):
-                row[unsafe_offset=j] = row[unsafe_offset=j] * weight[unsafe_offset=j] + bias[unsafe_offset=j]
+                row[unsafe_offset=j] = row[unsafe_offset=j].fma(weight[unsafe_offset=j], bias[unsafe_offset=j])
 
 
 def layer_norm(x: Floats, rows: Int, width: Int, eps: Float32, y: Floats, threads: Threads):
@@ -66,13 +66,13 @@ def sum_of[squared: Bool](x: Floats, count: Int, mean: Float32) -> Float32:
     var i = 0
     while i + WIDTH <= count:
         var difference = x.unsafe_load[width=WIDTH](i) - mean
-        sums += difference * difference if squared else difference
+        sums = difference.fma(difference, sums) if squared else sums + difference
         i += WIDTH
-    var result = sums.reduce_add()
+    var rest = Float32(0)
     for j in range(i, count):
         var difference = x[unsafe_offset=j] - mean
-        result += difference * difference if squared else difference
-    return result
+        rest = difference.fma(difference, rest) if squared else rest + difference
+    return sum_of_lanes(sums) + rest
 
 
 def add(x: Floats, y: Floats, count: Int):

@@ -148,9 +148,12 @@ def tile[
 @always_inline
 def finished[sum: DType](sums: SIMD[sum, WIDTH], row: Int, column: Int, to: Epilogue) -> Vector:
     var value = sums.cast[DType.float32]()
+    var bias = to.bias.unsafe_load[width=WIDTH](column)
     comptime if sum == DType.int32:
-        value = value * to.row_scale[unsafe_offset=row] * to.scale.unsafe_load[width=WIDTH](column)
-    value += to.bias.unsafe_load[width=WIDTH](column)
+        var scale = to.scale.unsafe_load[width=WIDTH](column)
+        value = (value * to.row_scale[unsafe_offset=row]).fma(scale, bias)
+    else:
+        value += bias
     return value if to.activation == NONE else activated(to.activation, value)
 
 

@@ -160,7 +160,7 @@ struct Vit(Movable):
                     var first = ((row * sizes.side + y) * sizes.columns + column) * line
                     for i in range(line):
                         var c = i % sizes.channels
-                        to[unsafe_offset=i] = Float32(pixels[first + i]) * self.scale[c] + self.shift[c]
+                        to[unsafe_offset=i] = Float32(Float64(pixels[first + i]) * Float64(self.scale[c]) + Float64(self.shift[c]))
                     to = to.unsafe_offset(line)
 
     def run_block(mut self, i: Int, needed: Int):
@@ -201,20 +201,20 @@ struct Vit(Movable):
     def patches(self) -> List[Float32]:
         """Mean or maximum of the patches, or the mean of both."""
         var sizes = self.sizes
-        var mean = List[Float32](length=sizes.width, fill=0)
+        var total = List[Float64](length=sizes.width, fill=0)
         var largest = List[Float32](length=sizes.width, fill=LEAST)
         for number in range(sizes.prefix, sizes.tokens()):
             var x = self.x.floats().unsafe_offset(number * sizes.width)
             for d in range(sizes.width):
-                mean[d] += x[unsafe_offset=d] / Float32(sizes.patches())
+                total[d] += Float64(x[unsafe_offset=d])
                 largest[d] = max(largest[d], x[unsafe_offset=d])
-        if self.pool == "avg":
-            return mean^
-        if self.pool == "max":
-            return largest^
         for d in range(sizes.width):
-            mean[d] = (mean[d] + largest[d]) / 2
-        return mean^
+            var mean = Float32(total[d] / Float64(sizes.patches()))
+            if self.pool == "avg":
+                largest[d] = mean
+            elif self.pool == "avgmax":
+                largest[d] = (mean + largest[d]) / 2
+        return largest^
 
 
 def require(network: Network, key: String, value: String) raises:

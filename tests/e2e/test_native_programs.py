@@ -10,11 +10,12 @@ from PIL import Image
 from tests.support.commands import ROOT
 from tests.support.images import photo
 from tests.support.native_programs import NOT_RUN, Numbers, numbers_of
-from tests.support.small_vits import expected_logits, exported, seen
+from tests.support.small_vits import NETWORKS, expected_logits, exported, seen
 
 pytestmark = pytest.mark.slow
 
 NUM_PHOTOS = 20
+CPU_FLAGS = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []
 PHOTOGRAPHS = ROOT.parent / "shared/data/imagenet_sample"
 #: largest difference of the logarithm of a probability, which is a logit but for a constant of the image
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.1, "int8_dynamic": 0.4}
@@ -74,6 +75,23 @@ def test_the_answers_are_those_of_pytorch(
     assert decided.sum() >= NUM_PHOTOS - 3
     np.testing.assert_array_equal(found.argmax(1)[decided], expected.argmax(1)[decided])
     assert len(set(expected.argmax(1))) > 1
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.skipif("fma" not in CPU_FLAGS, reason="without FMA, C++ rounds twice where Mojo rounds once")
+@pytest.mark.parametrize("precision", ["fp32", "int8_dynamic"], indirect=True)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_mojo_gives_the_bits_of_cpp(
+    name: str, precision: str, photos: list[Path], run: Callable[[str], Numbers], tmp_path: Path
+):
+    """Then no answer differs, whatever is rounded to int8 in between."""
+    if NOT_RUN["mojo"]:
+        pytest.skip(NOT_RUN["mojo"])
+    folder = exported(name, tmp_path, precision=precision)
+    logits = run("mojo")(folder, photos)
+    assert np.array_equal(logits, logits.astype(np.float32))
+    probabilities = np.exp(log_softmax(logits))
+    np.testing.assert_array_equal(run("cpp")(folder, photos).astype(np.float32), probabilities.astype(np.float32))
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
