@@ -15,7 +15,7 @@ from vitcli.engine import failures
 from vitcli.engine.failures import failure_of_another, failures_in_words
 from vitcli.engine.run_dir import leave_word
 from vitcli.engine.training import Progress
-from vitcli.errors import DataError, LostContact
+from vitcli.errors import DataError, LostContact, VitcliError
 
 FRIGHTENING = RuntimeError("[gloo/transport/tcp/pair.cc:1] NCCL: Connection reset by peer, timed out")
 
@@ -72,3 +72,24 @@ def test_a_broken_connection_and_a_hanging_rank(tmp_path: Path, others: subproce
     found = failure_of_another(RuntimeError("anything"), tmp_path, world(others))
     assert isinstance(found, LostContact)
     assert "did not answer within 600 seconds" in found.message
+
+
+def test_a_gpu_that_failed(tmp_path: Path):
+    error = torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be")
+    alone = World(0, 1, 0, 1, torch.device("cpu"))
+
+    def trains() -> None:
+        (tmp_path / "checkpoints/step-00000007").mkdir(parents=True)
+        raise error
+
+    with pytest.raises(VitcliError) as caught, failures_in_words(tmp_path, alone, 8, Progress()):
+        trains()
+    assert caught.value.message == "the GPU failed: CUDA error: an illegal memory access was encountered"
+    assert "step 7 is saved; continue with: vitcli train --resume" in str(caught.value.help)
+    assert "--fast_kernels False" in str(caught.value.help)
+
+
+def test_a_gpu_that_failed_because_another_rank_died(tmp_path: Path, others: subprocess.Popen):
+    others.kill()
+    with pytest.raises(LostContact), failures_in_words(tmp_path, world(others), 8, Progress()):
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")

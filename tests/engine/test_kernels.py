@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vitcli.engine import kernels
 from vitcli.engine.kernels import KERNELS, choose_kernels
+from vitcli.errors import VitcliError
 from vitcli.layers.gpu.choice import Choice, apply, kinds_of_layers, measure
 
 pytest.importorskip("triton")
@@ -153,6 +154,24 @@ def test_a_resumed_run_keeps_its_kernels(run, monkeypatch: pytest.MonkeyPatch):
     old = run()
     choose_kernels(old, {"step": 3})  # of a version without these kernels
     assert (old.channels_last, old.task.network[0].native) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(torch.AcceleratorError("CUDA error: an illegal memory access"), "the GPU failed: CUDA error: an illegal"),
+     (torch.OutOfMemoryError("CUDA out of memory"), "memory ran out")],
+    ids=["gpu", "memory"],
+)  # fmt: skip
+def test_measuring_that_loses_the_gpu_or_the_memory(run, error: Exception, words: str, monkeypatch: pytest.MonkeyPatch):
+    training = run()
+
+    def fails(run) -> float:
+        raise error
+
+    monkeypatch.setattr(kernels, "BUDGET_SECONDS", -1 if "memory ran" in words else 90)  # then only whole networks
+    with pytest.raises(VitcliError, match=words):
+        choose_kernels(training, None, fails)
+    assert KERNELS not in training.facts
 
 
 def test_networks_without_such_layers(make):

@@ -39,11 +39,13 @@ def memory_in_words(cure: str) -> Iterator[None]:
 
 @contextmanager
 def failures_in_words(run_dir: Path, world: World, global_batch: int, progress: Progress) -> Iterator[None]:
-    """Out of memory, a full disk, another rank that failed, died or hangs. Checkpoints are intact after each of them.
+    """Out of memory, a GPU that failed, a full disk, another rank that failed, died or hangs.
+
+    Checkpoints are intact after each of them.
 
     Raises:
-        UsageError: out of memory. DiskError: no room. LostContact: another rank died or hangs. VitcliError: the error
-            that another rank ended with.
+        UsageError: out of memory. DiskError: no room. LostContact: another rank died or hangs. VitcliError: this rank's
+            GPU failed, or the error that another rank ended with.
     """
     halve = f"halve --batch_size and keep the result the same with --global_batch_size {global_batch}"
     try:
@@ -61,6 +63,8 @@ def failures_in_words(run_dir: Path, world: World, global_batch: int, progress: 
             raise
     except RuntimeError as error:
         cause = failure_of_another(error, run_dir, world)
+        if cause is None and isinstance(error, torch.AcceleratorError):
+            cause = failure_of_gpu(error, how_to_continue(run_dir))
         if cause is None:
             raise
         if isinstance(cause, LostContact):
@@ -97,6 +101,13 @@ def failure_of_another(error: RuntimeError, run_dir: Path, world: World) -> Vitc
     if isinstance(error, dist.DistError):
         return LostContact(f"the connection to {who} of the run broke")
     return None
+
+
+def failure_of_gpu(error: torch.AcceleratorError, then: str) -> VitcliError:
+    """A kernel failed, such as one that touched memory it does not own: this process cannot use the GPU any more."""
+    cure = "if it fails again, add --fast_kernels False, which leaves PyTorch's kernels alone"
+    where = "CUDA_LAUNCH_BLOCKING=1 shows which operation it was"
+    return VitcliError(f"the GPU failed: {str(error).splitlines()[0]}", help=f"{then}; {cure}. {where}")
 
 
 def silent_ranks(world: World) -> list[int]:

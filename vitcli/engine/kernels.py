@@ -16,6 +16,7 @@ import torch
 
 from vitcli.disk import write_whole
 from vitcli.distributed import decided_on_main
+from vitcli.engine.failures import failure_of_gpu, memory_in_words
 from vitcli.engine.training import Training
 from vitcli.errors import DataError, VitcliError
 from vitcli.image_size import height_and_width
@@ -82,14 +83,18 @@ def _remembered_or_measured(training: Training, timer: Timer) -> Choice:
 
 def _measured(training: Training, images: torch.Tensor, timer: Timer) -> Measured:
     end = time.monotonic() + BUDGET_SECONDS
-    return measure(
-        training.task.network.train(),
-        images,
-        training.autocast,
-        timer,
-        may_change_layout=not training.channels_last,
-        has_time=lambda: time.monotonic() < end,
-    )
+    try:
+        with memory_in_words("lower --batch_size"):
+            return measure(
+                training.task.network.train(),
+                images,
+                training.autocast,
+                timer,
+                may_change_layout=not training.channels_last,
+                has_time=lambda: time.monotonic() < end,
+            )
+    except torch.AcceleratorError as error:
+        raise failure_of_gpu(error, "the fast kernels were being measured, and nothing was written") from None
 
 
 def _images(training: Training) -> torch.Tensor:

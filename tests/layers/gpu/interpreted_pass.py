@@ -18,8 +18,8 @@ from vitcli.layers.repmixer import RepMixer
 from vitcli.models.fastvit import FastViT
 from vitcli.models.registry import create_model
 
-#: of the training curves; the interpreter takes 15 s for one
-STEPS = 40
+#: of the training curves; the interpreter takes 10 s for one
+STEPS = 200
 
 
 @pytest.fixture(autouse=True)
@@ -106,10 +106,11 @@ def test_export_and_compilation_see_pytorchs_operators():
 def test_training_curves_lie_on_top_of_each_other(monkeypatch: pytest.MonkeyPatch):
     """Steps on handwritten digits, next to the same in float64, which says how much of a difference is rounding.
 
-    PyTorch's float32 stays within 4e-7 of it for 40 steps. Sums in another order may differ more: 1e-4 is allowed, less
-    than a drawn curve shows.
+    Rounding grows from step to step, and differently for sums in another order: 1e-4 is allowed, less than a drawn
+    curve shows.
     """
     monkeypatch.setattr(depthwise, "ROWS", 4)
+    monkeypatch.setattr(depthwise, "THREADS", 4096)  # larger tiles, and so fewer programs, one after the other here
     exact, plain, fast = curve(torch.float64), curve(torch.float32), curve(torch.float32, use_gpu_kernels)
     print(f"{len(fast)} steps, loss {fast[0]:.4f} to {fast[-1]:.4f}, largest distance from float64:")
     print(f"PyTorch {(plain - exact).abs().max():.2e}, Triton {(fast - exact).abs().max():.2e}")
