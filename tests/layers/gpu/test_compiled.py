@@ -1,4 +1,4 @@
-"""Every Triton kernel compiles for GPUs that are not here, without spilling registers to memory, but for one."""
+"""Every Triton kernel compiles for GPUs that are not here, and next to no registers are spilled."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ pytest.importorskip("triton")
 
 from tests.layers.gpu.compiled import key, launches_of_a_step, resources
 
-#: bytes of a thread: one register. For sm_80, the compiler saves one of 129 in one kernel, so that four programs of
-#: 128 threads fit into a multiprocessor; with 255, the most that there are, two do
-MOST_SPILLED = 8
+#: bytes of a thread that are kept in memory: in two kernels of 648, the compiler does that so that one more program fits
+#: into a multiprocessor (8 bytes for sm_80 at 128 registers, 48 for sm_90 at 80)
+MOST_SPILLED = 48
 
 
 def distinct(*names: str, dtype: torch.dtype = torch.bfloat16) -> list:
