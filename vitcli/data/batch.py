@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,6 +64,15 @@ class Batch:
         views = tuple(view.to(device, non_blocking=True) for view in self.views)
         targets = None if self.targets is None else self.targets.to(device, non_blocking=True)
         return replace(self, views=views, targets=targets)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker sends: each tensor costs the training process a connection (1 ms), an array nothing."""
+        arrays = {"indices": self.indices.numpy(), "targets": None if self.targets is None else self.targets.numpy()}
+        return vars(self) | arrays
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        targets = None if state["targets"] is None else torch.from_numpy(state["targets"])
+        vars(self).update(state, indices=torch.from_numpy(state["indices"]), targets=targets)
 
     def channels_last(self) -> "Batch":
         return replace(self, views=tuple(view.contiguous(memory_format=torch.channels_last) for view in self.views))

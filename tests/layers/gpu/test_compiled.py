@@ -11,8 +11,8 @@ pytest.importorskip("triton")
 
 from tests.layers.gpu.compiled import key, launches_of_a_step, resources
 
-#: bytes of a thread that are kept in memory: in two kernels of 648, the compiler does that so that one more program fits
-#: into a multiprocessor (8 bytes for sm_80 at 128 registers, 48 for sm_90 at 80)
+#: bytes of a thread that are kept in memory: in two kernels of 648 the compiler does that, so that one more program
+#: fits into a multiprocessor (8 bytes for sm_80 at 128 registers, 48 for sm_90 at 80)
 MOST_SPILLED = 48
 
 
