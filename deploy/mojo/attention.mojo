@@ -55,7 +55,8 @@ struct Attention(Copyable, Movable):
             answer(
                 qkv.unsafe_offset(first * 3 * width + start), min(QUERIES_AT_ONCE, queries - first), first,
                 tokens, head_dim, width, to_self, keys, keys.unsafe_offset(keys_size),
-                scores.unsafe_offset(QUERIES_AT_ONCE * (tokens + 1) * thread), zeros, y.unsafe_offset(first * width + start),
+                scores.unsafe_offset(QUERIES_AT_ONCE * (tokens + 1) * thread), zeros,
+                y.unsafe_offset(first * width + start),
             )
 
         threads.run(self.heads * blocks, answer_block)

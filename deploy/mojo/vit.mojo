@@ -160,7 +160,8 @@ struct Vit(Movable):
                     var first = ((row * sizes.side + y) * sizes.columns + column) * line
                     for i in range(line):
                         var c = i % sizes.channels
-                        to[unsafe_offset=i] = Float32(Float64(pixels[first + i]) * Float64(self.scale[c]) + Float64(self.shift[c]))
+                        var value = Float64(pixels[first + i]) * Float64(self.scale[c]) + Float64(self.shift[c])
+                        to[unsafe_offset=i] = Float32(value)
                     to = to.unsafe_offset(line)
 
     def run_block(mut self, i: Int, needed: Int):
