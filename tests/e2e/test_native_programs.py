@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.deploy.test_native import VITS, vit
 from tests.support.commands import ROOT
 from tests.support.images import photo
+from tests.support.native_folders import artifact, write_noise
 from tests.support.native_programs import NOT_RUN, Numbers, numbers_of
 from tests.support.small_vits import NETWORKS, expected_logits, exported, seen
 
@@ -77,17 +80,35 @@ def test_the_answers_are_those_of_pytorch(
     assert len(set(expected.argmax(1))) > 1
 
 
+needs_equal_instructions = pytest.mark.skipif(
+    "fma" not in CPU_FLAGS or "avx512_bf16" in CPU_FLAGS or bool(NOT_RUN["mojo"]),
+    reason=NOT_RUN["mojo"] or "C++ and Mojo round differently without FMA, and with an instruction for bfloat16",
+)
+
+
 @pytest.mark.timeout(900)
-@pytest.mark.skipif("fma" not in CPU_FLAGS, reason="without FMA, C++ rounds twice where Mojo rounds once")
-@pytest.mark.parametrize("precision", ["fp32", "int8_dynamic"], indirect=True)
+@needs_equal_instructions
 @pytest.mark.parametrize("name", NETWORKS)
 def test_mojo_gives_the_bits_of_cpp(
     name: str, precision: str, photos: list[Path], run: Callable[[str], Numbers], tmp_path: Path
 ):
     """Then no answer differs, whatever is rounded to int8 in between."""
-    if NOT_RUN["mojo"]:
-        pytest.skip(NOT_RUN["mojo"])
-    folder = exported(name, tmp_path, precision=precision)
+    assert_same_bits(exported(name, tmp_path, precision=precision), photos, run)
+
+
+@pytest.mark.timeout(900)
+@needs_equal_instructions
+@pytest.mark.parametrize("encoding", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("options", VITS, ids=str)
+def test_mojo_gives_the_bits_of_cpp_for_every_vit(
+    options: dict[str, Any], encoding: str, run: Callable[[str], Numbers], tmp_path: Path
+):
+    folder = artifact(vit(**options), tmp_path / "made", encoding, takes_pixels=True)
+    write_noise(tmp_path / "photo.png")
+    assert_same_bits(folder, [tmp_path / "photo.png"], run)
+
+
+def assert_same_bits(folder: Path, photos: list[Path], run: Callable[[str], Numbers]) -> None:
     logits = run("mojo")(folder, photos)
     assert np.array_equal(logits, logits.astype(np.float32))
     probabilities = np.exp(log_softmax(logits))

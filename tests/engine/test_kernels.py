@@ -162,13 +162,12 @@ def test_a_resumed_run_keeps_its_kernels(run, monkeypatch: pytest.MonkeyPatch):
      (torch.OutOfMemoryError("CUDA out of memory"), "memory ran out")],
     ids=["gpu", "memory"],
 )  # fmt: skip
-def test_measuring_that_loses_the_gpu_or_the_memory(run, error: Exception, words: str, monkeypatch: pytest.MonkeyPatch):
+def test_measuring_that_loses_the_gpu_or_the_memory(run, error: Exception, words: str):
     training = run()
 
     def fails(run) -> float:
         raise error
 
-    monkeypatch.setattr(kernels, "BUDGET_SECONDS", -1 if "memory ran" in words else 90)  # then only whole networks
     with pytest.raises(VitcliError, match=words):
         choose_kernels(training, None, fails)
     assert KERNELS not in training.facts

@@ -105,8 +105,8 @@ def failure_of_another(error: RuntimeError, run_dir: Path, world: World) -> Vitc
 
 def failure_of_gpu(error: torch.AcceleratorError, then: str) -> VitcliError:
     """A kernel failed, such as one that touched memory it does not own: this process cannot use the GPU any more."""
-    cure = "if it fails again, add --fast_kernels False, which leaves PyTorch's kernels alone"
-    where = "CUDA_LAUNCH_BLOCKING=1 shows which operation it was"
+    cure = "if it fails again, use PyTorch's kernels only: --fast_kernels False"
+    where = "CUDA_LAUNCH_BLOCKING=1 shows which operation failed"
     return VitcliError(f"the GPU failed: {str(error).splitlines()[0]}", help=f"{then}; {cure}. {where}")
 
 

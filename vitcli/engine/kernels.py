@@ -94,7 +94,7 @@ def _measured(training: Training, images: torch.Tensor, timer: Timer) -> Measure
                 has_time=lambda: time.monotonic() < end,
             )
     except torch.AcceleratorError as error:
-        raise failure_of_gpu(error, "the fast kernels were being measured, and nothing was written") from None
+        raise failure_of_gpu(error, "nothing was written while kernels were being timed: start it again") from None
 
 
 def _images(training: Training) -> torch.Tensor:

@@ -18,7 +18,7 @@ from vitcli.layers.repmixer import RepMixer
 from vitcli.models.fastvit import FastViT
 from vitcli.models.registry import create_model
 
-#: of the training curves; the interpreter takes 10 s for one
+#: of the training curves; the interpreter takes 7 s for one
 STEPS = 200
 
 

@@ -1,4 +1,4 @@
-"""Every Triton kernel compiles for GPUs that are not here, and next to no registers are spilled."""
+"""Every Triton kernel compiles for GPUs that are not here, and none spills registers but for named exceptions."""
 
 from pathlib import Path
 
@@ -11,9 +11,13 @@ pytest.importorskip("triton")
 
 from tests.layers.gpu.compiled import key, launches_of_a_step, resources
 
-#: bytes of a thread that are kept in memory: in two kernels of 648 the compiler does that, so that one more program
-#: fits into a multiprocessor (8 bytes for sm_80 at 128 registers, 48 for sm_90 at 80)
-MOST_SPILLED = 48
+#: a multiprocessor has room for three programs of 128 threads up to 168 registers, and for two up to 255; in bfloat16
+#: Triton 3.8 needs at most 185, Triton 3.6, which belongs to torch 2.11, 219
+MOST_REGISTERS = 224
+#: (capability, data type) -> more registers than that, in the weight gradient of a 7 x 7 kernel
+REGISTERS = {(90, torch.float16): 255, (90, torch.float32): 255}
+#: bytes of a thread that one kernel keeps in memory: the compiler does that so that one more program fits
+SPILLED = {(80, torch.bfloat16): 8, (80, torch.float16): 8, (90, torch.float16): 48}
 
 
 def distinct(*names: str, dtype: torch.dtype = torch.bfloat16) -> list:
@@ -33,17 +37,22 @@ def test_kernels_of_a_step():
     assert [count(name) for name in ("moments", "slope_and_shift", "gradients_of_channels")] == [num_maps] * 3
 
 
-def assert_fits(launches: list, capability: int, folder: Path) -> None:
+def assert_fits(launches: list, capability: int, dtype: torch.dtype, folder: Path) -> None:
+    spilling = []
     for launch in launches:
         used = resources(launch, capability, folder)
-        assert used["STACK"] <= MOST_SPILLED, (key(launch), used)
+        assert used["REG"] <= REGISTERS.get((capability, dtype), MOST_REGISTERS), (key(launch), used)
+        if used["STACK"]:
+            spilling.append((used["STACK"], key(launch)))
+    assert len(spilling) <= ((capability, dtype) in SPILLED), spilling
+    assert all(size <= SPILLED[capability, dtype] for size, _ in spilling), spilling
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["convolve", "backward_input", "sum_up", "slope_and_shift", "sums"])
 def test_a_configuration_of_each_kernel(name: str, tmp_path: Path):
     launches = [launch for launch in distinct("fastvit_t8") if launch.kernel.__name__ == name]
-    assert_fits(launches[:1], 90, tmp_path)
+    assert_fits(launches[:1], 90, torch.bfloat16, tmp_path)
 
 
 @pytest.mark.soak
@@ -51,4 +60,4 @@ def test_a_configuration_of_each_kernel(name: str, tmp_path: Path):
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 def test_all_configurations_of_all_variants(dtype: torch.dtype, capability: int, tmp_path: Path):
-    assert_fits(distinct(*VARIANTS, dtype=dtype), capability, tmp_path)
+    assert_fits(distinct(*VARIANTS, dtype=dtype), capability, dtype, tmp_path)
